@@ -1,0 +1,41 @@
+# demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
+# bench: the numbers, as ratios.  results: docs/results.md again (hours on 2 cores).
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check bench results clean
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP_INSTALL) torch==2.13.0
+	$(PIP_INSTALL) -e '.[tensorboard]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/installed-peers: .venv/installed-dev
+	$(PIP_INSTALL) -e '.[peers]'
+	touch $@
+
+demo: .venv/installed
+	.venv/bin/isthmus demo
+
+test: .venv/installed-dev
+	.venv/bin/python -m pytest
+
+check: .venv/installed-dev
+	.venv/bin/ruff check src tests bench
+	.venv/bin/ruff format --check src tests bench
+	.venv/bin/pyright
+	.venv/bin/python -m pytest tests/test_layout.py
+
+bench: .venv/installed-peers
+	.venv/bin/python -m bench
+
+results: .venv/installed-dev
+	.venv/bin/python -m bench.results
+
+clean:
+	rm -rf .venv

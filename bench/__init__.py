@@ -1,0 +1,1 @@
+"""The numbers that this package promises, measured: ``python -m bench``."""

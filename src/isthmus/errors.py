@@ -1,0 +1,21 @@
+"""The faults that this package names. Wrong arguments of a call stay ``ValueError``."""
+
+
+class IsthmusError(Exception):
+    """Parent of every fault of data, files and settings that isthmus reports by name."""
+
+
+class SchemaError(IsthmusError):
+    """A table does not hold what the config says: the text names file, column, row and value."""
+
+
+class ConfigError(IsthmusError):
+    """A config cannot be accepted: an unknown key, a value out of range, keys that clash."""
+
+
+class BundleError(IsthmusError):
+    """A bundle, cache or checkpoint on disk is damaged, of another version, or not one at all."""
+
+
+class RunError(IsthmusError):
+    """A run folder cannot be used as asked: it exists, is incomplete, or does not match."""

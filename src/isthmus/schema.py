@@ -1,0 +1,184 @@
+"""What a table's columns mean: the ``data`` section of a config, and the fields a model sees.
+
+No torch here, no files: a schema is read from YAML, checked, and carried from fit to serve.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+EMBEDDING_DIM = 16
+
+Pooling = Literal["mean", "sum", "max"]
+Scale = Literal["standard", "log", "min_max", "none"]
+
+
+class Section(BaseModel):
+    """A frozen part of a config; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Categorical(Section):
+    """One value of any dtype a row, looked up in a table of embeddings.
+
+    ``min_count``: values with fewer train rows fold into the unknown (id 0).
+    ``hash_buckets``: hash the values into this many ids instead of keeping a vocabulary.
+    ``shares``: use the vocabulary and the table of this other column.
+    """
+
+    kind: Literal["categorical"] = "categorical"
+    dim: int = Field(default=EMBEDDING_DIM, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=1)
+    shares: str | None = None
+
+
+class CategoricalList(Section):
+    """Any number of values a row, pooled into one embedding; the last ``max_length`` are kept."""
+
+    kind: Literal["categorical_list"] = "categorical_list"
+    dim: int = Field(default=EMBEDDING_DIM, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=1)
+    shares: str | None = None
+    max_length: int = Field(default=50, ge=1)
+    pooling: Pooling = "mean"
+
+
+class Numeric(Section):
+    """One number a row. ``log`` is sign(x) log(1 + |x|), then standardised; nulls take the mean."""
+
+    kind: Literal["numeric"] = "numeric"
+    scale: Scale = "standard"
+
+
+class NumericList(Section):
+    """Any number of numbers a row, scaled one by one and pooled into one; empty gives 0."""
+
+    kind: Literal["numeric_list"] = "numeric_list"
+    scale: Scale = "standard"
+    max_length: int = Field(default=50, ge=1)
+    pooling: Pooling = "mean"
+
+
+class Vector(Section):
+    """A given embedding: a list of exactly ``width`` floats a row, used as it is."""
+
+    kind: Literal["vector"] = "vector"
+    width: int = Field(ge=1)
+
+
+def _kind(value: Any) -> str | None:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Feature = Annotated[
+    Annotated[Categorical, Tag("categorical")]
+    | Annotated[CategoricalList, Tag("categorical_list")]
+    | Annotated[Numeric, Tag("numeric")]
+    | Annotated[NumericList, Tag("numeric_list")]
+    | Annotated[Vector, Tag("vector")],
+    Discriminator(_kind),
+]
+
+
+class Label(Section):
+    """The label column; with ``above``, a row is positive when its value exceeds that number."""
+
+    column: str
+    above: float | None = None
+
+
+class Split(Section):
+    """How rows are divided into train, validation and test."""
+
+    by: Literal["random", "time", "user"] = "random"
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Split":
+        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(
+                f"split.fractions must be positive and sum to 1, got {self.fractions}"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """The ``data`` section: where the rows are and what each column means."""
+
+    table: str | None = None
+    domain: str
+    label: Label
+    time: str | None = None
+    group: str | None = None
+    weight: str | None = None
+    negative_rate: float = Field(default=1.0, gt=0, le=1)
+    features: dict[str, Feature]
+    split: Split = Split()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, data: Any) -> Any:
+        """Let a bare kind stand for a feature and a bare column name for the label."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if isinstance(data.get("label"), str):
+            data["label"] = {"column": data["label"]}
+        if isinstance(data.get("features"), dict):
+            data["features"] = {
+                name: {"kind": feature} if isinstance(feature, str) else feature
+                for name, feature in data["features"].items()
+            }
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        if not self.features:
+            raise ValueError("data.features must name at least one column, got none")
+        for role, column in {"label": self.label.column, "weight": self.weight}.items():
+            if column is not None and column in self.features:
+                raise ValueError(f"column {column!r} is the {role} and must not be a feature too")
+        for name, feature in self.features.items():
+            shared = getattr(feature, "shares", None)
+            if shared is None:
+                continue
+            other = self.features.get(shared)
+            if not isinstance(other, Categorical | CategoricalList) or other.shares is not None:
+                raise ValueError(
+                    f"feature {name!r} shares {shared!r}, which must be a categorical feature"
+                    " with a vocabulary of its own"
+                )
+            if other.dim != feature.dim:
+                raise ValueError(
+                    f"feature {name!r} has dim {feature.dim} but shares the table of {shared!r},"
+                    f" whose dim is {other.dim}"
+                )
+        if self.split.by == "time" and self.time is None:
+            raise ValueError("split.by is 'time', so data.time must name a column")
+        if self.split.by == "user" and self.group is None:
+            raise ValueError("split.by is 'user', so data.group must name a column")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class FittedField:
+    """What a model must know of one feature once its vocabulary is fitted.
+
+    ``table``: name of the embedding table, shared by features with one vocabulary; ``""`` for
+    numbers. ``table_rows``: ids run from 0 (unknown) to ``table_rows - 1``; 0 for numbers.
+    ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
+    column itself, so whoever hides the domain of a row must set this id to 0 too.
+    """
+
+    name: str
+    kind: Literal["categorical", "categorical_list", "numeric", "numeric_list", "vector"]
+    width: int
+    table: str = ""
+    table_rows: int = 0
+    pooling: Pooling = "mean"
+    is_domain: bool = False
