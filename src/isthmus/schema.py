@@ -101,9 +101,7 @@ class Split(Section):
     @model_validator(mode="after")
     def _check(self) -> "Split":
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
-            raise ValueError(
-                f"split.fractions must be positive and sum to 1, got {self.fractions}"
-            )
+            raise ValueError(f"split.fractions must be positive and sum to 1, got {self.fractions}")
         return self
 
 

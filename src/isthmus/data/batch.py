@@ -56,6 +56,4 @@ class Batch:
             categorical = categorical.clone()
             for column in columns:
                 categorical[:, column].masked_fill_(hidden, 0)
-        return replace(
-            self, categorical=categorical, domain=self.domain.masked_fill(hidden, 0)
-        )
+        return replace(self, categorical=categorical, domain=self.domain.masked_fill(hidden, 0))

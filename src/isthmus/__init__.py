@@ -1,0 +1,71 @@
+"""Isthmus: one recommender over many domains.
+
+>>> run = isthmus.fit("config.yaml")                     # doctest: +SKIP
+>>> print(run.evaluate())                                # doctest: +SKIP
+>>> isthmus.Bundle.load(run.path / "bundle").score(df)   # doctest: +SKIP
+
+Names are imported when they are first used, so that ``import isthmus`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from isthmus.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from isthmus.bundle import Bundle
+    from isthmus.config import Config, load_config
+    from isthmus.data import Batch, Dataset
+    from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
+    from isthmus.metrics import Comparison, Evaluation
+    from isthmus.models import DomainModel, ModelConfig, build_model
+    from isthmus.run import Run, compare, fit
+    from isthmus.schema import DataConfig
+    from isthmus.train import TrainConfig
+
+_PLACES = {
+    "isthmus.bundle": ("Bundle",),
+    "isthmus.config": ("Config", "load_config"),
+    "isthmus.data": ("Batch", "Dataset"),
+    "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
+    "isthmus.metrics": ("Comparison", "Evaluation"),
+    "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
+    "isthmus.run": ("Run", "compare", "fit"),
+    "isthmus.schema": ("DataConfig",),
+    "isthmus.train": ("TrainConfig",),
+}
+_PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Bundle",
+    "BundleError",
+    "Comparison",
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "Dataset",
+    "DomainModel",
+    "Evaluation",
+    "IsthmusError",
+    "ModelConfig",
+    "Run",
+    "RunError",
+    "SchemaError",
+    "TrainConfig",
+    "__version__",
+    "build_model",
+    "compare",
+    "fit",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACE_OF:
+        raise AttributeError(f"module 'isthmus' has no attribute {name!r}")
+    return getattr(import_module(_PLACE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

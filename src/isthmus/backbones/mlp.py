@@ -1,0 +1,81 @@
+"""The plain backbone: deep blocks one after the other, a site after each."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
+from isthmus.data.batch import Batch
+from isthmus.layers.blocks import DeepBlock, Norm, Towers
+from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.routing import Routing
+from isthmus.schema import Section
+
+
+class DeepConfig(Section):
+    """What all backbones share: the deep part's blocks of Linear, norm, ReLU, dropout."""
+
+    widths: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    norm: Norm = "batch"
+
+
+class MlpConfig(DeepConfig):
+    """``{name: mlp, widths: [256, 128], dropout: 0.2, norm: batch}``."""
+
+    name: Literal["mlp"] = "mlp"
+
+
+class MLP(AbstractBackbone):
+    """Blocks of Linear, norm, ReLU, dropout; (rows, in_width) -> (rows, widths[-1]).
+
+    ``towers``: ``per_domain`` gives every domain, and the unknown one, weights of its own.
+    ``n_domains`` is needed for that and for ``norm="domain"``.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_width: int,
+        widths: Sequence[int] = (256, 128),
+        dropout: float = 0.2,
+        norm: Norm = "batch",
+        towers: Towers = "shared",
+        n_domains: int | None = None,
+    ) -> None:
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths must hold at least one positive number, got {widths}")
+        super().__init__()
+        self.in_width = in_width
+        self.out_width = widths[-1]
+        self.site_widths = tuple(widths)
+        self.blocks = nn.ModuleList(
+            DeepBlock(
+                in_width=width_in,
+                out_width=width_out,
+                norm=norm,
+                dropout=dropout,
+                towers=towers,
+                n_domains=n_domains,
+            )
+            for width_in, width_out in zip((in_width, *widths), widths, strict=False)
+        )
+
+    def forward(
+        self,
+        x: Float[Tensor, "rows in_width"],
+        routing: Routing | None = None,
+        adapt: Adapt = leave_alone,
+    ) -> Float[Tensor, "rows out_width"]:
+        """Apply the blocks, and ``adapt`` after each."""
+        h = x
+        for site, block in enumerate(self.blocks):
+            h = adapt(site, block(h, routing))
+        return h
+
+    def shortcut(self, batch: Batch, inputs: FeatureEmbedding, x: Tensor) -> None:  # noqa: ARG002
+        """Nothing passes by an MLP."""
+        return

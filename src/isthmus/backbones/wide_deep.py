@@ -1,0 +1,82 @@
+"""Wide & Deep: a deep part that generalises, and a linear one that remembers.
+
+Source: Cheng et al., DLRS 2016, arXiv:1606.07792, eq. 3: the two logits are added. The sites sit
+in the deep part; the wide part is untouched, as in HAMUR's Wide & Deep.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
+from isthmus.backbones.mlp import MLP, DeepConfig
+from isthmus.data.batch import Batch
+from isthmus.layers.blocks import Norm, Towers
+from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.routing import Routing
+from isthmus.layers.wide import Wide
+from isthmus.schema import FittedField
+
+
+class WideDeepConfig(DeepConfig):
+    """``{name: wide_deep, crosses: [[gender, occupation]], cross_buckets: 10000}``, deep part."""
+
+    name: Literal["wide_deep"] = "wide_deep"
+    crosses: tuple[tuple[str, ...], ...] = ()
+    cross_buckets: int = Field(default=10_000, ge=1)
+
+
+class WideDeep(AbstractBackbone):
+    """(rows, in_width) -> (rows, widths[-1]) by the deep part; the wide one is the shortcut.
+
+    With towers per domain the deep part is per domain; the wide part is shared. For wide weights
+    per domain cross a feature with the domain column.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_width: int,
+        fields: tuple[FittedField, ...],
+        widths: Sequence[int] = (256, 128),
+        dropout: float = 0.2,
+        norm: Norm = "batch",
+        crosses: Sequence[Sequence[str]] = (),
+        cross_buckets: int = 10_000,
+        towers: Towers = "shared",
+        n_domains: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.wide = Wide(fields=fields, crosses=crosses, cross_buckets=cross_buckets)
+        self.deep = MLP(
+            in_width=in_width,
+            widths=widths,
+            dropout=dropout,
+            norm=norm,
+            towers=towers,
+            n_domains=n_domains,
+        )
+        self.in_width = in_width
+        self.out_width = self.deep.out_width
+        self.site_widths = self.deep.site_widths
+
+    def forward(
+        self,
+        x: Float[Tensor, "rows in_width"],
+        routing: Routing | None = None,
+        adapt: Adapt = leave_alone,
+    ) -> Float[Tensor, "rows out_width"]:
+        """Run the deep part."""
+        return self.deep(x, routing, adapt)
+
+    def shortcut(
+        self,
+        batch: Batch,
+        inputs: FeatureEmbedding,  # noqa: ARG002
+        x: Tensor,  # noqa: ARG002
+    ) -> Float[Tensor, " rows"]:
+        """The wide logit."""
+        return self.wide(batch)

@@ -1,0 +1,306 @@
+"""The command line: each command parses, calls one function of the package, and prints.
+
+Torch is imported inside the commands, so that ``isthmus --help`` answers at once.
+"""
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from isthmus.errors import IsthmusError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One model over many domains: train it, adapt it per domain, see what each domain gets.",
+)
+cache_app = typer.Typer(no_args_is_help=True, help="The encoded tables that fit keeps.")
+app.add_typer(cache_app, name="cache")
+
+FAULT = 2  # exit code of everything that isthmus refuses by name
+INTERRUPTED = 130
+
+Arguments = ParamSpec("Arguments")
+JsonTarget = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write JSON to FILE, or - for stdout."),
+]
+
+
+def command(
+    group: typer.Typer, name: str
+) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
+    """Register a command whose faults end as one red line and exit code 2."""
+
+    def register(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+        @group.command(name)
+        @functools.wraps(function)
+        def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+            warnings.showwarning = _show_warning
+            try:
+                function(*args, **kwargs)
+            except BrokenPipeError:
+                raise
+            except (IsthmusError, OSError) as fault:
+                _fault(str(fault))
+                raise typer.Exit(FAULT) from None
+            except KeyboardInterrupt:
+                _fault("interrupted")
+                raise typer.Exit(INTERRUPTED) from None
+
+        return guarded
+
+    return register
+
+
+@command(app, "data")
+def data(
+    name: Annotated[str, typer.Argument(help="movielens-1m or synthetic")],
+    domain: Annotated[str, typer.Option(help="movielens-1m: age, gender or occupation")] = "age",
+    out: Annotated[Path | None, typer.Option(help="Folder to write [default: NAME]")] = None,
+) -> None:
+    """Write a named data set: one Parquet file and a config that fit accepts."""
+    from isthmus.data import sources
+
+    folder = out or Path(name)
+    if name == "movielens-1m":
+        if domain not in ("age", "gender", "occupation"):
+            raise IsthmusError(f"--domain must be age, gender or occupation, got {domain!r}")
+        sources.movielens_1m(folder, domain, report=print)
+    elif name == "synthetic":
+        sources.write_synthetic(folder, report=print)
+    else:
+        raise IsthmusError(f"data set must be movielens-1m or synthetic, got {name!r}")
+    print(f"next: isthmus fit {folder / 'config.yaml'}")
+
+
+@command(app, "init")
+def init(
+    table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
+    domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
+    label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+) -> None:
+    """Read a table, guess each column's kind, and write a commented config."""
+    from isthmus.data.inspect import inspect_table
+    from isthmus.disk import write_whole
+
+    if output.exists():
+        raise IsthmusError(f"config to write must not exist yet, got {output}")
+    inspection = inspect_table(table, domain, label)
+    _print(inspection)
+    write_whole(output, inspection.config_text(folder=output.absolute().parent))
+    print(f"wrote {output}\nnext: isthmus fit {output}")
+
+
+@command(app, "fit")
+def fit(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/NAME-TIME]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run")] = False,
+    allow_other_threads: Annotated[
+        bool, typer.Option(help="Resume though the last bits of the result may differ")
+    ] = False,
+    verify_content: Annotated[
+        bool, typer.Option(help="Hash the whole table to find its encoded copy")
+    ] = False,
+) -> None:
+    """Train one model over all domains and report each of them."""
+    import isthmus
+
+    with ProgressView() as progress:
+        run = isthmus.fit(
+            config,
+            out=out,
+            resume=resume,
+            set=set_ or (),
+            allow_other_threads=allow_other_threads,
+            verify_content=verify_content,
+            progress=progress,
+        )
+    _print(run.evaluate())
+    print(f"run folder: {run.path}")
+    print(
+        f"next: isthmus predict {run.path} TABLE -o scored.parquet, or compare it with another run"
+    )
+
+
+@command(app, "evaluate")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    data: Annotated[
+        str | None, typer.Option(help="Score this whole table instead; it is named external")
+    ] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Metrics of every domain with 95 % intervals."""
+    import isthmus
+
+    with ProgressView() as progress:
+        opened = isthmus.Run.open(run)
+        if data is None:
+            result = opened.evaluate(split)
+        else:
+            result = opened.evaluate(data=data, progress=progress)
+    _deliver(result, result.to_dict(), json_target)
+
+
+@command(app, "predict")
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.parquet")],
+) -> None:
+    """Add the column score to a table; rows keep their order."""
+    import isthmus
+
+    with ProgressView() as progress:
+        rows = isthmus.Run.open(run).predict_to(table, output, progress=progress)
+    print(f"wrote {rows:,} rows with their score to {output}")
+
+
+@command(app, "compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    json_target: JsonTarget = None,
+) -> None:
+    """Compare each later run with the first, paired on the same rows."""
+    import isthmus
+
+    if len(runs) < 2:
+        raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
+    first, *others = [isthmus.Run.open(run) for run in runs]
+    results = [isthmus.compare(first, other, split=split) for other in others]
+    content = {"comparisons": [result.to_dict() for result in results]}
+    _deliver("\n\n".join(map(str, results)), content, json_target)
+
+
+@command(app, "demo")
+def demo(
+    data: Annotated[str, typer.Option(help="movielens-1m or synthetic")] = "movielens-1m",
+    out: Annotated[Path, typer.Option(help="Folder for the table and the runs")] = Path("demo"),
+) -> None:
+    """Train a shared model, the same again, and HAMUR, and print what differs beyond noise."""
+    from isthmus.demo import demo as run_demo
+
+    with ProgressView() as progress:
+        result = run_demo(data, out=out, progress=progress)
+    _print(result)
+
+
+@command(cache_app, "list")
+def cache_list() -> None:
+    """Show the encoded tables, the newest first."""
+    from isthmus.data import cache
+
+    entries = cache.list_cache()
+    for entry in entries:
+        made = datetime.fromtimestamp(entry.created).strftime("%Y-%m-%d %H:%M")
+        print(
+            f"{entry.key}  {made}  {entry.size / 1e6:9,.1f} MB  {entry.rows:12,} rows  {entry.table}"
+        )
+    total = sum(entry.size for entry in entries)
+    print(f"{len(entries)} encoded tables, {total / 1e6:,.1f} MB in {cache.cache_folder()}")
+
+
+@command(cache_app, "clear")
+def cache_clear() -> None:
+    """Remove every encoded table that nobody is writing."""
+    from isthmus.data import cache
+
+    freed = cache.clear_cache()
+    print(f"freed {freed / 1e6:,.1f} MB in {cache.cache_folder()}")
+
+
+class ProgressView:
+    """Shows what a long call does: a bar on a terminal, plain lines without one; on stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.bar: Any = None
+        self.tasks: dict[str, Any] = {}
+        self.shown: dict[str, float] = {}
+
+    def __enter__(self) -> "ProgressView":
+        if self.console.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self.bar = Progress(
+                TextColumn("{task.fields[stage]:>9}"),
+                BarColumn(bar_width=30),
+                TextColumn("{task.percentage:>3.0f} %  {task.description}"),
+                TimeElapsedColumn(),
+                console=self.console,
+            )
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, notice: Any) -> None:
+        """Show one notice: a message, or how much of a stage is done."""
+        if notice.done is None:
+            self.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+        elif self.bar is not None:
+            self._move_bar(notice)
+        elif notice.done >= 1 or notice.done >= self.shown.get(notice.stage, -1) + PLAIN_STEP:
+            self.shown[notice.stage] = notice.done if notice.done < 1 else -1
+            self.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+
+    def _move_bar(self, notice: Any) -> None:
+        if notice.stage not in self.tasks:
+            self.tasks[notice.stage] = self.bar.add_task("", total=1.0, stage=notice.stage)
+        task = self.tasks[notice.stage]
+        self.bar.update(task, completed=notice.done, description=escape(notice.text))
+        if notice.done >= 1:
+            self.bar.stop_task(self.tasks.pop(notice.stage))
+
+
+PLAIN_STEP = 0.1  # share of a stage between two plain lines
+
+
+def _deliver(result: Any, content: dict[str, Any], target: str | None) -> None:
+    """Print a result; with ``--json`` write its content as JSON, to stdout in place of the table."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
+    if target == "-":
+        sys.stdout.write(text + "\n")
+        return
+    if target is not None:
+        from isthmus.disk import write_whole
+
+        write_whole(Path(target), text + "\n")
+    _print(result)
+
+
+def _print(result: Any) -> None:
+    """Print a result as its own text, whatever the width of the terminal."""
+    sys.stdout.write(f"{result}\n")
+
+
+def _fault(text: str) -> None:
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False
+    )
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    Console(stderr=True).print(
+        f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False
+    )

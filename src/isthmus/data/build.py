@@ -1,0 +1,292 @@
+"""Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from isthmus.data import columns as c
+from isthmus.data import split as splits
+from isthmus.data.arrays import ArrayWriter
+from isthmus.data.cache import META
+from isthmus.data.encode import EncodedRows, Encoder, EncoderFit, in_order
+from isthmus.data.read import BLOCK_ROWS, Block, Table
+from isthmus.data.roles import check_types, needed, value_kinds
+from isthmus.data.split import SPLITS
+from isthmus.data.vocabulary import Counter, Vocabulary
+from isthmus.errors import SchemaError
+from isthmus.schema import DataConfig
+
+VERSION = 1
+ROLES = ("label", "weight", "time", "group")
+WRITTEN = ("label", "weight", "group")
+WORKERS = 2
+
+Progress = Callable[[str, int, int], None]
+"""``progress(stage, rows done, rows in all)``; stages are ``time``, ``fit`` and ``encode``."""
+
+_T = TypeVar("_T")
+
+
+def ahead(items: Iterator[_T], reader: Executor) -> Iterator[_T]:
+    """Yield the items while ``reader``, an executor of one thread, fetches the next one."""
+    end = object()
+
+    def fetch() -> object:
+        return next(items, end)
+
+    coming: Future[object] = reader.submit(fetch)
+    while (item := coming.result()) is not end:
+        coming = reader.submit(fetch)
+        yield item  # type: ignore[misc]
+
+
+class _Splitter:
+    """Split number of every row of a block, from the cuts that the whole table has."""
+
+    def __init__(self, config: DataConfig, cuts: tuple[int, int], floats: bool) -> None:
+        self.config = config
+        self.cuts = cuts
+        self.floats = floats
+
+    @property
+    def columns(self) -> list[str]:
+        column = {"time": self.config.time, "user": self.config.group}.get(self.config.split.by)
+        return [] if column is None else [column]
+
+    def assign(self, block: Block, source: c.Source) -> np.ndarray:
+        config, batch = self.config, block.batch
+        if config.split.by == "random":
+            rows = np.arange(block.first_row, block.first_row + batch.num_rows, dtype=np.int64)
+            return splits.by_hash(rows, config.split)
+        (column,) = self.columns
+        array = batch.column(column)
+        if config.split.by == "user":
+            return splits.by_hash(c.groups(column, array, source), config.split)
+        return splits.cut(splits.time_keys(column, array, source, floats=self.floats), self.cuts)
+
+
+def build(
+    folder: Path,
+    config: DataConfig,
+    table: Table,
+    *,
+    block_rows: int = BLOCK_ROWS,
+    progress: Progress | None = None,
+) -> None:
+    """Fit the encoder on the train rows of a table and write all its rows, encoded, to a folder.
+
+    Peak memory follows ``block_rows`` and the vocabularies, not the table.
+    """
+    note = progress or (lambda *_: None)
+    for file, types in table.schemas:
+        check_types(config, types, file, roles=ROLES)
+    kinds = value_kinds(config, table.schemas)
+    with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as reader:
+        splitter = _splitter(folder, config, table, block_rows, note, reader)
+        encoder, names = _fit(config, table, kinds, splitter, block_rows, note, workers, reader)
+        encoder.save(folder / "encoder")
+        _write(folder, encoder, names, table, splitter, block_rows, note, workers, reader)
+
+
+def _splitter(
+    folder: Path,
+    config: DataConfig,
+    table: Table,
+    block_rows: int,
+    note: Progress,
+    reader: Executor,
+) -> _Splitter:
+    if config.split.by != "time" or config.time is None:
+        return _Splitter(config, (0, 0), False)
+    kinds = {str(types[config.time]) for _, types in table.schemas}
+    floats = bool(kinds & {"double", "float", "halffloat"})
+    path = folder / "time.bin"
+    done = 0
+    with path.open("wb") as file:
+        for block in ahead(table.blocks([config.time], block_rows), reader):
+            source = c.Source(block.file, block.file_row)
+            column = block.batch.column(0)
+            file.write(splits.time_keys(config.time, column, source, floats=floats).data)
+            done += block.batch.num_rows
+            note("time", done, table.rows)
+    cuts = splits.time_cuts(path, table.rows, config.split, block_rows)
+    path.unlink()
+    return _Splitter(config, cuts, floats)
+
+
+def _fit(
+    config: DataConfig,
+    table: Table,
+    kinds: dict[str, str],
+    splitter: _Splitter,
+    block_rows: int,
+    note: Progress,
+    workers: Executor,
+    reader: Executor,
+) -> tuple[Encoder, tuple[str, ...]]:
+    """The encoder, and the names of all domains: the trained ones, then the others."""
+    fit = EncoderFit(config, kinds)
+    all_domains = Counter("string")
+    columns = list(dict.fromkeys([*fit.columns, *splitter.columns]))
+    totals = np.zeros(len(SPLITS), dtype=np.int64)
+    done = 0
+    for block in ahead(table.blocks(columns, block_rows), reader):
+        source = c.Source(block.file, block.file_row)
+        assigned = splitter.assign(block, source)
+        totals += np.bincount(assigned, minlength=len(SPLITS))
+        fit.add(block.batch, np.flatnonzero(assigned == 0), source, workers=workers)
+        domain = block.batch.column(config.domain)
+        codes, names = c.domains(domain, kinds[""])
+        if len(codes) and codes.min() < 0:
+            row = int(np.flatnonzero(codes < 0)[0])
+            rule = "have a value in every row (it is the domain)"
+            raise source.fault(config.domain, rule, "null", row)
+        all_domains.add_counts(names, np.bincount(codes, minlength=len(names)))
+        done += block.batch.num_rows
+        note("fit", done, table.rows)
+    for name, rows in zip(SPLITS, totals, strict=True):
+        if not rows:
+            raise SchemaError(
+                f"every split must have at least one row, got none in {name!r}"
+                f" (split by {config.split.by}, {table.rows} rows in {table.source})"
+            )
+    encoder = fit.encoder()
+    trained = set(encoder.domains)
+    others = [name for name in all_domains.counts()["value"].to_list() if name not in trained]
+    return encoder, (*encoder.domains, *in_order(others, kinds[""]))
+
+
+class _SplitWriter:
+    """The arrays of one split."""
+
+    def __init__(self, folder: Path, encoder: Encoder, n_names: int) -> None:
+        folder.mkdir()
+        config, fields = encoder.config, encoder.fields
+        listed = [field for field in fields if field.kind.endswith("_list")]
+        n_categorical = sum(field.kind == "categorical" for field in fields)
+        n_numeric = sum(f.width for f in fields if f.kind in ("numeric", "vector"))
+
+        def array(name: str, dtype: str, width: int | None = None) -> ArrayWriter:
+            return ArrayWriter(folder / f"{name}.npy", dtype, width)
+
+        self.categorical = array("categorical", "<i4", n_categorical)
+        self.numeric = array("numeric", "<f4", n_numeric)
+        self.values = [
+            array(f"list-{i}-values", "<i4" if field.kind == "categorical_list" else "<f4")
+            for i, field in enumerate(listed)
+        ]
+        self.offsets = [array(f"list-{i}-offsets", "<i8") for i in range(len(listed))]
+        self.domain = array("domain", "<i4")
+        self.label = array("label", "<f4")
+        self.row = array("row", "<i8")
+        self.weight = array("weight", "<f4") if config.weight else None
+        self.group = array("group", "<i8") if config.group else None
+        for offsets in self.offsets:
+            offsets.write(np.zeros(1, dtype=np.int64))
+        self.counts = np.zeros(n_names + 1, dtype=np.int64)
+        self.positives = np.zeros(n_names + 1, dtype=np.int64)
+
+    @property
+    def arrays(self) -> list[ArrayWriter]:
+        fixed = [self.categorical, self.numeric, self.domain, self.label, self.row]
+        chosen = [array for array in (self.weight, self.group) if array is not None]
+        return [*fixed, *self.values, *self.offsets, *chosen]
+
+    def write(self, rows: EncodedRows, domain: np.ndarray, at: np.ndarray) -> None:
+        """Append the rows at positions ``at``; ``domain`` are the report ids of the block."""
+        assert rows.label is not None
+        domain, label = domain.take(at), rows.label.take(at)
+        self.categorical.write(rows.categorical.take(at, axis=0))
+        self.numeric.write(rows.numeric.take(at, axis=0))
+        for (values, offsets), value_file, offset_file in zip(
+            rows.lists, self.values, self.offsets, strict=True
+        ):
+            lengths = np.diff(offsets).take(at)
+            base = value_file.rows
+            value_file.write(values.take(c.ragged(offsets[:-1].take(at), lengths)))
+            offset_file.write(np.cumsum(lengths) + base)
+        self.domain.write(domain)
+        self.label.write(label)
+        self.row.write(rows.row.take(at))
+        if self.weight is not None and rows.weight is not None:
+            self.weight.write(rows.weight.take(at))
+        if self.group is not None and rows.group is not None:
+            self.group.write(rows.group.take(at))
+        self.counts += np.bincount(domain, minlength=len(self.counts))
+        self.positives += np.bincount(domain[label > 0], minlength=len(self.counts))
+
+
+def _write(
+    folder: Path,
+    encoder: Encoder,
+    names: tuple[str, ...],
+    table: Table,
+    splitter: _Splitter,
+    block_rows: int,
+    note: Progress,
+    workers: Executor,
+    reader: Executor,
+) -> None:
+    config = encoder.config
+    report = Vocabulary("string", pa.array(names, pa.large_string()))
+    columns = list(dict.fromkeys([*needed(config, roles=WRITTEN), *splitter.columns]))
+    writers: list[_SplitWriter] = []
+    done = 0
+    try:
+        for name in SPLITS:
+            writers.append(_SplitWriter(folder / name, encoder, len(names)))
+        for block in ahead(table.blocks(columns, block_rows), reader):
+            source = c.Source(block.file, block.file_row)
+            assigned = splitter.assign(block, source)
+            rows = encoder.encode(
+                block.batch, block.first_row, block.file, file_row=block.file_row, workers=workers
+            )
+            domain = report.ids(rows.domain_names).take(rows.domain_codes)
+            for number, writer in enumerate(writers):
+                writer.write(rows, domain, np.flatnonzero(assigned == number))
+            done += block.batch.num_rows
+            note("encode", done, table.rows)
+        for writer in writers:
+            for array in writer.arrays:
+                array.close()
+    finally:
+        for writer in writers:
+            for array in writer.arrays:
+                array.abandon()
+    _write_meta(folder, encoder, names, table, writers)
+
+
+def _write_meta(
+    folder: Path,
+    encoder: Encoder,
+    names: tuple[str, ...],
+    table: Table,
+    writers: list[_SplitWriter],
+) -> None:
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    meta = {
+        "version": VERSION,
+        "source": table.source,
+        "created": time.time(),
+        "config": encoder.config.model_dump(mode="json"),
+        "domain_names": list(names),
+        "rows": {name: writer.row.rows for name, writer in zip(SPLITS, writers, strict=True)},
+        "domain_rows": [writer.counts[1:].tolist() for writer in writers],
+        "domain_positives": [writer.positives[1:].tolist() for writer in writers],
+        "sizes": sizes,
+    }
+    with (folder / META).open("w", encoding="utf-8") as file:
+        json.dump(meta, file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,168 @@
+"""Columns of a block as NumPy: numbers, lists, labels, checked value by value."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from isthmus.data import values as v
+from isthmus.data.faults import bad_value
+from isthmus.errors import SchemaError
+from isthmus.schema import Label
+
+
+class Source:
+    """Where a block comes from: its file and the number of its first row within that file."""
+
+    __slots__ = ("file", "first_row")
+
+    def __init__(self, file: str, first_row: int) -> None:
+        self.file = file
+        self.first_row = first_row
+
+    def fault(self, column: str, rule: str, value: object, row: int) -> SchemaError:
+        """The error for a value at ``row`` of the block."""
+        return bad_value(column, rule, value, self.file, self.first_row + int(row))
+
+
+def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Indices ``starts[r] .. starts[r] + lengths[r] - 1`` of every row, one after another."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total, dtype=np.int64)
+
+
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Offsets int64 (rows + 1,) of lists with these lengths."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def list_items(array: pa.Array, max_length: int | None) -> tuple[pa.Array, np.ndarray]:
+    """Items of a list column and the length of each row; a null list is empty.
+
+    With ``max_length`` only the last items of a row are kept.
+    """
+    lengths = v.numpy_of(pc.list_value_length(array), 0).astype(np.int64)
+    if array.null_count:
+        lengths[v.null_mask(array)] = 0
+    items = array.flatten()
+    if max_length is not None and len(lengths) and lengths.max() > max_length:
+        kept = np.minimum(lengths, max_length)
+        items = items.take(pa.array(ragged(np.cumsum(lengths) - kept, kept)))
+        lengths = kept
+    return items, lengths
+
+
+def numbers(array: pa.Array) -> np.ndarray:
+    """Float64 (rows,) of a numeric or boolean column; nulls become 0."""
+    array = v.decode(array)
+    if pa.types.is_null(array.type):
+        return np.zeros(len(array))
+    if array.type != pa.float64():
+        array = pc.cast(array, pa.float64(), safe=False)
+    return v.numpy_of(array, 0.0)
+
+
+def check_finite(
+    column: str, x: np.ndarray, source: Source, row_of: Callable[[int], int] | None = None
+) -> None:
+    """Refuse NaN and inf; ``row_of`` gives the row of a position where they differ."""
+    if np.isfinite(x).all():
+        return
+    at = int(np.flatnonzero(~np.isfinite(x))[0])
+    raise source.fault(column, "be finite", x[at], at if row_of is None else row_of(at))
+
+
+def row_finder(lengths: np.ndarray) -> Callable[[int], int]:
+    """Which row an item of a list column belongs to."""
+    ends = np.cumsum(lengths)
+    return lambda item: int(np.searchsorted(ends, item, side="right"))
+
+
+def refuse_nulls(column: str, role: str, array: pa.Array, source: Source) -> None:
+    """Refuse the first null of a column that must have a value in every row."""
+    if array.null_count:
+        row = int(np.flatnonzero(v.null_mask(array))[0])
+        raise source.fault(column, f"have a value in every row ({role})", "null", row)
+
+
+def vectors(column: str, array: pa.Array, width: int, source: Source) -> np.ndarray:
+    """Float32 (rows, width) of a list column; a null list gives zeros."""
+    items, lengths = list_items(array, None)
+    missing = v.null_mask(array) if array.null_count else np.zeros(len(array), dtype=bool)
+    wrong = (lengths != width) & ~missing
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise source.fault(column, f"hold {width} numbers", f"{lengths[row]}", row)
+    if items.null_count:
+        item = int(np.flatnonzero(v.null_mask(items))[0])
+        row = row_finder(lengths)(item)
+        raise source.fault(column, "hold no null", "null", row)
+    given = numbers(items)
+    with np.errstate(over="ignore"):
+        flat = given.astype(np.float32)
+    check_finite(column, flat, source, row_finder(lengths))
+    if not missing.any():
+        return flat.reshape(len(array), width)
+    out = np.zeros((len(array), width), dtype=np.float32)
+    out[~missing] = flat.reshape(-1, width)
+    return out
+
+
+def labels(label: Label, array: pa.Array, source: Source) -> np.ndarray:
+    """Float32 (rows,) in {0, 1}."""
+    column = label.column
+    refuse_nulls(column, "it is the label", array, source)
+    x = numbers(array)
+    if label.above is not None:
+        if np.isnan(x).any():
+            row = int(np.flatnonzero(np.isnan(x))[0])
+            raise source.fault(column, "be a number (it is the label)", "nan", row)
+        return (x > label.above).astype(np.float32)
+    wrong = (x != 0) & (x != 1)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        rule = "be 0 or 1 (it is the label; for others give label: {column, above})"
+        raise source.fault(column, rule, f"{x[row]:g}", row)
+    return x.astype(np.float32)
+
+
+def weights(column: str, array: pa.Array, source: Source) -> np.ndarray:
+    """Float32 (rows,) above 0 and finite."""
+    refuse_nulls(column, "it is the weight", array, source)
+    with np.errstate(over="ignore"):
+        x = numbers(array).astype(np.float32)
+    wrong = ~(np.isfinite(x) & (x > 0))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise source.fault(column, "be above 0 and finite (it is the weight)", f"{x[row]:g}", row)
+    return x
+
+
+def groups(column: str, array: pa.Array, source: Source) -> np.ndarray:
+    """Int64 ids (rows,) of the groups: the number itself, or a stable 64-bit hash of a text."""
+    array = v.decode(array)
+    refuse_nulls(column, "it is the group", array, source)
+    kind = v.kind(array.type)
+    keys = v.canonical(array, kind)
+    if keys.null_count:
+        row = int(np.flatnonzero(v.null_mask(keys))[0])
+        raise source.fault(column, "have a value in every row (it is the group)", "nan", row)
+    if not v.is_named(kind):
+        return keys.to_numpy()
+    coded = keys.dictionary_encode()
+    return v.hash_text(coded.dictionary).take(coded.indices.to_numpy())
+
+
+def domains(array: pa.Array, like: str | None) -> tuple[np.ndarray, pa.Array]:
+    """Codes int32 (rows,) into the distinct names of a block; -1 where there is no domain."""
+    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    names = v.names(coded.dictionary, like)
+    codes = v.numpy_of(coded.indices, -1).astype(np.int32)
+    if names.null_count:
+        table = np.where(v.null_mask(names), -1, np.arange(len(names))).astype(np.int32)
+        codes = np.append(table, np.int32(-1)).take(codes)
+    return codes, names

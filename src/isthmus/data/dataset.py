@@ -1,0 +1,275 @@
+"""The dataset: encoded rows on disk, made once, memory-mapped, trained on many times."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from isthmus.data import build as building
+from isthmus.data.arrays import read_array
+from isthmus.data.batch import Batch
+from isthmus.data.cache import META, entry_folder, remove, writing
+from isthmus.data.encode import Encoder
+from isthmus.data.iterate import Arrays, Sampling, Shuffle, in_order
+from isthmus.data.read import BLOCK_ROWS, Source, Table, open_table
+from isthmus.data.split import SPLITS, SplitName
+from isthmus.errors import BundleError, IsthmusError, SchemaError
+from isthmus.schema import DataConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DomainCount:
+    """Rows of one domain in one split."""
+
+    rows: int
+    positives: int
+
+    @property
+    def label_rate(self) -> float | None:
+        """Share of positive rows; ``None`` without rows."""
+        return self.positives / self.rows if self.rows else None
+
+
+class Rows:
+    """One split, memory-mapped: NumPy arrays of all rows in table order, and batches of them."""
+
+    def __init__(self, folder: Path, n_domains: int, n_lists: int) -> None:
+        def array(name: str) -> np.ndarray:
+            return read_array(folder / f"{name}.npy")
+
+        def if_there(name: str) -> np.ndarray | None:
+            return array(name) if (folder / f"{name}.npy").exists() else None
+
+        self._n_domains = n_domains
+        self.arrays = Arrays(
+            categorical=array("categorical"),
+            numeric=array("numeric"),
+            lists=tuple(
+                (array(f"list-{i}-values"), array(f"list-{i}-offsets")) for i in range(n_lists)
+            ),
+            domain=array("domain"),
+            label=array("label"),
+            weight=if_there("weight"),
+        )
+        self.group = if_there("group")
+        self.row = array("row")
+
+    def __len__(self) -> int:
+        return len(self.arrays.domain)
+
+    @property
+    def label(self) -> np.ndarray:
+        """Labels float32 (rows,) in {0, 1}."""
+        return self.arrays.label
+
+    @property
+    def domain(self) -> np.ndarray:
+        """Report ids int32 (rows,): the domain's name is ``Dataset.domain_names[id - 1]``."""
+        return self.arrays.domain
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """Weights float32 (rows,), or ``None`` where the config names no weight."""
+        return self.arrays.weight
+
+    def steps(self, batch_rows: int, *, shard: tuple[int, int] = (0, 1)) -> int:
+        """Batches in one shuffled epoch of a shard: the same number for every shard.
+
+        A last batch of one row is left out, since a batch norm could not learn from it.
+        """
+        full, rest = divmod(len(self) // _check_shard(shard)[1], batch_rows)
+        return full + (rest >= 2)
+
+    def batches(
+        self,
+        batch_rows: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        sampling: Sampling = "proportional",
+    ) -> Iterator[Batch]:
+        """Yield batches of at most ``batch_rows`` rows.
+
+        Without a seed: every row once, in table order, the last batch short. With a seed: shuffled
+        by (seed, epoch), see ``isthmus.data.iterate``. ``start``: first step to yield; the ones
+        before it cost next to nothing. ``shard`` (r, n): the r-th of n equal parts; up to n - 1
+        rows, others in each epoch, are in no part. ``sampling``: how an epoch is shared among the
+        domains. Raises ``ValueError`` for numbers out of range.
+        """
+        if batch_rows < 1 or start < 0:
+            raise ValueError(
+                f"batch_rows must be above 0 and start 0 or more, got {batch_rows=}, {start=}"
+            )
+        part, parts = _check_shard(shard)
+        size = len(self) // parts
+        if seed is None:
+            if sampling != "proportional":
+                raise ValueError(f"sampling needs a seed, got {sampling=} and none")
+            first, last = len(self) * part // parts, len(self) * (part + 1) // parts
+            yield from in_order(
+                self.arrays, batch_rows, first + start * batch_rows, last, self._n_domains
+            )
+            return
+        shuffle = Shuffle(
+            self.arrays, seed=seed, epoch=epoch, sampling=sampling, n_domains=self._n_domains
+        )
+        size = min(size, self.steps(batch_rows, shard=shard) * batch_rows)
+        base = len(self) // parts * part
+        yield from shuffle.batches(batch_rows, base + start * batch_rows, base + size)
+
+
+def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
+    return shard
+
+
+class Dataset:
+    """A table encoded on disk: ``Dataset.from_table`` makes or finds it, ``Dataset.open`` reads it.
+
+    ``domain_names``: all domains of the table, first the trained ones (ids 1 to ``n_domains``),
+    then those without a train row.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, meta: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.encoder = encoder
+        self._meta = meta
+
+    def __repr__(self) -> str:
+        rows = ", ".join(f"{name} {count}" for name, count in self._meta["rows"].items())
+        return f"Dataset({rows} rows, {len(self.domain_names)} domains, {str(self.folder)!r})"
+
+    @classmethod
+    def from_table(
+        cls,
+        config: DataConfig,
+        table: Source | Table | None = None,
+        *,
+        cache: str | Path | None = None,
+        verify_content: bool = False,
+        progress: building.Progress | None = None,
+        block_rows: int = BLOCK_ROWS,
+    ) -> "Dataset":
+        """Encode a table, or open what an equal table gave before.
+
+        ``table``: defaults to ``config.table``. ``cache``: folder, ``cache_folder()`` by default.
+        ``verify_content``: know the table again by every byte, not by size, time and footer.
+        ``block_rows``: rows that are held at once; bounds the memory. Raises ``SchemaError`` for
+        a table that does not hold what the config says, ``IsthmusError`` when the cache cannot be
+        written; neither leaves anything behind.
+        """
+        given = config.table if table is None else table
+        if given is None:
+            raise SchemaError("data.table must name a table, or a table must be given, got neither")
+        opened = open_table(given)
+        files = opened.fingerprint(verify_content=verify_content)
+        key = dataset_key(config, files)
+        folder = entry_folder(key, cache)
+        try:
+            return cls.open(folder)
+        except BundleError:
+            if folder.exists():
+                remove(folder)
+        try:
+            with writing(folder) as temporary:
+                if temporary is not None:
+                    building.build(
+                        temporary, config, opened, block_rows=block_rows, progress=progress
+                    )
+        except OSError as fault:
+            reason = fault.strerror or str(fault)
+            raise IsthmusError(
+                f"the cache must have room for the encoded table, got {reason!r} while writing"
+                f" {folder.parent}; nothing was kept"
+            ) from fault
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Dataset":
+        """Open an encoded table; ``BundleError`` where it is damaged or of another version."""
+        folder = Path(folder)
+        path = folder / META
+        try:
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            if meta["version"] != building.VERSION:
+                raise BundleError(
+                    f"a dataset must be of version {building.VERSION}, got {meta['version']}"
+                    f" in {folder}"
+                )
+            for name, size in meta["sizes"].items():
+                found = (folder / name).stat().st_size
+                if found != size:
+                    raise BundleError(
+                        f"a dataset's {name} must have {size} bytes, got {found} in {folder}"
+                    )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise BundleError(f"a dataset must be whole, got none in {folder}: {fault}") from fault
+        return cls(folder, Encoder.load(folder / "encoder"), meta)
+
+    @property
+    def key(self) -> str:
+        """Key of the dataset in the cache: config, encoding version and files."""
+        return self.folder.name
+
+    @property
+    def config(self) -> DataConfig:
+        """What the columns mean."""
+        return self.encoder.config
+
+    @property
+    def n_domains(self) -> int:
+        """Number of domains that have train rows."""
+        return self.encoder.n_domains
+
+    @cached_property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of all domains; the one with report id ``i`` stands at ``i - 1``."""
+        return tuple(self._meta["domain_names"])
+
+    @cached_property
+    def _splits(self) -> dict[SplitName, Rows]:
+        n_lists = sum(field.kind.endswith("_list") for field in self.encoder.fields)
+        return {name: Rows(self.folder / name, self.n_domains, n_lists) for name in SPLITS}
+
+    def rows(self, split: SplitName) -> Rows:
+        """The rows of ``train``, ``validation`` or ``test``."""
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        return self._splits[split]
+
+    def summary(self) -> dict[SplitName, dict[str, DomainCount]]:
+        """Rows and positives of every domain in every split."""
+        return {
+            split: {
+                name: DomainCount(rows, positives)
+                for name, rows, positives in zip(
+                    self.domain_names,
+                    self._meta["domain_rows"][i],
+                    self._meta["domain_positives"][i],
+                    strict=True,
+                )
+            }
+            for i, split in enumerate(SPLITS)
+        }
+
+
+def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:
+    """Key of an encoded table: equal for equal config, encoding and files, wherever it is named."""
+    content = {
+        "config": config.model_dump(mode="json", exclude={"table"}),
+        "version": building.VERSION,
+        "byte_order": "little",
+        "files": files,
+        "arrow": pa.__version__.split(".")[0],
+    }
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

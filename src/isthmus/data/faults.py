@@ -1,0 +1,26 @@
+"""Errors about tables: the rule, then the value, with file, column and row."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from isthmus.errors import SchemaError
+
+
+def missing_column(column: str, columns: Iterable[str], file: str) -> SchemaError:
+    """A column that the config names and the table lacks; the text names the nearest one."""
+    known = list(columns)
+    near = get_close_matches(column, known, n=1, cutoff=0.5)
+    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(map(repr, known[:12]))}"
+    if not near and len(known) > 12:
+        hint += f" and {len(known) - 12} more"
+    return SchemaError(f"column {column!r} must be in the table, got none in {file}; {hint}")
+
+
+def wrong_type(column: str, rule: str, got: object, file: str) -> SchemaError:
+    """A column of another type than its kind asks for."""
+    return SchemaError(f"column {column!r} must {rule}, got {got} in {file}")
+
+
+def bad_value(column: str, rule: str, value: object, file: str, row: int) -> SchemaError:
+    """A value that breaks a rule. ``row`` counts from 0 within the file."""
+    return SchemaError(f"column {column!r} must {rule}, got {value} in {file}, row {row}")

@@ -1,0 +1,264 @@
+"""Batches out of encoded rows: in order, or in a block shuffle that can start anywhere.
+
+Block shuffle: blocks of contiguous rows are put in random order, some of them are read into a
+buffer, and the rows of the buffer are permuted. A split that fits one buffer is shuffled
+completely. What is read depends on (seed, epoch) only, never on threads or on where one starts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from isthmus.data.batch import Batch, Jagged
+from isthmus.data.columns import offsets_of, ragged
+
+Sampling = Literal["proportional", "uniform"] | float
+
+# Contiguous rows that travel together into a buffer.
+SHUFFLE_BLOCK_ROWS = 4096
+# A buffer takes what fits in this many bytes, and this many rows at most.
+BUFFER_BYTES = 64 << 20
+BUFFER_ROWS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """The arrays of one split, in memory or mapped."""
+
+    categorical: np.ndarray  # (rows, n_categorical) int32
+    numeric: np.ndarray  # (rows, n_numeric) float32
+    lists: tuple[tuple[np.ndarray, np.ndarray], ...]  # values, offsets int64 (rows + 1,)
+    domain: np.ndarray  # (rows,) int32 report ids, from 1
+    label: np.ndarray  # (rows,) float32
+    weight: np.ndarray | None  # (rows,) float32
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, lists by their mean length."""
+        rows = max(1, len(self.domain))
+        items = sum(values.nbytes for values, _ in self.lists) // rows
+        fixed = 4 * (self.categorical.shape[1] + self.numeric.shape[1] + 3) + 8 * len(self.lists)
+        return fixed + items
+
+    def gather(self, blocks: list[tuple[int, int]]) -> "Arrays":
+        """Copy runs of rows ``start .. stop`` into memory, one after another."""
+
+        def join(array: np.ndarray) -> np.ndarray:
+            return np.concatenate([array[start:stop] for start, stop in blocks])
+
+        lists = []
+        for values, offsets in self.lists:
+            runs = [offsets[start : stop + 1] for start, stop in blocks]
+            items = np.concatenate([values[run[0] : run[-1]] for run in runs])
+            lengths = np.concatenate([np.diff(run) for run in runs])
+            lists.append((items, offsets_of(lengths)))
+        return Arrays(
+            categorical=join(self.categorical),
+            numeric=join(self.numeric),
+            lists=tuple(lists),
+            domain=join(self.domain),
+            label=join(self.label),
+            weight=None if self.weight is None else join(self.weight),
+        )
+
+    def batch(self, at: np.ndarray, n_domains: int) -> Batch:
+        """The rows at positions ``at`` as tensors of their own."""
+        lists = []
+        for values, offsets in self.lists:
+            starts = offsets.take(at)
+            lengths = offsets.take(at + 1) - starts
+            lists.append(
+                Jagged(
+                    torch.from_numpy(values.take(ragged(starts, lengths))),
+                    torch.from_numpy(offsets_of(lengths)),
+                )
+            )
+        domain = self.domain.take(at).astype(np.int64)
+        domain[domain > n_domains] = 0
+        return Batch(
+            categorical=torch.from_numpy(self.categorical.take(at, axis=0)),
+            numeric=torch.from_numpy(self.numeric.take(at, axis=0)),
+            lists=tuple(lists),
+            domain=torch.from_numpy(domain),
+            label=torch.from_numpy(self.label.take(at)),
+            weight=None if self.weight is None else torch.from_numpy(self.weight.take(at)),
+        )
+
+
+def in_order(
+    arrays: Arrays, batch_rows: int, start: int, stop: int, n_domains: int
+) -> Iterator[Batch]:
+    """Batches of rows ``start .. stop`` as they stand; the last one may be short."""
+    for first in range(start, stop, batch_rows):
+        last = min(first + batch_rows, stop)
+        chunk = arrays.gather([(first, last)])
+        yield chunk.batch(np.arange(last - first), n_domains)
+
+
+class Shuffle:
+    """The order of one epoch: a stream of as many rows as there are, read buffer by buffer.
+
+    ``sampling``: ``proportional`` gives every row once. A number ``e`` gives domain ``d``, with
+    ``n_d`` rows, a share of the stream proportional to ``n_d ** e`` (``uniform`` is 0), and each
+    of its rows as often as the others, to within one. The shares are exact in every epoch.
+    """
+
+    def __init__(
+        self, arrays: Arrays, *, seed: int, epoch: int, sampling: Sampling, n_domains: int
+    ) -> None:
+        self.arrays = arrays
+        self.n_domains = n_domains
+        self.rows = rows = len(arrays.domain)
+        self._seed = (seed, epoch)
+        exponent = {"proportional": 1.0, "uniform": 0.0}.get(sampling, sampling)  # type: ignore[arg-type]
+        if not isinstance(exponent, int | float) or not 0 <= exponent <= 1:
+            raise ValueError(
+                f"sampling must be 'proportional', 'uniform' or from 0 to 1, got {sampling!r}"
+            )
+        n_blocks = -(-rows // SHUFFLE_BLOCK_ROWS)
+        order = self._random(0).permutation(n_blocks)
+        fitting = min(BUFFER_ROWS, BUFFER_BYTES // arrays.row_bytes) // SHUFFLE_BLOCK_ROWS
+        # Buffers of about equal size: none is so small that its rows stay together.
+        n_buffers = max(1, -(-n_blocks // max(1, fitting)))
+        self._buffers = np.array_split(order, n_buffers)
+        self._plan = None
+        if exponent != 1.0:
+            self._plan = _Plan(arrays.domain, float(exponent), self._random(1))
+
+    def _random(self, *place: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._seed, *place])))
+
+    def _runs(self, blocks: np.ndarray) -> list[tuple[int, int]]:
+        starts = (blocks * SHUFFLE_BLOCK_ROWS).tolist()
+        return [(start, min(start + SHUFFLE_BLOCK_ROWS, self.rows)) for start in starts]
+
+    def batches(self, batch_rows: int, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the rows ``start .. stop`` of the stream; the last one may be short.
+
+        A batch may lie over the seam of two buffers. Skipping reads no more than the domains.
+        """
+        reached, rest = 0, None
+        for number, blocks in enumerate(self._buffers):
+            if reached >= stop:
+                return
+            runs = self._runs(blocks)
+            emitted = self._emitted(runs)
+            if reached + emitted <= start:
+                if self._plan is not None:
+                    self._plan.advance(self._domains(runs))
+                reached += emitted
+                continue
+            buffer = self.arrays.gather(runs)
+            order = self._order(buffer, number)
+            order = order[max(0, start - reached) : max(0, stop - reached)]
+            reached += emitted
+            at = 0
+            if rest is not None:
+                at = min(batch_rows - rest.rows, len(order))
+                rest = join([rest, buffer.batch(order[:at], self.n_domains)])
+                if rest.rows < batch_rows and reached < stop:
+                    continue
+                yield rest
+                rest = None
+            for first in range(at, len(order), batch_rows):
+                batch = buffer.batch(order[first : first + batch_rows], self.n_domains)
+                if batch.rows < batch_rows and reached < stop:
+                    rest = batch
+                else:
+                    yield batch
+        if rest is not None:
+            yield rest
+
+    def _domains(self, runs: list[tuple[int, int]]) -> np.ndarray:
+        return np.concatenate([self.arrays.domain[start:stop] for start, stop in runs])
+
+    def _emitted(self, runs: list[tuple[int, int]]) -> int:
+        """How many rows of the stream a buffer gives."""
+        if self._plan is None:
+            return sum(stop - start for start, stop in runs)
+        return self._plan.emitted(self._domains(runs))
+
+    def _order(self, buffer: Arrays, number: int) -> np.ndarray:
+        random = self._random(2, number)
+        order = random.permutation(len(buffer.domain))
+        if self._plan is None:
+            return order
+        order = np.repeat(order, self._plan.copies(buffer.domain.take(order)))
+        random.shuffle(order)
+        return order
+
+
+class _Plan:
+    """How many copies of each row an epoch takes, so that each domain gets its exact share.
+
+    Row ``j`` of the ``n`` of a domain, counted in the order of the stream, is taken
+    ``floor(((j + 1) m + o) / n) - floor((j m + o) / n)`` times: ``m`` in all, whatever the
+    offset ``o`` in ``0 .. n - 1``, and each row as often as the others to within one.
+    """
+
+    def __init__(self, domain: np.ndarray, exponent: float, random: np.random.Generator) -> None:
+        self.have = np.bincount(domain)
+        self.want = _shares(self.have, exponent)
+        self.offset = (random.random(len(self.have)) * self.have).astype(np.int64)
+        self.seen = np.zeros(len(self.have), dtype=np.int64)
+
+    def _taken(self, domain: np.ndarray, upto: np.ndarray) -> np.ndarray:
+        have = np.maximum(self.have[domain], 1)
+        return (upto * self.want[domain] + self.offset[domain]) // have
+
+    def emitted(self, domain: np.ndarray) -> int:
+        """Rows of the stream that the coming rows of these domains give."""
+        every = np.arange(len(self.have))
+        after = self.seen + np.bincount(domain, minlength=len(self.have))
+        return int((self._taken(every, after) - self._taken(every, self.seen)).sum())
+
+    def advance(self, domain: np.ndarray) -> None:
+        """Pass these rows by."""
+        self.seen += np.bincount(domain, minlength=len(self.have))
+
+    def copies(self, domain: np.ndarray) -> np.ndarray:
+        """Copies int64 (rows,) of the coming rows, which are then passed."""
+        # NumPy sorts 16-bit integers by radix, several times faster than wider ones.
+        small = domain.astype(np.uint16) if len(self.have) <= 1 << 16 else domain
+        order = np.argsort(small, kind="stable")
+        counts = np.bincount(domain, minlength=len(self.have))
+        first = np.repeat(np.cumsum(counts) - counts, counts)
+        sorted_domain = domain.take(order)
+        rank = self.seen[sorted_domain] + np.arange(len(domain)) - first
+        copies = np.empty(len(domain), dtype=np.int64)
+        copies[order] = self._taken(sorted_domain, rank + 1) - self._taken(sorted_domain, rank)
+        self.seen += counts
+        return copies
+
+
+def _shares(have: np.ndarray, exponent: float) -> np.ndarray:
+    """Rows int64 of each domain in an epoch as long as the split, by largest remainder."""
+    share = np.where(have > 0, np.power(np.maximum(have, 1).astype(np.float64), exponent), 0.0)
+    exact = share / share.sum() * have.sum()
+    want = np.floor(exact).astype(np.int64)
+    missing = int(have.sum() - want.sum())
+    most = np.lexsort((np.arange(len(have)), want - exact))
+    want[most[:missing]] += 1
+    return want
+
+
+def join(batches: list[Batch]) -> Batch:
+    """Put batches one after another."""
+    lists = []
+    for column in zip(*(batch.lists for batch in batches), strict=True):
+        lengths = torch.cat([jagged.offsets.diff() for jagged in column])
+        offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        lists.append(Jagged(torch.cat([jagged.values for jagged in column]), offsets))
+    weights = [batch.weight for batch in batches if batch.weight is not None]
+    return Batch(
+        categorical=torch.cat([batch.categorical for batch in batches]),
+        numeric=torch.cat([batch.numeric for batch in batches]),
+        lists=tuple(lists),
+        domain=torch.cat([batch.domain for batch in batches]),
+        label=torch.cat([batch.label for batch in batches]),
+        weight=torch.cat(weights) if weights else None,
+    )

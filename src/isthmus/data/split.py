@@ -1,0 +1,97 @@
+"""Splits: which rows train, which validate, which test. A training seed never moves them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from isthmus.data import columns as c
+from isthmus.data import values as v
+from isthmus.schema import Split
+
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+
+_HALF = np.uint64(1 << 63)
+
+
+def by_hash(keys: np.ndarray, split: Split) -> np.ndarray:
+    """Split number uint8 (rows,) of int64 keys: 0 train, 1 validation, 2 test.
+
+    The hash of key and split seed is uniform on 64 bits and is cut at the fractions, so a row
+    number (``random``) or a group (``user``) falls in the same split in every process.
+    """
+    hashed = v.mix(keys, seed=split.seed)
+    train, validation, _ = split.fractions
+    return cut(hashed, (_threshold(train), _threshold(train + validation)))
+
+
+def _threshold(fraction: float) -> int:
+    return min(int(fraction * 2.0**64), 2**64 - 1)
+
+
+def cut(keys: np.ndarray, cuts: tuple[int, int]) -> np.ndarray:
+    """Split number of uint64 keys: how many of the two cuts each has reached."""
+    first, second = (np.uint64(at) for at in cuts)
+    return (keys >= first).astype(np.uint8) + (keys >= second)
+
+
+def time_keys(column: str, array: pa.Array, source: c.Source, *, floats: bool) -> np.ndarray:
+    """Uint64 keys (rows,) in the order of the times; a null or NaN raises ``SchemaError``.
+
+    ``floats``: some file of the table holds the times as floats, so all are compared as floats.
+    """
+    array = v.decode(array)
+    c.refuse_nulls(column, "it is the time", array, source)
+    if floats:
+        x = c.numbers(array) + 0.0
+        c.check_finite(column, x, source)
+        bits = x.view(np.uint64)
+        # Negative floats sort backwards by their bits.
+        return np.where(bits >= _HALF, ~bits, bits | _HALF)
+    if pa.types.is_timestamp(array.type):
+        keys = pc.cast(array, pa.timestamp("us", tz=array.type.tz), safe=False).view(pa.int64())
+    elif pa.types.is_date(array.type):
+        keys = pc.cast(array, pa.timestamp("us")).view(pa.int64())
+    else:
+        keys = pc.cast(array, pa.int64(), safe=False)
+    return keys.to_numpy().view(np.uint64) + _HALF
+
+
+def time_cuts(path: Path, rows: int, split: Split, block: int = 1 << 18) -> tuple[int, int]:
+    """The two keys at which time is cut, found exactly and in bounded memory.
+
+    ``path``: a file with the uint64 keys of all rows. Rows with one time are never parted: each
+    cut moves to the end of its tie that is nearer to the fraction asked for.
+    """
+    train, validation, _ = split.fractions
+    cuts = []
+    for fraction in (train, train + validation):
+        rank = min(round(fraction * rows), rows - 1)
+        key, below, ties = _select(path, rows, rank, block)
+        wanted = fraction * rows
+        after = below + ties - wanted < wanted - below
+        cuts.append(min(key + 1, 2**64 - 1) if after else key)
+    return cuts[0], max(cuts)
+
+
+def _select(path: Path, rows: int, rank: int, block: int) -> tuple[int, int, int]:
+    """The key of a rank, how many keys are below it and how many equal it: radix selection."""
+    prefix, below, ties = 0, 0, 0
+    keys = np.memmap(path, dtype=np.uint64, mode="r", shape=(rows,))
+    for shift in (48, 32, 16, 0):
+        counts = np.zeros(1 << 16, dtype=np.int64)
+        for start in range(0, rows, block):
+            part = np.asarray(keys[start : start + block])
+            if shift < 48:
+                part = part[part >> np.uint64(shift + 16) == np.uint64(prefix)]
+            digits = (part >> np.uint64(shift)) & np.uint64(0xFFFF)
+            counts += np.bincount(digits.astype(np.int64), minlength=1 << 16)
+        reached = np.cumsum(counts)
+        digit = int(np.searchsorted(reached, rank - below, side="right"))
+        ties = int(counts[digit])
+        below += int(reached[digit]) - ties
+        prefix = prefix << 16 | digit
+    return prefix, below, ties

@@ -1,0 +1,42 @@
+"""The text of a config that a newcomer starts from: commented YAML, ready for ``fit``."""
+
+import math
+import re
+
+import yaml
+
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
+
+_MODEL_AND_TRAIN = """\
+model:
+  backbone: {{name: mlp, widths: {widths}, dropout: {dropout}}}   # mlp | dcn | wide_deep | deepfm
+  towers: shared                 # shared | per_domain: every domain has a tower of its own
+  adapter: {{name: hamur, bottleneck: 32, rank: 8}}   # none | hamur | hamur_released
+  calibration: none              # none | per_domain: slope and offset fitted on validation
+
+train:
+  batch_rows: 4096
+  epochs: 20                     # at most: training stops early and keeps the best weights
+  lr: 1.0e-3
+  embedding_l2: 5.0e-5           # pulls embeddings towards zero
+  embedding_update: auto         # dense | lazy | auto: lazy above 1 million rows of embedding table
+  patience: 2                    # epochs without a better validation score before it stops
+  monitor: auc_pooled            # the validation score that decides
+  seed: 0                        # of the start and the shuffling; the split has a seed of its own
+"""
+
+
+def model_and_train(*, widths: tuple[int, ...] = (256, 128), dropout: float = 0.2) -> str:
+    """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key."""
+    return _MODEL_AND_TRAIN.format(widths=list(widths), dropout=dropout)
+
+
+def scalar(text: str) -> str:
+    """Write a string as one YAML value or key: plain where that reads back the same, else quoted.
+
+    >>> scalar("user_id"), scalar("yes"), scalar("a: b")
+    ('user_id', '"yes"', '"a: b"')
+    """
+    if _PLAIN.fullmatch(text) and yaml.safe_load(text) == text:
+        return text
+    return yaml.safe_dump(text, default_style='"', width=math.inf, allow_unicode=True).strip()

@@ -1,0 +1,252 @@
+"""Vocabularies: which value has which id, counted over train rows, looked up without Python steps."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from isthmus.data import values as v
+
+# Integers within a range this wide are counted and looked up in a plain array.
+DENSE_RANGE = 1 << 22
+# Pairs of (value, count) that wait until they are merged into the total.
+PENDING = 1 << 21
+
+
+class Index:
+    """Find 64-bit keys: a plain array where their range is narrow, else a bucketed table.
+
+    ``keys`` (n,) int64, distinct; key ``i`` has id ``i + 1`` and every other number has id 0.
+    """
+
+    def __init__(self, keys: np.ndarray) -> None:
+        self._size = len(keys)
+        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, 0)
+        self._dense = high - low < max(DENSE_RANGE // 4, 16 * len(keys))
+        ids = np.arange(1, len(keys) + 1, dtype=np.int32)
+        if self._dense:
+            self._low = np.int64(low)
+            # One more slot at the end answers 0 for every key out of range.
+            self._table = np.zeros(high - low + 2, dtype=np.int32)
+            self._table[keys - low] = ids
+            return
+        bits = max(1, (2 * len(keys) - 1).bit_length())
+        self._shift = np.uint64(64 - bits)
+        bucket = self._bucket(keys)
+        order = np.argsort(bucket, kind="stable")
+        self._keys, self._ids = keys[order], ids[order]
+        self._starts = np.zeros((1 << bits) + 1, dtype=np.int32)
+        np.cumsum(np.bincount(bucket, minlength=1 << bits), out=self._starts[1:])
+
+    def _bucket(self, keys: np.ndarray) -> np.ndarray:
+        return (v.mix(keys) >> self._shift).view(np.int64)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Ids int32 (n,) of keys int64 (n,)."""
+        if self._dense:
+            with np.errstate(over="ignore"):
+                # As unsigned numbers, keys below the range are huge and end in the last slot.
+                place = (keys - self._low).view(np.uint64)
+            np.minimum(place, np.uint64(len(self._table) - 1), out=place)
+            return self._table.take(place.view(np.int64))
+        bucket = self._bucket(keys)
+        place, stop = self._starts.take(bucket), self._starts.take(bucket + 1)
+        ids = np.zeros(len(keys), dtype=np.int32)
+        rest = np.flatnonzero(place < stop)
+        while len(rest):
+            here = place[rest]
+            hit = self._keys.take(here) == keys[rest]
+            ids[rest[hit]] = self._ids.take(here[hit])
+            rest = rest[~hit]
+            place[rest] += 1
+            rest = rest[place[rest] < stop[rest]]
+        return ids
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Values with an id each, the most frequent first; id 0 is the unknown.
+
+    ``kind``: what the values are (``isthmus.data.values.kind``). ``values``: canonical form
+    (int64 keys, or text), value ``i`` has id ``i + 1``. ``hash_buckets``: no values are kept; a
+    value's id is 1 + its hash modulo this number, which no process and no release changes.
+    """
+
+    kind: str
+    values: pa.Array
+    hash_buckets: int | None = None
+    _index: Index | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = None
+        if self.hash_buckets is None:
+            keys = v.hash_text(self.values) if self.is_text else self.values.to_numpy()
+            index = Index(keys)
+        object.__setattr__(self, "_index", index)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the values are text rather than 64-bit keys."""
+        return v.is_named(self.kind)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding table: ids run from 0 to ``rows - 1``."""
+        return 1 + (len(self.values) if self.hash_buckets is None else self.hash_buckets)
+
+    def ids(self, array: pa.Array) -> np.ndarray:
+        """Ids int32 (rows,) of a column: 0 for null and for values that were not kept."""
+        if self.kind == "null":
+            return np.zeros(len(array), dtype=np.int32)
+        if isinstance(array, pa.DictionaryArray):
+            return self._through_dictionary(array)
+        keys = v.canonical(array, self.kind)
+        if self.is_text and self.hash_buckets is None:
+            if len(keys) > 64:
+                return self._through_dictionary(keys.dictionary_encode())
+            return self._find_text(keys)
+        missing = v.null_mask(keys) if keys.null_count else None
+        plain = v.hash_text(keys) if self.is_text else v.numpy_of(keys, 0)
+        if self._index is not None:
+            ids = self._index.find(plain)
+        else:
+            ids = (v.mix(plain, seed=2) % np.uint64(self.hash_buckets)).astype(np.int32) + 1
+        if missing is not None:
+            ids[missing] = 0
+        return ids
+
+    def _through_dictionary(self, array: pa.DictionaryArray) -> np.ndarray:
+        """Look up each distinct value once, then spread the ids over the rows."""
+        dictionary = array.dictionary
+        if self.is_text:
+            table = self._find_text(v.canonical(dictionary, self.kind))
+        else:
+            table = self.ids(dictionary)
+        table = np.append(table, np.int32(0))
+        return table.take(v.numpy_of(array.indices, len(dictionary)))
+
+    def _find_text(self, text: pa.Array) -> np.ndarray:
+        if self._index is None:
+            hashed = v.mix(v.hash_text(text), seed=2)
+            ids = (hashed % np.uint64(self.hash_buckets)).astype(np.int32) + 1
+        else:
+            ids = self._index.find(v.hash_text(text))
+            # Two texts can share a hash: keep the id only where the text itself is the same.
+            found = np.flatnonzero(ids)
+            same = pc.equal(self.values.take(pa.array(ids[found] - 1)), text.take(pa.array(found)))
+            ids[found[~v.numpy_of(same, False)]] = 0
+        if text.null_count:
+            ids[v.null_mask(text)] = 0
+        return ids
+
+
+class Counter:
+    """Count the values of a column block by block, in memory that follows the distinct values."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._low = 0
+        self._dense: np.ndarray | None = None if v.is_named(kind) else np.zeros(0, np.int64)
+        self._pending: list[pl.DataFrame] = []
+        self._waiting = 0
+        self._total: pl.DataFrame | None = None
+
+    def add(self, array: pa.Array, rows: np.ndarray | None = None) -> None:
+        """Count the values of ``array`` at ``rows`` (n,) int64, or all; nulls are not counted."""
+        if isinstance(array, pa.DictionaryArray):
+            codes = v.numpy_of(array.indices, len(array.dictionary))
+            codes = codes if rows is None else codes.take(rows)
+            counts = np.bincount(codes, minlength=len(array.dictionary))[: len(array.dictionary)]
+            self.add_counts(v.canonical(array.dictionary, self.kind), counts)
+            return
+        keys = v.canonical(array, self.kind)
+        if v.is_named(self.kind):
+            self.add(keys.dictionary_encode(), rows)
+            return
+        if keys.null_count:
+            present = ~v.null_mask(keys)
+            rows = np.flatnonzero(present) if rows is None else rows[present[rows]]
+        plain = v.numpy_of(keys, 0)
+        self._add_keys(plain if rows is None else plain.take(rows))
+
+    def _add_keys(self, keys: np.ndarray) -> None:
+        if not len(keys):
+            return
+        low, high = int(keys.min()), int(keys.max())
+        if self._fits(low, high):
+            assert self._dense is not None
+            counts = np.bincount(keys - low, minlength=1)
+            self._dense[low - self._low : high - self._low + 1] += counts
+            return
+        pairs = (
+            pl.DataFrame({"value": keys})
+            .group_by("value")
+            .agg(pl.len().cast(pl.Int64).alias("count"))
+        )
+        self._wait(pairs)
+
+    def _fits(self, low: int, high: int) -> bool:
+        """Make the plain array of counts cover low..high, or give it up for good."""
+        if self._dense is None:
+            return False
+        if len(self._dense):
+            low = min(low, self._low)
+            high = max(high, self._low + len(self._dense) - 1)
+        if high - low >= DENSE_RANGE:
+            self._wait(self._dense_pairs())
+            self._dense = None
+            return False
+        if high - low + 1 > len(self._dense):
+            grown = np.zeros(high - low + 1, dtype=np.int64)
+            offset = self._low - low if len(self._dense) else 0
+            grown[offset : offset + len(self._dense)] = self._dense
+            self._low, self._dense = low, grown
+        return True
+
+    def _dense_pairs(self) -> pl.DataFrame:
+        assert self._dense is not None
+        seen = np.flatnonzero(self._dense)
+        return pl.DataFrame({"value": seen + self._low, "count": self._dense[seen]})
+
+    def add_counts(self, keys: pa.Array, counts: np.ndarray) -> None:
+        """Add (value, count) pairs whose values may repeat or be null."""
+        seen = counts > 0
+        if keys.null_count:
+            seen &= ~v.null_mask(keys)
+        if not seen.any():
+            return
+        keys = keys.filter(pa.array(seen))
+        self._wait(pl.DataFrame({"value": pl.Series(keys), "count": counts[seen].astype(np.int64)}))
+
+    def _wait(self, pairs: pl.DataFrame) -> None:
+        self._pending.append(pairs)
+        self._waiting += pairs.height
+        # Merging only when as much waits as was merged keeps the work linear in the rows.
+        if self._waiting > max(PENDING, 0 if self._total is None else self._total.height):
+            self._merge()
+
+    def _merge(self) -> None:
+        parts = [*([] if self._total is None else [self._total]), *self._pending]
+        if parts:
+            self._total = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
+        self._pending, self._waiting = [], 0
+
+    def counts(self) -> pl.DataFrame:
+        """Columns ``value`` and ``count``, most frequent first, ties by value."""
+        if self._dense is not None:
+            self._wait(self._dense_pairs())
+            self._dense = None
+        self._merge()
+        total = self._total
+        if total is None:
+            dtype = pl.String if v.is_named(self.kind) else pl.Int64
+            total = pl.DataFrame(schema={"value": dtype, "count": pl.Int64})
+        return total.sort(["count", "value"], descending=[True, False])
+
+    def vocabulary(self, min_count: int) -> Vocabulary:
+        """The values counted at least ``min_count`` times."""
+        kept = self.counts().filter(pl.col("count") >= min_count)["value"]
+        dtype = pa.large_string() if v.is_named(self.kind) else pa.int64()
+        return Vocabulary(self.kind, pc.cast(kept.to_arrow(), dtype))

@@ -1,0 +1,55 @@
+"""A linear map with one weight per domain: the plainest bank."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isthmus.layers.routing import Routing
+
+
+class BankLinear(nn.Module):
+    """``y = h W_d + b_d`` where d is the row's own domain; domain 0 has its own set too.
+
+    ``weight``: (n_domains + 1, in_width, out_width); ``bias``: (n_domains + 1, out_width).
+    Weights are drawn alike and apart for every domain, uniform in +-in_width**-0.5 as in
+    ``nn.Linear``; ``scale`` stretches that.
+
+    >>> layer = BankLinear(n_domains=2, in_width=4, out_width=3)
+    >>> layer(torch.ones(5, 4), Routing(torch.tensor([0, 1, 2, 1, 1]), 2)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        *,
+        n_domains: int,
+        in_width: int,
+        out_width: int,
+        bias: bool = True,
+        scale: float = 1.0,
+    ) -> None:
+        if min(n_domains, in_width, out_width) < 1:
+            raise ValueError(
+                f"sizes must be at least 1, got {n_domains=}, {in_width=}, {out_width=}"
+            )
+        super().__init__()
+        self.n_domains = n_domains
+        self.in_width = in_width
+        self.out_width = out_width
+        bound = scale * in_width**-0.5
+        self.weight = nn.Parameter(
+            torch.empty(n_domains + 1, in_width, out_width).uniform_(-bound, bound)
+        )
+        self.bias: nn.Parameter | None = (
+            nn.Parameter(torch.zeros(n_domains + 1, out_width)) if bias else None
+        )
+
+    def forward(
+        self, h: Float[Tensor, "rows in_width"], routing: Routing
+    ) -> Float[Tensor, "rows out_width"]:
+        """Every row times the matrix of its own domain."""
+        y = routing.apply(h, self.weight)
+        return y if self.bias is None else y + routing.take(self.bias)
+
+    def extra_repr(self) -> str:
+        return f"n_domains={self.n_domains}, {self.in_width} -> {self.out_width}"

@@ -1,0 +1,312 @@
+"""Adam for the dense parameters, and for embedding tables either the same or its lazy form.
+
+Source: Kingma and Ba, Adam, ICLR 2015, arXiv:1412.6980, algorithm 1, with the L2 term inside the
+gradient. Dense: every row of a table moves at every step, also the rows that no batch held (by
+L2 and by what is left of their momentum). Lazy: moments, L2 and step touch only the rows in the
+batch, the L2 term once per row however often it occurs; all other rows keep every bit. Its bias
+correction uses the number of optimiser steps, as the dense one does, so that the two are the same
+arithmetic when every row is in every batch; a row that first occurs late starts with steps up to
+``(1 - b1) / sqrt(1 - b2)`` = 3.2 times ``lr``, as in the dense form.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.adam import adam
+
+from isthmus.layers.tables import FusedTable
+
+EmbeddingUpdate = Literal["dense", "lazy"]
+
+LAZY_ABOVE_ROWS = 1_000_000
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+
+
+def resolve_embedding_update(
+    model: nn.Module, choice: Literal["dense", "lazy", "auto"]
+) -> EmbeddingUpdate:
+    """``auto`` is lazy above one million table rows in all, dense below."""
+    if choice != "auto":
+        return choice
+    rows = sum(table.weight.shape[0] for table in _tables(model))
+    return "lazy" if rows > LAZY_ABOVE_ROWS else "dense"
+
+
+def build_optimiser(
+    model: nn.Module,
+    *,
+    lr: float,
+    embedding_l2: float = 0.0,
+    embedding_update: EmbeddingUpdate = "dense",
+) -> "ModelOptimiser":
+    """The optimiser of a model: L2 on its tables only, in the dense or the lazy form.
+
+    Sets ``sparse`` of every table: with ``lazy`` no gradient as large as a table is ever made.
+    """
+    return ModelOptimiser(
+        model, lr=lr, embedding_l2=embedding_l2, embedding_update=embedding_update
+    )
+
+
+class ModelOptimiser:
+    """Adam over a model's parameters; see :func:`build_optimiser`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        embedding_l2: float,
+        embedding_update: EmbeddingUpdate,
+    ) -> None:
+        if lr <= 0:
+            raise ValueError(f"lr must be positive, got {lr}")
+        if embedding_l2 < 0:
+            raise ValueError(f"embedding_l2 must not be negative, got {embedding_l2}")
+        if embedding_update not in ("dense", "lazy"):
+            raise ValueError(
+                f"embedding_update must be 'dense' or 'lazy', got {embedding_update!r}"
+            )
+        tables = list(_tables(model))
+        for table in tables:
+            table.sparse = embedding_update == "lazy"
+        weights = [table.weight for table in tables]
+        in_table = {id(weight) for weight in weights}
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        others = [p for p in model.parameters() if id(p) not in in_table and p.requires_grad]
+        weights = [weight for weight in weights if weight.requires_grad]
+        groups = [{"params": others, "weight_decay": 0.0}] if others else []
+        self.lazy: LazyAdam | None = None
+        if embedding_update == "lazy" and weights:
+            self.lazy = LazyAdam(weights, lr=lr, l2=embedding_l2)
+        elif weights:
+            groups.append({"params": weights, "weight_decay": embedding_l2})
+        self.dense = (
+            torch.optim.Adam(groups, lr=lr, betas=BETAS, eps=EPS, fused=True) if groups else None
+        )
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        if self.dense is not None:
+            self.dense.step()
+        if self.lazy is not None:
+            self.lazy.step()
+
+    def zero_grad(self) -> None:
+        """Drop every gradient."""
+        if self.dense is not None:
+            self.dense.zero_grad(set_to_none=True)
+        if self.lazy is not None:
+            self.lazy.zero_grad()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; assign to change it."""
+        return self.dense.param_groups[0]["lr"] if self.dense else self._only_lazy.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        if self.dense is not None:
+            for group in self.dense.param_groups:
+                group["lr"] = value
+        if self.lazy is not None:
+            self.lazy.lr = value
+
+    @property
+    def _only_lazy(self) -> "LazyAdam":
+        assert self.lazy is not None
+        return self.lazy
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        """Moments and step counts, flat: tensors by ``<moment>.<parameter>``, and numbers.
+
+        The tensors are the live ones, as in a module's state dict: copy what must not move.
+        """
+        state: dict[str, Tensor | float] = {"lr": self.lr}
+        if self.dense is not None:
+            for parameter, moments in self.dense.state.items():
+                for moment in ("step", "exp_avg", "exp_avg_sq"):
+                    state[f"{moment}.{self._names[id(parameter)]}"] = moments[moment]
+        if self.lazy is not None:
+            state["lazy_steps"] = self.lazy.steps
+            for parameter, moments in zip(self.lazy.weights, self.lazy.moments, strict=True):
+                state[f"moments.{self._names[id(parameter)]}"] = moments
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor | float]) -> None:
+        """Take over a state; raises ``ValueError`` when it is of another model or form."""
+        left = dict(state)
+        lr = left.pop("lr", None)
+        if not isinstance(lr, float | int):
+            raise ValueError(f"an optimiser's state must hold a number 'lr', got {lr!r}")
+        self.lr = float(lr)
+        if self.dense is not None:
+            for group in self.dense.param_groups:
+                for parameter in group["params"]:
+                    self._load_dense(parameter, left)
+        if self.lazy is not None:
+            steps = left.pop("lazy_steps", None)
+            if not isinstance(steps, int):
+                raise ValueError(f"a lazy optimiser's state must count its steps, got {steps!r}")
+            self.lazy.steps = steps
+            for parameter, moments in zip(self.lazy.weights, self.lazy.moments, strict=True):
+                _copy(moments, left.pop(f"moments.{self._names[id(parameter)]}", None))
+        if left:
+            raise ValueError(f"the optimiser has no place for {sorted(left)[:5]}")
+
+    def _load_dense(self, parameter: Tensor, left: dict[str, Tensor | float]) -> None:
+        assert self.dense is not None
+        name = self._names[id(parameter)]
+        given = {
+            moment: left.pop(f"{moment}.{name}", None)
+            for moment in ("step", "exp_avg", "exp_avg_sq")
+        }
+        if all(moment is None for moment in given.values()):
+            self.dense.state.pop(parameter, None)  # it never had a gradient
+            return
+        moments = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+        for moment, tensor in moments.items():
+            _copy(tensor, given[moment])
+        self.dense.state[parameter] = moments
+
+
+class LazyAdam:
+    """Adam that touches only the rows in the batch, for (rows, dim) weights with sparse gradients.
+
+    ``l2``: ``l2 * w`` is added to a row's summed gradient, once. ``moments`` (rows, 2, dim) holds
+    a row's first and second moment side by side: one place in memory per row, not two.
+    Rows that no batch held cost neither time nor, on CPU, memory.
+    """
+
+    def __init__(
+        self,
+        weights: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        l2: float = 0.0,
+        betas: tuple[float, float] = BETAS,
+        eps: float = EPS,
+    ) -> None:
+        self.weights = list(weights)
+        self.moments = [_lazy_zeros(weight) for weight in self.weights]
+        self.lr = lr
+        self.l2 = l2
+        self.betas = betas
+        self.eps = eps
+        self.steps = 0
+
+    def zero_grad(self) -> None:
+        """Drop every gradient."""
+        for weight in self.weights:
+            weight.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the rows that the gradients hold."""
+        self.steps += 1
+        for weight, moments in zip(self.weights, self.moments, strict=True):
+            if weight.grad is None:
+                continue
+            rows, grad = summed_rows(weight.grad)
+            if not len(rows):
+                continue
+            w = weight.index_select(0, rows)
+            m, v = moments.index_select(0, rows).unbind(1)
+            m, v = m.contiguous(), v.contiguous()
+            adam(
+                [w],
+                [grad],
+                [m],
+                [v],
+                [],
+                [torch.tensor(float(self.steps - 1), device=w.device)],
+                fused=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=self.lr,
+                weight_decay=self.l2,
+                eps=self.eps,
+                maximize=False,
+            )
+            weight.index_copy_(0, rows, w)
+            moments.index_copy_(0, rows, torch.stack((m, v), dim=1))
+
+
+def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of a sparse gradient, each once and rising, and the sum of its entries.
+
+    grad: sparse COO, (table rows, dim). Returns (rows,) int64 and (rows, dim). Sums run in the
+    order of occurrence, so two calls agree bit for bit. Ten times as fast as ``coalesce``: a
+    stable sort of the ids, and embedding_bag to add up each stretch of equal ones.
+    """
+    ids, values = grad._indices()[0], grad._values()
+    if grad.is_coalesced() or not len(ids):
+        return ids, values
+    ordered, order = torch.sort(ids, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
+    starts = first.nonzero().squeeze(1)
+    return ordered[starts], F.embedding_bag(order, values, starts, mode="sum")
+
+
+@torch.no_grad()
+def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+    """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm.
+
+    A sparse gradient counts with the sum of each row's entries, as the dense one would, and is
+    left coalesced. The norm is returned as it was before; nan or inf gradients stay so.
+    """
+    if max_norm <= 0:
+        raise ValueError(f"max_norm must be positive, got {max_norm}")
+    parts: list[Tensor] = []
+    for parameter in model.parameters():
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            rows, values = summed_rows(parameter.grad)
+            parameter.grad = torch.sparse_coo_tensor(
+                rows.unsqueeze(0),
+                values,
+                parameter.grad.shape,
+                is_coalesced=True,
+                check_invariants=False,
+            )
+            parts.append(values)
+        else:
+            parts.append(parameter.grad)
+    if not parts:
+        return torch.zeros(())
+    norm = nn.utils.get_total_norm(parts)
+    torch._foreach_mul_(parts, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def _tables(model: nn.Module) -> tuple[FusedTable, ...]:
+    return tuple(module for module in model.modules() if isinstance(module, FusedTable))
+
+
+def _lazy_zeros(weight: Tensor) -> Tensor:
+    shape = (weight.shape[0], 2, weight.shape[1])
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+    # numpy takes zeroed pages from the system and touches none; torch would write them all.
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+
+
+def _copy(target: Tensor, given: Tensor | float | None) -> None:
+    if not isinstance(given, Tensor) or given.shape != target.shape:
+        found = tuple(given.shape) if isinstance(given, Tensor) else given
+        raise ValueError(
+            f"the optimiser's state must have shape {tuple(target.shape)}, got {found}"
+        )
+    target.copy_(given)

@@ -1,0 +1,173 @@
+"""Tables that no run has seen: scored for evaluation, or written out with their scores."""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isthmus.bundle import Bundle, ScoredBlock, to_score
+from isthmus.data.read import Table, open_table
+from isthmus.disk import whole_file
+from isthmus.errors import RunError, SchemaError
+from isthmus.metrics import ScoredRows
+from isthmus.run.notice import Notice, Progress
+
+SCORE = "score"
+NAMED = 5  # untrained domains that a message names
+
+
+@dataclass(slots=True)
+class Untrained:
+    """The domains of a table that were not trained: how many rows each has, and the first of them."""
+
+    column: str
+    rows: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, scored: ScoredBlock) -> None:
+        """Take in one block."""
+        encoded = scored.encoded
+        unknown = encoded.domain == 0
+        if not unknown.any():
+            return
+        codes = encoded.domain_codes[unknown]
+        places = np.flatnonzero(unknown)
+        for code, at, count in zip(
+            *np.unique(codes, return_index=True, return_counts=True), strict=True
+        ):
+            name = "null" if code < 0 else repr(encoded.domain_names[int(code)].as_py())
+            row = scored.block.file_row + int(places[at])
+            self.rows[name] = self.rows.get(name, 0) + int(count)
+            self.first.setdefault(name, f"{scored.block.file}, row {row}")
+
+    def warn(self) -> None:
+        """Say which they are, once, if there are any."""
+        if self.rows:
+            warnings.warn(str(self), UserWarning, stacklevel=3)
+
+    def __str__(self) -> str:
+        ordered = sorted(self.rows, key=lambda name: -self.rows[name])
+        told = [
+            f"{name} ({self.rows[name]:,} rows, first in {self.first[name]})"
+            for name in ordered[:NAMED]
+        ]
+        more = f" and {len(ordered) - NAMED:,} more" if len(ordered) > NAMED else ""
+        return (
+            f"column {self.column!r} holds domains that were never trained: {', '.join(told)}{more};"
+            " their rows get the answer that was trained for the unknown domain"
+        )
+
+
+def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progress) -> ScoredRows:
+    """Score a whole labelled table; the split is named ``external``.
+
+    Domains that were not trained are reported under their own names.
+    """
+    opened = open_table(table)
+    config = bundle.encoder.config
+    roles = ("label", "weight", "group")
+    untrained = Untrained(config.domain)
+    names = {name: place for place, name in enumerate(bundle.domains, start=1)}
+    parts: dict[str, list[np.ndarray]] = {}
+    for scored in bundle.score_blocks(opened, roles=roles):
+        untrained.add(scored)
+        encoded = scored.encoded
+        for name in encoded.domain_names.to_pylist():
+            if name is not None:
+                names.setdefault(name, len(names) + 1)
+        ids = [*(names.get(name, 0) for name in encoded.domain_names.to_pylist()), 0]
+        values = {
+            "row": encoded.row,
+            "logits": scored.logits,
+            "label": encoded.label,
+            "domain": np.array(ids, dtype=np.int64)[encoded.domain_codes],
+            "weight": encoded.weight,
+            "group": encoded.group,
+        }
+        for name, value in values.items():
+            if value is not None:
+                parts.setdefault(name, []).append(value)
+        _tell(progress, scored, opened)
+    untrained.warn()
+    joined = {name: np.concatenate(values) for name, values in parts.items()}
+    return ScoredRows(
+        split="external",
+        row=joined["row"],
+        logits=joined["logits"],
+        label=joined["label"],
+        domain=joined["domain"],
+        names=tuple(names),
+        weight=joined.get("weight"),
+        group=group_numbers(joined.get("group")),
+        negative_rate=config.negative_rate,
+        fingerprint=fingerprint(opened),
+        source=source,
+    )
+
+
+def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Progress) -> int:
+    """Write a table with a column ``score`` added, block by block; gives the number of rows."""
+    opened = open_table(table)
+    for file, types in opened.schemas:
+        if SCORE in types:
+            raise SchemaError(f"column {SCORE!r} must not be in the table yet, got it in {file}")
+    if output.exists():
+        raise RunError(f"file to write must not exist yet, got {output}")
+    if not output.parent.is_dir():
+        raise RunError(f"folder of the file to write must exist, got {output.parent}")
+    rate = bundle.config.data.negative_rate
+    schema = pa.schema([*opened.columns.items(), (SCORE, pa.float64())])
+    untrained = Untrained(bundle.config.data.domain)
+    with whole_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for scored in bundle.score_blocks(opened, all_columns=True):
+            untrained.add(scored)
+            score = pa.array(to_score(scored.logits, rate))
+            columns = [*scored.block.batch.columns, score]
+            arrays = [
+                # Text is read as dictionaries, for speed; it is written as it came.
+                column if column.type == item.type else column.cast(item.type)
+                for column, item in zip(columns, schema, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            _tell(progress, scored, opened)
+    untrained.warn()
+    return opened.rows
+
+
+def predict(bundle: Bundle, table: Any) -> np.ndarray:
+    """Probabilities (rows,) float64; warns of domains that were not trained."""
+    untrained = Untrained(bundle.config.data.domain)
+    parts = []
+    for scored in bundle.score_blocks(table):
+        untrained.add(scored)
+        parts.append(to_score(scored.logits, bundle.config.data.negative_rate))
+    untrained.warn()
+    return np.concatenate(parts)
+
+
+def group_numbers(group: np.ndarray | None) -> np.ndarray | None:
+    """Groups numbered from 0: their keys are hashes, and may be negative."""
+    if group is None:
+        return None
+    return np.unique(group, return_inverse=True)[1].astype(np.int64)
+
+
+def fingerprint(table: Table) -> str:
+    """What tells one table from another wherever it lies: the sizes and footers of its files."""
+    parts = [
+        {name: value for name, value in file.items() if name not in ("path", "time")}
+        for file in table.files
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tell(progress: Progress, scored: ScoredBlock, table: Table) -> None:
+    done = scored.block.first_row + scored.block.batch.num_rows
+    text = f"{done:,} of {table.rows:,} rows"
+    progress(Notice("score", text, done / table.rows))

@@ -1,0 +1,389 @@
+"""fit(): a config and a table in, a finished run folder out; safe to kill at any moment.
+
+The order of things is the promise: config, table and model are checked and the first steps taken
+before the run folder exists, so that a refused fit leaves none. Everything in the folder is written
+whole. The checkpoint carries all of the training's state, so a resumed run ends with the same bits.
+"""
+
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isthmus import checkpoint
+from isthmus.bundle import Bundle, is_for_reproduction
+from isthmus.calibrate import Calibration, fit_calibration
+from isthmus.config import Config, differences, load_config
+from isthmus.data import Dataset, SplitName, Table, open_table
+from isthmus.data.dataset import dataset_key
+from isthmus.errors import ConfigError, RunError
+from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.models import DomainModel, build_model
+from isthmus.optimisers import resolve_embedding_update
+from isthmus.report import to_markdown
+from isthmus.run.external import fingerprint, group_numbers
+from isthmus.run.folder import LookWriter, RunFolder, RunState, has_tensorboard
+from isthmus.run.notice import Notice, Progress, silent
+from isthmus.run.result import Run
+from isthmus.run.scores import write_scores
+from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
+from isthmus.train import Progress as Moment
+from isthmus.version import VERSION
+
+RUNS = Path("runs")
+SCORED: tuple[SplitName, ...] = ("validation", "test")
+# Keys that may differ between a run and its resumption: they do not move the result.
+FREE = ("train.checkpoint_minutes",)
+
+
+def fit(
+    config: str | Path | Mapping[str, Any] | Config,
+    table: Any = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    *,
+    set: Sequence[str] = (),
+    cache: str | Path | None = None,
+    verify_content: bool = False,
+    allow_other_threads: bool = False,
+    progress: Progress | None = None,
+) -> Run:
+    """Train one model over the domains of a table, and score its validation and test rows.
+
+    ``config``: YAML file, nested dict or `Config`; ``set``: changes like ``train.epochs=3``.
+    ``table``: path or frame, in place of ``data.table``. ``out``: the run folder, which must not
+    exist; by default ``runs/NAME-TIME``. ``resume``: go on with the run in ``out`` (by default the
+    last one of that name), from its last checkpoint; where there is none it begins, and a finished
+    run is given back as it is. ``allow_other_threads``: resume on another thread count or torch,
+    though the last bits may differ. ``progress``: is called with each `Notice`; try ``print``.
+
+    Raises ConfigError, SchemaError or RunError, naming key, file, column, row or folder; no run
+    folder is left then, unless a checkpoint makes it worth resuming.
+    """
+    tell = progress or silent
+    settings = load_config(config, set)
+    target = _target(config, out, resume)
+    plan = _Plan(settings, target, resume, allow_other_threads)
+    plan.check()
+    if plan.finished:
+        tell(Notice("train", f"run {target} is finished already: nothing to resume"))
+        return Run.open(target)
+    source = settings.data.table if table is None else table
+    if source is None:
+        raise ConfigError("data.table must name a table, or a table must be given, got neither")
+    opened = open_table(source)
+    plan.check_table(dataset_key(settings.data, opened.fingerprint(verify_content=verify_content)))
+    dataset = Dataset.from_table(
+        settings.data,
+        opened,
+        cache=cache,
+        verify_content=verify_content,
+        progress=lambda stage, done, rows: tell(
+            Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
+        ),
+    )
+    model = _build(settings, dataset)
+    update = resolve_embedding_update(model, settings.train.embedding_update)
+    settings = settings.model_copy(
+        update={"train": settings.train.model_copy(update={"embedding_update": update})}
+    )
+    if is_for_reproduction(settings):
+        warnings.warn(
+            "adapter hamur_released is for reproduction only: it scores a row by its neighbours and"
+            " answers nan to a row that comes alone, so its bundle is not served",
+            UserWarning,
+            stacklevel=2,
+        )
+    if not has_tensorboard():
+        tell(Notice("train", "tensorboard is not installed: no events are written"))
+    return _Fit(settings, opened, dataset, model, plan, tell).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is asked for, held against what is on the disk."""
+
+    config: Config
+    target: Path
+    resume: bool
+    allow_other_threads: bool
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.target)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self.resume and self.folder.is_begun
+
+    @property
+    def finished(self) -> bool:
+        return self.begun and self.folder.read_state().state == "finished"
+
+    def check(self) -> None:
+        """Raise RunError where the folder does not let the run begin or go on."""
+        if not self.target.exists():
+            return
+        if not self.resume:
+            raise RunError(f"run folder must not exist yet, got {self.target}")
+        if not self.folder.is_begun:
+            if not self.target.is_dir() or not self.folder.is_barely_made:
+                raise RunError(f"{self.target} is not a run folder: it has no run.json")
+            return
+        state, old = self.folder.read_state(), self.folder.read_config()
+        new = self.config
+        if new.train.embedding_update == "auto":
+            resolved = {"embedding_update": old.train.embedding_update}
+            new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
+        old, new = _without_table(old), _without_table(new)
+        changed = [text for text in differences(old, new) if text.split(" ")[0] not in FREE]
+        if changed:
+            raise RunError(
+                f"run {self.target} must be resumed with the config it began with, got:"
+                f" {'; '.join(changed)}"
+            )
+        if state.state == "finished" or self.allow_other_threads:
+            return
+        if state.threads != torch.get_num_threads():
+            raise RunError(
+                f"run {self.target} must be resumed with {state.threads} threads as it began, got"
+                f" {torch.get_num_threads()}: another count changes the last bits of the result"
+                " (--allow-other-threads accepts that)"
+            )
+
+    def check_table(self, key: str) -> None:
+        """Raise RunError where the table is not the one that the run began with."""
+        if self.begun and (was := self.folder.read_state().dataset_key) != key:
+            raise RunError(
+                f"run {self.target} must be resumed with the table it began with, but its files"
+                f" changed since: their key was {was}, is {key}"
+            )
+
+
+class _Fit:
+    """One training with its folder."""
+
+    def __init__(
+        self,
+        config: Config,
+        table: Table,
+        dataset: Dataset,
+        model: DomainModel,
+        plan: _Plan,
+        tell: Progress,
+    ) -> None:
+        self.config, self.dataset, self.model = config, dataset, model
+        self.plan, self.tell = plan, tell
+        self.folder = plan.folder
+        self.table = table
+        self.state = RunState(
+            state="running",
+            dataset_key=dataset.key,
+            table=table.source,
+            domains=dataset.domain_names,
+            n_domains=dataset.n_domains,
+            parameters=model.parameter_report().total,
+            threads=torch.get_num_threads(),
+            isthmus=VERSION,
+            torch=torch.__version__,
+        )
+
+    def run(self) -> Run:
+        """Train to the end and fill the folder."""
+        if self.plan.begun:
+            with self.folder.locked():
+                return self._resumed()
+        events = train(self.model, self.dataset, self.config.train)
+        with closing(events):
+            # The first event comes after the first steps: what they refuse leaves no folder.
+            first = next(events)
+            if self.folder.path.exists():
+                self.folder.begin(self.config, self.state)
+            else:
+                self.folder = RunFolder.create(self.folder.path, self.config, self.state)
+            with self.folder.locked():
+                return self._guarded(_chain(first, events), ())
+
+    def _resumed(self) -> Run:
+        if not checkpoint.exists(self.folder.checkpoint):
+            self.tell(Notice("train", "no checkpoint yet: the run begins again"))
+            return self._guarded(train(self.model, self.dataset, self.config.train), ())
+        state = checkpoint.load(self.folder.checkpoint)
+        self.tell(Notice("train", f"going on after step {state.step}"))
+        exact = not self.plan.allow_other_threads
+        history = state.history
+        events = train(self.model, self.dataset, self.config.train, state=state, exact=exact)
+        del state
+        return self._guarded(events, history)
+
+    def _guarded(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> Run:
+        """Keep a folder that can be resumed; remove one that a fault left with nothing in it."""
+        try:
+            end = self._train(events, history)
+            self._finish(end)
+        except KeyboardInterrupt:
+            self.tell(Notice("train", f"stopped; go on with --resume --out {self.folder.path}"))
+            raise
+        except Exception as fault:
+            kept = checkpoint.exists(self.folder.checkpoint)
+            if not kept:
+                self.folder.discard()
+            if not isinstance(fault, OSError | RunError):
+                raise
+            hint = f"; go on with --resume --out {self.folder.path}" if kept else ""
+            if isinstance(fault, RunError):
+                raise RunError(f"{fault}{hint}") from fault
+            raise RunError(
+                f"run folder must be writable at {self.folder.path}, got: {fault}{hint}"
+            ) from fault
+        return Run.open(self.folder.path)
+
+    def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
+        looks = LookWriter(self.folder, history)
+        try:
+            for event in events:
+                match event:
+                    case Moment():
+                        self.tell(Notice("train", _progress_text(event), event.step / event.steps))
+                    case Look():
+                        looks.write(event)
+                        self.tell(Notice("train", _look_text(event, self.config.train.monitor)))
+                    case CheckpointDue():
+                        looks.sync()
+                        checkpoint.save(self.folder.checkpoint, event.state)
+                    case End():
+                        return event
+        finally:
+            looks.close()
+        raise AssertionError("a training must end with an End")
+
+    def _finish(self, end: End) -> None:
+        """Score, write what is shipped, and say that the run is finished."""
+        self.tell(Notice("train", _end_text(end), 1.0))
+        scored = {}
+        for split in SCORED:
+            self.tell(Notice("score", f"{split} rows"))
+            scored[split] = self._score(split)
+        calibration = None
+        if self.config.model.calibration == "per_domain":
+            calibration = self._calibration(scored["validation"])
+        bundle = Bundle(
+            config=self.config,
+            encoder=self.dataset.encoder,
+            model=self.model,
+            calibration=calibration,
+        )
+        bundle.save(self.folder.bundle)
+        self.folder.scores.mkdir(exist_ok=True)
+        for split, rows in scored.items():
+            logits = bundle.calibrated(rows.logits, self._model_ids(rows.domain))
+            scored[split] = replace(rows, logits=logits)
+            write_scores(self.folder.scores / f"{split}.parquet", scored[split])
+        self.folder.write_report(to_markdown(evaluate_rows(scored["test"])))
+        self.folder.write_state(
+            replace(
+                self.state,
+                state="finished",
+                best_step=end.best.step,
+                steps=end.step,
+                stopped=end.stopped,
+                seconds=round(end.seconds, 3),
+            )
+        )
+
+    def _score(self, split: SplitName) -> ScoredRows:
+        rows = self.dataset.rows(split)
+        return ScoredRows(
+            split=split,
+            row=rows.row,
+            logits=score_rows(self.model, rows),
+            label=rows.label > 0,
+            domain=rows.domain,
+            names=self.dataset.domain_names,
+            weight=rows.weight,
+            group=group_numbers(rows.group),
+            negative_rate=self.config.data.negative_rate,
+            fingerprint=fingerprint(self.table),
+            source=self.folder.path.name,
+        )
+
+    def _calibration(self, validation: ScoredRows) -> Calibration:
+        return fit_calibration(
+            validation.logits,
+            validation.label.astype(np.float64),
+            self._model_ids(validation.domain),
+            n_domains=self.dataset.n_domains,
+            weight=validation.weight,
+        )
+
+    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
+        """Report ids as the model knows them: a domain without train rows is unknown."""
+        return np.where(domain <= self.dataset.n_domains, domain, 0)
+
+
+def _build(config: Config, dataset: Dataset) -> DomainModel:
+    """A model with its first weights, drawn with the training's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        try:
+            return build_model(config.model, dataset.encoder.fields, dataset.n_domains)
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from error
+
+
+def _target(config: Any, out: str | Path | None, resume: bool) -> Path:
+    """The run folder: as asked for, or ``runs/NAME-TIME``; to resume, the last of that name."""
+    if out is not None:
+        return Path(out)
+    name = Path(config).absolute().stem if isinstance(config, str | Path) else "run"
+    if name == "config":
+        name = Path(config).absolute().parent.name or name
+    if resume:
+        found = sorted(RUNS.glob(f"{name}-[0-9]*"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise RunError(f"a run to resume must exist, got none named {name} in {RUNS}/")
+        return found[-1]
+    base = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    target, number = base, 2
+    while target.exists():
+        target, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return target
+
+
+def _without_table(config: Config) -> Config:
+    """The config without the path of its table: the files themselves are compared."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})
+
+
+def _chain(first: TrainEvent, rest: Iterator[TrainEvent]) -> Iterator[TrainEvent]:
+    yield first
+    yield from rest
+
+
+def _progress_text(event: Moment) -> str:
+    return (
+        f"step {event.step:,}, epoch {event.epoch:.2f}, loss {event.loss:.4f},"
+        f" {event.rows_per_second:,.0f} rows/s"
+    )
+
+
+def _look_text(look: Look, monitor: str) -> str:
+    value = look.metrics[monitor]
+    shown = "undefined" if value is None else f"{value:.4f}"
+    best = ", the best so far" if look.better else ""
+    return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
+
+
+def _end_text(end: End) -> str:
+    why = "no better look came" if end.stopped == "patience" else "all epochs are done"
+    return (
+        f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"
+        f" best weights from epoch {end.best.epoch:.2f}"
+    )

@@ -1,0 +1,196 @@
+"""The folder of one training: what stands in it, who may write, how far the training came.
+
+    config.yaml          the config with every default filled in
+    run.json             state (running, finished), data set, domains, threads
+    metrics.jsonl        one line a look at the validation rows
+    events.out.tfevents* the same for TensorBoard, where that is installed
+    checkpoint/          what a resumed training needs
+    bundle/              what is shipped
+    scores/              logits of the validation and test rows
+    report.md            the table of the test rows
+
+``run.json`` is the first file in a new folder and says "finished" only when all else is there.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from isthmus.config import Config, read_yaml, validate
+from isthmus.disk import remove_leftovers, write_whole
+from isthmus.errors import RunError
+from isthmus.train import Look
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What ``run.json`` holds. ``domains``: all names of the table, the trained ones first."""
+
+    state: Literal["running", "finished"]
+    dataset_key: str
+    table: str
+    domains: tuple[str, ...]
+    n_domains: int  # trained ones
+    threads: int
+    isthmus: str
+    torch: str
+    parameters: int = 0
+    best_step: int | None = None
+    steps: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    format: int = FORMAT
+
+
+class RunFolder:
+    """One run folder on disk; knows the names in it and nothing of models."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint"
+        self.bundle = path / "bundle"
+        self.scores = path / "scores"
+        self.metrics = path / "metrics.jsonl"
+        self.config_file = path / "config.yaml"
+        self.state_file = path / "run.json"
+        self.report = path / "report.md"
+
+    @classmethod
+    def create(cls, path: Path, config: Config, state: RunState) -> "RunFolder":
+        """Make the folder with its config and state; raises `RunError` if the name is taken."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            raise RunError(f"run folder must not exist yet, got {path}") from None
+        folder = cls(path)
+        try:
+            folder.begin(config, state)
+        except BaseException:
+            folder.discard()
+            raise
+        return folder
+
+    def begin(self, config: Config, state: RunState) -> None:
+        """Write config and state."""
+        write_whole(self.config_file, config.to_yaml())
+        self.write_state(state)
+
+    def discard(self) -> None:
+        """Remove the whole folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the folder got so far that it can be resumed; a killed `create` may not."""
+        return self.state_file.exists()
+
+    @property
+    def is_barely_made(self) -> bool:
+        """Whether nothing is in the folder but what a killed `create` may leave."""
+        known = {self.config_file.name, LOCK}
+        return all(
+            entry.name in known or entry.name.startswith(".") for entry in self.path.iterdir()
+        )
+
+    def read_config(self) -> Config:
+        """Read the config that the folder was made for."""
+        return validate(Config, read_yaml(self.config_file))
+
+    def write_state(self, state: RunState) -> None:
+        """Replace ``run.json``."""
+        write_whole(self.state_file, json.dumps(asdict(state), indent=2) + "\n")
+
+    def read_state(self) -> RunState:
+        """Read ``run.json``; raises `RunError` when the folder is no run or of another version."""
+        if not self.path.is_dir():
+            raise RunError(f"run folder must exist, got {self.path}")
+        try:
+            values = json.loads(self.state_file.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise RunError(
+                    f"run folder must have format {FORMAT}, got {values['format']} in"
+                    f" {self.path}, written by isthmus {values.get('isthmus')}"
+                )
+            return replace(RunState(**values), domains=tuple(values["domains"]))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a run folder: it has no run.json") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.state_file} is damaged: {error}") from error
+
+    def write_report(self, text: str) -> None:
+        """Replace ``report.md``."""
+        write_whole(self.report, text + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that writes here; the lock goes with the process, even if killed."""
+        handle = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"run folder {self.path} is in use by another process") from None
+            remove_leftovers(self.path)
+            yield
+        finally:
+            os.close(handle)
+
+
+LOCK = ".lock"
+
+
+class LookWriter:
+    """Writes each look at the validation rows once: to ``metrics.jsonl`` and TensorBoard."""
+
+    def __init__(self, folder: RunFolder, history: tuple[Look, ...]) -> None:
+        # Looks after the checkpoint come again; those before it are known to the checkpoint.
+        write_whole(folder.metrics, "".join(map(_line, history)))
+        self.file = folder.metrics.open("a", encoding="utf-8")
+        self.board: Any = None
+        if has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
+
+            last = history[-1].step if history else 0
+            self.board = SummaryWriter(str(folder.path), purge_step=last + 1)
+
+    def write(self, look: Look) -> None:
+        """Add one look."""
+        self.file.write(_line(look))
+        self.file.flush()
+        if self.board is not None:
+            self.board.add_scalar("train/loss", look.loss, look.step)
+            for name, value in look.metrics.items():
+                if value is not None:
+                    self.board.add_scalar(f"validation/{name}", value, look.step)
+
+    def sync(self) -> None:
+        """Hand what was written to the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        """Close the files."""
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+
+
+def has_tensorboard() -> bool:
+    """Whether events for TensorBoard can be written."""
+    return find_spec("tensorboard") is not None
+
+
+def _line(look: Look) -> str:
+    values = asdict(look)
+    metrics = values.pop("metrics")
+    return json.dumps(values | metrics, allow_nan=False) + "\n"

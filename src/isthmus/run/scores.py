@@ -1,0 +1,82 @@
+"""Scored rows on disk: what evaluation and comparison read, so that they need no table.
+
+One row for each row of the split: ``row`` (its number in the table), ``domain``, ``label``, ``logit``
+(calibrated, not corrected for ``negative_rate``), and ``weight`` and ``group`` where the config names
+them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from isthmus.disk import whole_file
+from isthmus.errors import RunError
+from isthmus.metrics import ScoredRows
+
+NOTE = b"isthmus"  # key in the metadata of the Parquet file
+
+
+def write_scores(path: Path, scored: ScoredRows) -> None:
+    """Write scored rows as one Parquet file, whole or not at all."""
+    columns = {
+        "row": pa.array(scored.row),
+        "domain": pa.DictionaryArray.from_arrays(
+            pa.array(scored.domain - 1, pa.int32(), mask=scored.domain == 0),
+            pa.array(scored.names, pa.string()),
+        ),
+        "label": pa.array(scored.label.astype(np.int8)),
+        "logit": pa.array(scored.logits),
+    }
+    if scored.weight is not None:
+        columns["weight"] = pa.array(scored.weight)
+    if scored.group is not None:
+        columns["group"] = pa.array(scored.group)
+    note = {
+        "split": scored.split,
+        "names": scored.names,
+        "negative_rate": scored.negative_rate,
+        "fingerprint": scored.fingerprint,
+    }
+    table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(note).encode()})
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_scores(path: Path, *, source: str = "") -> ScoredRows:
+    """Read what `write_scores` wrote; ``source``: what to call the model in tables.
+
+    Raises RunError where the file is missing or damaged.
+    """
+    try:
+        table = pq.read_table(path).combine_chunks()
+        note = json.loads((table.schema.metadata or {})[NOTE])
+        return ScoredRows(
+            split=note["split"],
+            row=table["row"].to_numpy(),
+            logits=table["logit"].to_numpy(),
+            label=table["label"].to_numpy(),
+            domain=_domain_ids(table["domain"], tuple(note["names"])),
+            names=tuple(note["names"]),
+            weight=table["weight"].to_numpy() if "weight" in table.column_names else None,
+            group=table["group"].to_numpy() if "group" in table.column_names else None,
+            negative_rate=note["negative_rate"],
+            fingerprint=note["fingerprint"],
+            source=source,
+        )
+    except FileNotFoundError:
+        raise RunError(f"scored rows must exist, got none at {path}") from None
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"scored rows must be readable, but {path} is damaged: {error}") from error
+
+
+def _domain_ids(column: pa.ChunkedArray, names: tuple[str, ...]) -> np.ndarray:
+    """Ids int64 (rows,) of domain names: 1 for the first of ``names``, 0 for null."""
+    number = {name: place for place, name in enumerate(names, start=1)}
+    ids = [np.empty(0, dtype=np.int64)]
+    for chunk in column.chunks:
+        known = np.array([*(number[name] for name in chunk.dictionary.to_pylist()), 0])
+        ids.append(known[chunk.indices.fill_null(len(known) - 1).to_numpy()])
+    return np.concatenate(ids)

@@ -1,0 +1,75 @@
+"""What a training tells: values that `isthmus.train.train` yields, and the state to resume from."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands. ``loss`` is the mean of the batch losses since the last look."""
+
+    step: int  # steps done so far
+    steps: int  # steps if no early stop comes
+    epoch: float  # epochs done so far
+    loss: float
+    rows_per_second: float  # since the last progress, validation and checkpoints left out
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The validation rows scored at a step. ``better``: the best look so far."""
+
+    step: int
+    epoch: float
+    loss: float  # mean of the batch losses since the last look
+    metrics: dict[str, float | None]  # every ``Monitor`` name; None where it is undefined
+    better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TrainState:
+    """All that a resumed training needs. ``checkpoint.py`` writes and reads it.
+
+    The tensors are the living ones, not copies: save or copy them before training goes on.
+    """
+
+    step: int  # steps done
+    epoch: int  # whole epochs done
+    step_in_epoch: int  # steps done in the epoch after those
+    model: dict[str, Tensor]
+    best: dict[str, Tensor]  # weights at the best look; empty before the first look
+    optimiser: dict[str, Any]
+    random: dict[str, Tensor]  # generator states
+    loss_sum: Tensor  # () float64, sum of the batch losses since the last look
+    loss_steps: int
+    history: tuple[Look, ...]
+    stale_looks: int  # looks since the best one
+    seconds: float  # spent in training so far
+    dataset_key: str
+    threads: int
+    torch_version: str
+    config: dict[str, Any]  # the ``train`` section
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointDue:
+    """It is time to save ``state``; it is valid until the next event is asked for."""
+
+    state: TrainState
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Training is over and ``model`` holds the weights of ``best``."""
+
+    step: int
+    epoch: float
+    best: Look
+    history: tuple[Look, ...]
+    stopped: Literal["patience", "epochs"]
+    seconds: float
+
+
+TrainEvent = Progress | Look | CheckpointDue | End

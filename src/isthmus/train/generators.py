@@ -1,0 +1,59 @@
+"""The random numbers of a training: where they come from, and how they are laid aside and taken up."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Generators:
+    """The generators that training draws from, kept apart from the caller's.
+
+    Dropout layers can only draw from torch's global generators, so training's states of those are
+    swapped in while it works. Domain dropout has a generator of its own.
+    """
+
+    def __init__(self, device: torch.device, seed: int) -> None:
+        self.asleep = {"cpu": torch.Generator().manual_seed(seed).get_state()}
+        if device.type == "cuda":
+            self.asleep["cuda"] = torch.Generator("cuda").manual_seed(seed).get_state()
+        # Far from the seeds that people choose, so that the two streams are not the same numbers.
+        self.domain_dropout = torch.Generator().manual_seed(seed + 2**40)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """Exchange the global states with those laid aside, and back at the end."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        awake = self._global()
+        torch.set_rng_state(self.asleep["cpu"])
+        if "cuda" in self.asleep:
+            torch.cuda.set_rng_state(self.asleep["cuda"])
+        self.asleep = awake
+
+    def _global(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if "cuda" in self.asleep:
+            states["cuda"] = torch.cuda.get_rng_state()
+        return states
+
+    def read(self) -> dict[str, Tensor]:
+        """The states, while training's own are the global ones."""
+        return {**self._global(), "domain_dropout": self.domain_dropout.get_state()}
+
+    def write(self, states: dict[str, Tensor]) -> None:
+        """Take back what `read` gave, while training's own states are laid aside."""
+        self.asleep = {name: states[name].clone() for name in self.asleep}
+        self.domain_dropout.set_state(states["domain_dropout"])
+
+    def hidden(self, rows: int, share: float) -> Tensor | None:
+        """Rows (rows,) bool whose domain is hidden in this step; None for none."""
+        if share == 0:
+            return None
+        return torch.rand(rows, generator=self.domain_dropout) < share

@@ -1,0 +1,341 @@
+"""Training: the only loop of the package. It knows no file; whoever runs it saves what it yields.
+
+    for event in train(model, dataset, config):
+        match event:
+            case Progress(): ...       # a few times a second: step, loss, rows per second
+            case Look(): ...           # the validation metrics at a step
+            case CheckpointDue(): ...  # event.state is all that a resumed training needs
+            case End(): ...            # the best weights are back in the model
+
+Two trainings with one seed are equal bit for bit in fp32 eager on one machine and one thread count,
+and so is a training that was stopped anywhere and resumed from a ``TrainState``.
+"""
+
+import math
+import time
+from collections.abc import Generator, Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.data.dataset import Dataset
+from isthmus.errors import ConfigError, RunError, SchemaError
+from isthmus.objectives import binary_cross_entropy
+from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
+from isthmus.schema import Section
+from isthmus.train.events import CheckpointDue, End, Look, Progress, TrainEvent, TrainState
+from isthmus.train.generators import Generators
+from isthmus.train.scoring import Monitor, move, resolve_device, score_rows, watch_metrics
+from isthmus.train.stopwatch import Stopwatch
+
+Exponent = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrainConfig(Section):
+    """The ``train`` section.
+
+    ``looks_per_epoch``: how often an epoch is interrupted to score the validation rows; the last
+    look stands at the end of the epoch. ``patience``: epochs without a better ``monitor`` before
+    training stops, counted in looks: ``patience * looks_per_epoch`` of them. The weights of the
+    best look are restored in every case. ``embedding_l2``: strength of the L2 penalty on embedding
+    tables. ``embedding_update``: ``dense`` moves every row of a table at each step, ``lazy`` only
+    the rows in the batch; ``auto`` is lazy above one million rows of table. ``domain_sampling``:
+    domains are drawn in proportion to ``rows ** exponent``; ``proportional`` is 1, ``uniform`` 0.
+    ``domain_dropout``: share of train rows whose domain is hidden, which trains the unknown domain.
+    ``clip_norm``: largest norm of the whole gradient. ``compile``: use torch.compile for the step.
+    ``checkpoint_minutes``: time between two checkpoints; 0 asks for one after every step.
+    """
+
+    batch_rows: int = Field(default=4096, ge=2)
+    epochs: int = Field(default=20, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    embedding_l2: float = Field(default=5e-5, ge=0)
+    embedding_update: Literal["auto", "dense", "lazy"] = "auto"
+    patience: int = Field(default=2, ge=1)
+    looks_per_epoch: int = Field(default=4, ge=1)
+    monitor: Monitor = "auc_pooled"
+    seed: int = Field(default=0, ge=0)
+    domain_sampling: Literal["proportional", "uniform"] | Exponent = "proportional"
+    domain_dropout: float = Field(default=0.02, ge=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    compile: bool = False
+    checkpoint_minutes: float = Field(default=5.0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    state: TrainState | None = None,
+    exact: bool = True,
+) -> Generator[TrainEvent, None, None]:
+    """Train ``model`` in place on ``dataset.rows("train")`` and yield what happens.
+
+    ``state``: go on from here; the model may hold any weights then. ``exact``: refuse a state from
+    another thread count or torch version, since the result would not be the same bit for bit.
+    Raises RunError when the state does not fit the dataset, the config or the model, or when the
+    loss is no longer finite; ConfigError when ``monitor`` is undefined on the validation rows;
+    SchemaError when a split is too small. Torch's global generator serves dropout, seeded with
+    ``config.seed``; between events the caller finds it as it was. Initialising ``model`` is the
+    caller's.
+    """
+    loop = _Loop(model, dataset, config)
+    if state is not None:
+        _check_state(state, loop, exact=exact)
+        loop.restore(state)
+        del state
+    with loop.random.swapped():
+        while loop.stopped is None:
+            for batch in loop.batches():
+                loop.take_step(batch)
+                for event in loop.events():
+                    with loop.random.swapped(), loop.watch.stopped():
+                        yield event
+                if loop.stopped is not None:
+                    break
+    yield loop.end()
+
+
+class _Loop:
+    """The living state of one training, and what is done to it."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.model = model.to(self.device).train()
+        self.forward = torch.compile(model) if config.compile else model
+        update = resolve_embedding_update(model, config.embedding_update)
+        self.optimiser = build_optimiser(
+            model, lr=config.lr, embedding_l2=config.embedding_l2, embedding_update=update
+        )
+        self.dataset_key = str(dataset.key)
+        self.rows = dataset.rows("train")
+        self.validation = dataset.rows("validation")
+        self.n_domains = len(dataset.domain_names)
+        for split, rows in {"train": self.rows, "validation": self.validation}.items():
+            if len(rows) < 2:
+                raise SchemaError(f"the {split} split must hold at least 2 rows, got {len(rows)}")
+        categorical = [f for f in dataset.encoder.fields if f.kind == "categorical"]
+        self.domain_columns = tuple(i for i, f in enumerate(categorical) if f.is_domain)
+        self.steps_per_epoch = self.rows.steps(config.batch_rows)
+        looks = min(config.looks_per_epoch, self.steps_per_epoch)
+        self.look_steps = {math.ceil(k * self.steps_per_epoch / looks) for k in range(1, looks + 1)}
+        self.patience = config.patience * looks
+        self.random = Generators(self.device, config.seed)
+        self.watch = Stopwatch()
+        self.step = self.epoch = self.step_in_epoch = 0
+        self.best: dict[str, Tensor] = {}
+        self.best_look: Look | None = None
+        self.stale_looks = 0
+        self.history: tuple[Look, ...] = ()
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_steps = 0
+        # Constant scores have every metric that these labels allow.
+        if self.measure(np.zeros(len(self.validation)))[config.monitor] is None:
+            raise ConfigError(
+                "train.monitor must be defined on the validation rows, whose labels do not allow"
+                f" {config.monitor!r}; a logloss is always defined"
+            )
+
+    @property
+    def stopped(self) -> Literal["patience", "epochs"] | None:
+        """Why training is over, or None while it is not."""
+        if self.stale_looks >= self.patience:
+            return "patience"
+        return "epochs" if self.epoch >= self.config.epochs else None
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of what is left of this epoch."""
+        return self.rows.batches(
+            self.config.batch_rows,
+            seed=self.config.seed,
+            epoch=self.epoch,
+            start=self.step_in_epoch,
+            sampling=self.config.domain_sampling,
+        )
+
+    def take_step(self, batch: Batch) -> None:
+        """One forward, backward and update. Nothing here waits for the device."""
+        hidden = self.random.hidden(batch.rows, self.config.domain_dropout)
+        if hidden is not None:
+            batch = batch.hide_domain(hidden, self.domain_columns)
+        batch = move(batch, self.device)
+        self.optimiser.zero_grad()
+        loss = binary_cross_entropy(self.forward(batch), batch.label, batch.weight)
+        loss.backward()
+        if self.config.clip_norm is not None:
+            clip_gradients(self.model, self.config.clip_norm)
+        self.optimiser.step()
+        self.loss_sum += loss.detach()
+        self.loss_steps += 1
+        self.watch.rows += batch.rows
+        self.step += 1
+        self.step_in_epoch += 1
+        if self.step_in_epoch == self.steps_per_epoch:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+
+    def events(self) -> Iterator[TrainEvent]:
+        """What is due after a step."""
+        if (self.step_in_epoch or self.steps_per_epoch) in self.look_steps:
+            with self.watch.stopped():
+                look = self.look()
+            yield look
+        elif self.watch.progress_is_due():
+            yield self.progress()
+        if self.watch.since_checkpoint() >= self.config.checkpoint_minutes * 60:
+            self.mean_loss()  # refuses weights that are no longer finite
+            yield CheckpointDue(self.snapshot())
+            self.watch.checkpoint_at = time.perf_counter()
+
+    def mean_loss(self) -> float:
+        """Mean loss since the last look; waits for the device."""
+        loss = self.loss_sum.item() / max(self.loss_steps, 1)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the training loss must stay finite, got {loss} by step {self.step};"
+                " a lower train.lr or a train.clip_norm may help"
+            )
+        return loss
+
+    def progress(self) -> Progress:
+        """Where training stands."""
+        return Progress(
+            step=self.step,
+            steps=self.steps_per_epoch * self.config.epochs,
+            epoch=self.step / self.steps_per_epoch,
+            loss=self.mean_loss(),
+            rows_per_second=self.watch.rate(),
+        )
+
+    def measure(self, logits: np.ndarray) -> dict[str, float | None]:
+        """Every monitor metric of the validation rows."""
+        return watch_metrics(logits, self.validation, self.n_domains)
+
+    def is_better(self, metrics: dict[str, float | None]) -> bool:
+        """Whether a look with these metrics would be the best so far; a tie is not."""
+        if self.best_look is None:
+            return True
+        now, best = metrics[self.config.monitor], self.best_look.metrics[self.config.monitor]
+        assert now is not None  # defined by the labels alone, which were checked at the start
+        assert best is not None
+        return now < best if self.config.monitor.startswith("logloss") else now > best
+
+    def look(self) -> Look:
+        """Score the validation rows; keep the weights when they are the best so far."""
+        loss = self.mean_loss()
+        logits = score_rows(self.model, self.validation)
+        if not np.isfinite(logits).all():
+            raise RunError(
+                f"validation logits must stay finite, got nan or inf at step {self.step}"
+            )
+        metrics = self.measure(logits)
+        look = Look(
+            step=self.step,
+            epoch=self.step / self.steps_per_epoch,
+            loss=loss,
+            metrics=metrics,
+            better=self.is_better(metrics),
+        )
+        self.history += (look,)
+        self.stale_looks += 1
+        if look.better:
+            self.stale_looks = 0
+            self.best_look = look
+            for name, tensor in self.model.state_dict().items():
+                if name in self.best:
+                    self.best[name].copy_(tensor)
+                else:
+                    self.best[name] = tensor.detach().clone()
+        self.loss_sum.zero_()
+        self.loss_steps = 0
+        return look
+
+    def snapshot(self) -> TrainState:
+        """All that `restore` needs."""
+        return TrainState(
+            step=self.step,
+            epoch=self.epoch,
+            step_in_epoch=self.step_in_epoch,
+            model=self.model.state_dict(),
+            best=self.best,
+            optimiser=self.optimiser.state_dict(),
+            random=self.random.read(),
+            loss_sum=self.loss_sum,
+            loss_steps=self.loss_steps,
+            history=self.history,
+            stale_looks=self.stale_looks,
+            seconds=self.watch.seconds(),
+            dataset_key=self.dataset_key,
+            threads=torch.get_num_threads(),
+            torch_version=torch.__version__,
+            config=self.config.model_dump(mode="json"),
+        )
+
+    def restore(self, state: TrainState) -> None:
+        """Go back to the moment of ``state``, whose tensors are copied."""
+        self.model.load_state_dict(state.model)
+        self.optimiser.load_state_dict(state.optimiser)
+        self.best = {name: tensor.to(self.device, copy=True) for name, tensor in state.best.items()}
+        self.random.write(state.random)
+        self.loss_sum.copy_(state.loss_sum)
+        self.loss_steps = state.loss_steps
+        self.step, self.epoch = state.step, state.epoch
+        self.step_in_epoch = state.step_in_epoch
+        self.history = state.history
+        self.best_look = next((look for look in reversed(state.history) if look.better), None)
+        self.stale_looks = state.stale_looks
+        self.watch.resume(state.seconds)
+
+    def end(self) -> End:
+        """Put the best weights back and say how it went."""
+        assert self.best_look is not None
+        assert self.stopped is not None
+        self.model.load_state_dict(self.best)
+        self.optimiser.zero_grad()
+        return End(
+            step=self.step,
+            epoch=self.step / self.steps_per_epoch,
+            best=self.best_look,
+            history=self.history,
+            stopped=self.stopped,
+            seconds=self.watch.seconds(),
+        )
+
+
+def _check_state(state: TrainState, loop: _Loop, *, exact: bool) -> None:
+    """Raise RunError when ``state`` was not made by this training."""
+    if state.dataset_key != loop.dataset_key:
+        raise RunError(
+            "a training must be resumed on the dataset that it began with,"
+            f" {state.dataset_key}, got {loop.dataset_key}"
+        )
+    for name, value in loop.config.model_dump(mode="json").items():
+        if name != "checkpoint_minutes" and state.config.get(name) != value:
+            raise RunError(
+                f"a training must be resumed with train.{name} as it began,"
+                f" {state.config.get(name)!r}, got {value!r}"
+            )
+    here = {name: tuple(tensor.shape) for name, tensor in loop.model.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in state.model.items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise RunError(
+                f"a training must be resumed with the model that it began with, whose {name!r} has"
+                f" shape {there.get(name)}, got {here.get(name)}"
+            )
+    if exact and state.threads != torch.get_num_threads():
+        raise RunError(
+            "a training is resumed bit for bit only with the thread count that it began with,"
+            f" {state.threads}, got {torch.get_num_threads()}"
+        )
+    if exact and state.torch_version != torch.__version__:
+        raise RunError(
+            "a training is resumed bit for bit only with the torch that it began with,"
+            f" {state.torch_version}, got {torch.__version__}"
+        )

