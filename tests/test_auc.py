@@ -80,6 +80,7 @@ def test_influence_equals_the_table_of_wins():
         of = domain == d
         value, psi, _ = placements_written_out(score[of], label[of])
         assert got.value[d] == pytest.approx(value, abs=1e-14)
+        assert got.influence is not None
         np.testing.assert_allclose(got.influence[of], psi, atol=1e-15)
 
 

@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from isthmus.errors import RunError
-from isthmus.metrics import Difference, ScoredRows, compare, evaluate_rows, judge
+from isthmus.metrics import ScoredRows, compare, evaluate_rows, judge
 
 
 def pair(rng, groups=200, *, gain=0.0, noise=0.3, domains=3):
@@ -33,25 +34,29 @@ def pair(rng, groups=200, *, gain=0.0, noise=0.3, domains=3):
 
 def test_differences_are_those_of_the_two_evaluations():
     a, b = pair(np.random.default_rng(0))
-    one, two, both = evaluate_rows(a), evaluate_rows(b), compare(a, b)
+    one, two = evaluate_rows(a), evaluate_rows(b)
+    both: Any = compare(a, b)
+    worst = one.worst.domain
+    assert worst is not None
     for scope, of in (both.domains | both.scopes()).items():
         if scope.startswith("worst"):
-            left, right = one.worst, two.domains[one.worst.domain]
+            left, right = one.worst, two.domains[worst]
         else:
             left, right = (one.domains | one.scopes())[scope], (two.domains | two.scopes())[scope]
         for metric in ("auc", "logloss"):
-            got: Difference = getattr(of, metric)
+            got = getattr(of, metric)
             assert got.a == pytest.approx(getattr(left, metric))
             assert got.b == pytest.approx(getattr(right, metric))
             assert got.difference == pytest.approx(getattr(right, metric) - getattr(left, metric))
             assert got.ci[0] < got.difference < got.ci[1]
             assert sum(got.ci) / 2 == pytest.approx(got.difference)
-    assert both.worst.domain == one.worst.domain
+    assert both.worst.domain == worst
 
 
 def test_swapping_the_models_turns_the_sign():
     a, b = pair(np.random.default_rng(1), 600, gain=0.8)
-    one, other = compare(a, b).macro, compare(b, a).macro
+    one: Any = compare(a, b).macro
+    other: Any = compare(b, a).macro
     assert one.auc.difference == pytest.approx(-other.auc.difference)
     assert one.auc.p == pytest.approx(other.auc.p)
     assert (one.auc.better, other.auc.better) == ("b", "a")
@@ -71,6 +76,7 @@ def test_standard_error_agrees_with_the_cluster_bootstrap():
     rng = np.random.default_rng(3)
     a, b = pair(rng, 400)
     of = compare(a, b)
+    assert a.group is not None
     order = np.argsort(a.group, kind="stable")
     ends = np.searchsorted(a.group[order], np.arange(401))
     shown = {"pooled auc": [], "macro auc": [], "pooled logloss": [], "macro logloss": []}
@@ -97,7 +103,7 @@ def test_no_difference_is_found_where_there_is_none():
     holds, alarms = 0, 0
     repetitions = 300
     for _ in range(repetitions):
-        of = compare(*pair(rng, 120))
+        of: Any = compare(*pair(rng, 120))
         holds += of.macro.auc.better is None
         alarms += any(pair.auc.p_holm <= 0.05 for pair in of.domains.values())
     assert 0.91 <= holds / repetitions <= 0.985
@@ -106,8 +112,10 @@ def test_no_difference_is_found_where_there_is_none():
 
 def test_pairing_is_sharper_than_two_intervals():
     a, b = pair(np.random.default_rng(5), 400, noise=0.1)
-    low, high = evaluate_rows(a).pooled.auc_ci
-    assert compare(a, b).pooled.auc.half_width < 0.3 * (high - low)
+    alone: Any = evaluate_rows(a).pooled
+    low, high = alone.auc_ci
+    paired: Any = compare(a, b).pooled
+    assert paired.auc.half_width < 0.3 * (high - low)
 
 
 def test_seeds_of_one_model_against_seeds_of_the_same():
@@ -158,7 +166,7 @@ def test_a_domain_of_one_class_has_no_auc_difference():
 def test_weights_leave_logloss_with_its_interval():
     a, b = pair(np.random.default_rng(10))
     weight = np.random.default_rng(11).random(len(a))
-    of = compare(replace(a, weight=weight), replace(b, weight=weight)).pooled
+    of: Any = compare(replace(a, weight=weight), replace(b, weight=weight)).pooled
     assert of.auc.difference is not None
     assert of.auc.ci is None
     assert "weights" in of.auc.reason

@@ -1,6 +1,7 @@
 """evaluate(): scopes, reasons, the JSON contract, and intervals that keep their promise."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def drawn(rng, groups, *, rows_each=8, domains=3, spread=0.8, seed_noise=0.0):
     return {"logits": logits, "label": label, "domain": domain, "group": user}
 
 
-def evaluated(columns, **others):
+def evaluated(columns, **others) -> Any:
     names = tuple(f"d{i}" for i in range(1, columns["domain"].max() + 1))
     return evaluate(**{"split": "test", "names": names} | columns | others)
 
@@ -211,7 +212,8 @@ def test_seeds_are_averaged_and_the_interval_covers_them():
                     names=("only",),
                 )
             )
-        four, one = evaluate_rows(rows), evaluate_rows(rows[0])
+        four: Any = evaluate_rows(rows)
+        one: Any = evaluate_rows(rows[0])
         assert four.seeds == 4
         results.append((four, one))
         truth += four.pooled.auc / repetitions

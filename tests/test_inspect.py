@@ -268,6 +268,15 @@ def test_the_group_is_the_best_name():
     assert data_section(found).group is None
 
 
+def test_rows_are_split_by_time_only_where_times_can_be_parted():
+    day = np.datetime64("2024-01-01") + np.arange(ROWS) // 1000  # three days
+    found = inspect_table(clicks(at=day), "tab", "clicked")
+    assert (found.time, found.split) == ("at", "random")
+    assert data_section(found).split.by == "random"
+    found = inspect_table(clicks().drop_columns(["at"]), "tab", "clicked")
+    assert (found.time, found.split) == (None, "random")
+
+
 def test_domains_that_give_the_label_away_are_named():
     table = clicks()
     tab, y = table["tab"].to_numpy(zero_copy_only=False), table["clicked"].to_numpy().copy()

@@ -1,6 +1,7 @@
 """Logloss, NE, calibration, ECE, scored rows, shards: against scikit-learn and by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from isthmus.metrics.losses import entropy, segment_ece
 from isthmus.metrics.ranking import Ranking
 
 
-def scored_rows(rows=600, seed=0, *, groups=40, **changes):
+def scored_rows(rows=600, seed=0, *, groups=40, **changes) -> Any:
     rng = np.random.default_rng(seed)
     label = rng.random(rows) < 0.3
     made = ScoredRows(
@@ -113,7 +114,8 @@ def test_thinned_negatives_give_the_figures_of_the_whole_table():
     )
     # A model trained on the thinned table sees odds that are 1 / 0.2 times as large.
     thinned = replace(whole, logits=whole.logits - np.log(0.2), negative_rate=0.2)
-    full, part = evaluate_rows(whole).pooled, evaluate_rows(thinned.take(np.flatnonzero(kept)))
+    full: Any = evaluate_rows(whole).pooled
+    part: Any = evaluate_rows(thinned.take(np.flatnonzero(kept)))
     assert part.pooled.logloss == pytest.approx(full.logloss, rel=0.01)
     assert part.pooled.ne == pytest.approx(full.ne, rel=0.01)
     assert part.pooled.calibration == pytest.approx(1.0, abs=0.01)

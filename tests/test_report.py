@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,13 +32,13 @@ def scored(seed=0, *, rows=3000, names=("under 25", "25 to 34", "35 and over"), 
 
 
 def rich_text(result):
-    console = Console(file=io.StringIO(), width=100)
-    console.print(to_rich(result))
-    return console.file.getvalue()
+    text = io.StringIO()
+    Console(file=text, width=100).print(to_rich(result))
+    return text.getvalue()
 
 
 def test_print_shows_the_table():
-    result = evaluate_rows(scored())
+    result: Any = evaluate_rows(scored())
     lines = str(result).splitlines()
     assert lines[0].startswith("model 0: test split, 3,000 rows, 1 seed; 95% intervals, groups")
     assert lines[2].split()[0] == "domain"

@@ -92,6 +92,7 @@ class Bundle:
                 tensors[f"calibration.{name}"] = tensor
         with whole_folder(Path(path)) as folder:
             save_file(tensors, folder / WEIGHTS)
+            (folder / WEIGHTS).chmod(0o644)  # it comes readable by its owner only
             (folder / ENCODER).mkdir(exist_ok=True)
             self.encoder.save(folder / ENCODER)
             files = sorted(file for file in folder.rglob("*") if file.is_file())

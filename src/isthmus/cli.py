@@ -8,7 +8,6 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -208,14 +207,9 @@ def cache_list() -> None:
     """Show the encoded tables, the newest first."""
     from isthmus.data import cache
 
-    entries = cache.list_cache()
-    for entry in entries:
-        made = datetime.fromtimestamp(entry.created).strftime("%Y-%m-%d %H:%M")
-        print(
-            f"{entry.key}  {made}  {entry.size / 1e6:9,.1f} MB  {entry.rows:12,} rows  {entry.table}"
-        )
-    total = sum(entry.size for entry in entries)
-    print(f"{len(entries)} encoded tables, {total / 1e6:,.1f} MB in {cache.cache_folder()}")
+    for entry in cache.entries():
+        print(entry)
+    print(f"cache folder: {cache.cache_folder()}")
 
 
 @command(cache_app, "clear")
@@ -223,8 +217,7 @@ def cache_clear() -> None:
     """Remove every encoded table that nobody is writing."""
     from isthmus.data import cache
 
-    freed = cache.clear_cache()
-    print(f"freed {freed / 1e6:,.1f} MB in {cache.cache_folder()}")
+    print(f"removed {cache.clear()} encoded tables from {cache.cache_folder()}")
 
 
 class ProgressView:

@@ -198,6 +198,12 @@ def _explain(root: type[BaseModel], details: Any) -> str:
     return f"{key} {rule}, got {_show(details['input'])}"
 
 
+def _word(context: Mapping[str, Any]) -> str:
+    """The key that chooses the member of a union: ``name``, or ``kind``."""
+    named = str(context["discriminator"]).strip("'")
+    return "kind" if named.endswith("()") else named
+
+
 def unknown_key(parent: str, last: str, siblings: list[str], everywhere: Sequence[str] = ()) -> str:
     """The refusal of a key: its full name, and the nearest known one.
 

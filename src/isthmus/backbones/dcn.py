@@ -43,7 +43,7 @@ class DCN(AbstractBackbone):
         widths: Sequence[int] = (256, 128),
         dropout: float = 0.2,
         norm: Norm = "batch",
-        version: Literal[1, 2] = 2,
+        version: int = 2,
         cross_layers: int = 2,
         towers: Towers = "shared",
         n_domains: int | None = None,

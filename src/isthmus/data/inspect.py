@@ -126,7 +126,7 @@ def inspect_table(table: Source | Table, domain: str, label: str, *, seed: int =
         group=_group(columns, seen),
         weight=weight,
         path=str(table) if isinstance(table, str | Path) else None,
-        split="time" if time is not None and seen.drawn[time].n_unique() >= 20 else "random",
+        split="time" if time is not None and _divides(seen.drawn[time]) else "random",
     )
 
 
@@ -213,6 +213,12 @@ def _group(columns: list[Column], seen: Look) -> str | None:
         if seen.drawn[column.name].n_unique() > 10:
             ranked[column.name] = rank
     return min(ranked, key=lambda name: ranked[name], default=None)
+
+
+def _divides(time: pl.Series) -> bool:
+    """Whether times are fine enough to cut at: rows of one time are never parted."""
+    counts = time.value_counts()["count"].to_numpy()
+    return bool(counts.max() <= 0.05 * len(time))
 
 
 def _column_warnings(columns: list[Column]) -> Iterator[str]:

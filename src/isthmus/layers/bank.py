@@ -52,4 +52,5 @@ class BankLinear(nn.Module):
         return y if self.bias is None else y + routing.take(self.bias)
 
     def extra_repr(self) -> str:
+        """Sizes, for printing."""
         return f"n_domains={self.n_domains}, {self.in_width} -> {self.out_width}"

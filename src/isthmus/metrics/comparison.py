@@ -19,7 +19,6 @@ from isthmus.metrics.intervals import (
     p_value,
     pooled_spread,
 )
-from isthmus.metrics.ranking import Ranking
 from isthmus.metrics.scopes import Support
 from isthmus.metrics.scored_rows import ScoredRows, align
 
@@ -41,8 +40,11 @@ def compare(
     runs = align([*left, *right])
     first, seeds = runs[0], len(left)
     cells = Cells.of(first.domain, first.group, len(first.names))
-    auc, logloss = zip(*(_estimate(run, cells) for run in runs), strict=True)
-    reading = _Reading(first, cells, seeds, {"auc": auc, "logloss": logloss})
+    estimates = {
+        "auc": tuple(estimate_auc(run, cells) for run in runs),
+        "logloss": tuple(estimate_logloss(run, cells) for run in runs),
+    }
+    reading = _Reading(first, cells, seeds, estimates)
     domains = reading.domains()
     worst = reading.worst_at()
     name = None if worst is None else first.names[worst - 1]
@@ -73,12 +75,6 @@ def _no_worst() -> Pair:
     why = "no domain has an AUC"
     auc = Difference(None, None, None, None, None, larger_is_better=True, reason=why)
     return Pair(0, 0, auc, replace(auc, larger_is_better=False))
-
-
-def _estimate(scored: ScoredRows, cells: Cells) -> tuple[Estimate, Estimate]:
-    pooled = Ranking.of(scored.logits)
-    domains = Ranking.of(scored.logits, scored.domain, cells.n_domains + 1, pooled.order)
-    return estimate_auc(scored, cells, pooled, domains), estimate_logloss(scored, cells)
 
 
 class _Reading:

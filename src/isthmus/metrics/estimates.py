@@ -14,7 +14,7 @@ from isthmus.metrics.losses import (
     row_logloss,
     segment_ece,
 )
-from isthmus.metrics.ranking import Ranking, segment_auc
+from isthmus.metrics.ranking import Ranking, SegmentAuc, segment_auc
 from isthmus.metrics.scored_rows import ScoredRows
 
 
@@ -40,22 +40,31 @@ class Estimates:
     ece_noise: Point
 
 
-def estimate_auc(scored: ScoredRows, cells: Cells, pooled: Ranking, domains: Ranking) -> Estimate:
+def estimate_auc(scored: ScoredRows, cells: Cells) -> Estimate:
     """AUC; influence values by DeLong, all 0 where rows have weights (no interval then)."""
-    plain = scored.weight is None
-    whole = segment_auc(pooled, scored.label, scored.weight, influence=plain)
-    each = segment_auc(domains, scored.label, scored.weight, influence=plain)
-    nothing = np.zeros(len(scored))
-    psi = nothing if each.influence is None else each.influence
-    pooled_psi = nothing if whole.influence is None else whole.influence
+    ranking = Ranking.of(scored.logits)
+    order = ranking.order
+    whole = segment_auc(ranking, scored.label, scored.weight, influence=scored.weight is None)
+    ranking = Ranking.of(scored.logits, scored.domain, cells.n_domains + 1, order)
+    return _auc(scored, cells, ranking, whole)
+
+
+def _auc(scored: ScoredRows, cells: Cells, domains: Ranking, whole: SegmentAuc) -> Estimate:
+    each = segment_auc(domains, scored.label, scored.weight, influence=scored.weight is None)
+    nothing = np.broadcast_to(0.0, len(scored))
     return Estimate(
         value=each.value,
-        influence=cells.cell_sums(psi),
-        used=np.ones(len(cells.domain), dtype=bool),
+        influence=cells.cell_sums(nothing if each.influence is None else each.influence),
+        used=_all(len(cells.domain)),
         pooled=float(whole.value[0]),
-        pooled_influence=np.bincount(cells.row_cluster, pooled_psi, minlength=cells.n_clusters),
-        pooled_used=np.ones(cells.n_clusters, dtype=bool),
+        pooled_influence=cells.row_sums(nothing if whole.influence is None else whole.influence),
+        pooled_used=_all(cells.n_clusters),
     )
+
+
+def _all(count: int) -> np.ndarray:
+    """Trues without their memory."""
+    return np.broadcast_to(np.True_, count)
 
 
 def estimate_gauc(scored: ScoredRows, cells: Cells, order: np.ndarray) -> tuple[Estimate, Point]:
@@ -101,7 +110,8 @@ def estimate_gauc(scored: ScoredRows, cells: Cells, order: np.ndarray) -> tuple[
 
 def _no_gauc(cells: Cells) -> tuple[Estimate, Point]:
     value = np.full(cells.n_domains + 1, np.nan)
-    by_cell, by_cluster = np.zeros(len(cells.domain)), np.zeros(cells.n_clusters)
+    by_cell = np.broadcast_to(0.0, len(cells.domain))
+    by_cluster = np.broadcast_to(0.0, cells.n_clusters)
     none = Estimate(value, by_cell, by_cell > 0, float("nan"), by_cluster, by_cluster > 0)
     return none, Point(value, float("nan"))
 
@@ -121,10 +131,10 @@ def estimate_ratio(
     return Estimate(
         value=np.where(total > 0, value, np.nan),
         influence=psi,
-        used=np.ones(len(cells.domain), dtype=bool),
+        used=_all(len(cells.domain)),
         pooled=pooled if whole > 0 else float("nan"),
         pooled_influence=(whole_top - pooled * whole_bottom) * (whole > 0) / (whole or 1.0),
-        pooled_used=np.ones(cells.n_clusters, dtype=bool),
+        pooled_used=_all(cells.n_clusters),
     )
 
 
@@ -136,27 +146,41 @@ def estimate_logloss(scored: ScoredRows, cells: Cells) -> Estimate:
 
 
 def estimate_all(scored: ScoredRows, cells: Cells) -> Estimates:
-    """Compute every metric; one sort of all rows, then one stable sort for each kind of segment."""
+    """Compute every metric; one sort of all rows, then one stable sort for each kind of segment.
+
+    At most two sorted orders live at once, to spare memory: some 140 bytes a row in all.
+    """
     n_segments = cells.n_domains + 1
-    pooled = Ranking.of(scored.logits)
-    domains = Ranking.of(scored.logits, scored.domain, n_segments, pooled.order)
+    ranking = Ranking.of(scored.logits)
+    order = ranking.order
+    whole = segment_auc(ranking, scored.label, scored.weight, influence=scored.weight is None)
+    whole_ece, whole_noise = _ece(scored, ranking)
+    ranking = Ranking.of(scored.logits, scored.domain, n_segments, order)
+    auc = _auc(scored, cells, ranking, whole)
+    ece, noise = _ece(scored, ranking)
+    del ranking
+    gauc, share = estimate_gauc(scored, cells, order)
+    del order
     mass = effective_weight(scored.label, scored.weight, scored.negative_rate)
-    chance = probability(corrected(scored.logits, scored.negative_rate))
-    logloss = estimate_logloss(scored, cells)
     hits = scored.label * mass
-    gauc, share = estimate_gauc(scored, cells, pooled.order)
-    ece, noise = segment_ece(domains, chance, scored.label, mass)
-    pooled_ece, pooled_noise = segment_ece(pooled, chance, scored.label, mass)
+    logloss = estimate_logloss(scored, cells)
+    chance = probability(corrected(scored.logits, scored.negative_rate))
     return Estimates(
-        auc=estimate_auc(scored, cells, pooled, domains),
+        auc=auc,
         logloss=logloss,
         gauc=gauc,
         calibration=estimate_ratio(mass * chance, hits, cells),
         gauc_share=share,
         ne=_normalised(logloss, scored.domain, mass, hits, n_segments),
-        ece=Point(ece, float(pooled_ece[0])),
-        ece_noise=Point(noise, float(pooled_noise[0])),
+        ece=Point(ece, float(whole_ece[0])),
+        ece_noise=Point(noise, float(whole_noise[0])),
     )
+
+
+def _ece(scored: ScoredRows, ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
+    mass = effective_weight(scored.label, scored.weight, scored.negative_rate)
+    chance = probability(corrected(scored.logits, scored.negative_rate))
+    return segment_ece(ranking, chance, scored.label, mass)
 
 
 def normalised_entropy(

@@ -47,12 +47,22 @@ class Cells:
         return Cells(cell, cells // width, cells % width, cluster, n_domains, len(known))
 
     def cell_sums(self, psi: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " cells"]:
-        """Sum a value of the rows over each cell."""
+        """Sum a value of the rows over each cell; without groups a cell is a row."""
+        if self.cell is self.row_cluster:
+            return psi
         return np.bincount(self.cell, psi, minlength=len(self.domain))
 
     def cluster_sums(self, psi: Float64[np.ndarray, " cells"]) -> Float64[np.ndarray, " clusters"]:
         """Sum a value of the cells over each cluster."""
+        if self.cell is self.row_cluster:
+            return psi
         return np.bincount(self.cluster, psi, minlength=self.n_clusters)
+
+    def row_sums(self, psi: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " clusters"]:
+        """Sum a value of the rows over each cluster."""
+        if self.cell is self.row_cluster:
+            return psi
+        return np.bincount(self.row_cluster, psi, minlength=self.n_clusters)
 
     def domain_sums(self, values: Float64[np.ndarray, " cells"]) -> Float64[np.ndarray, " domains"]:
         """Sum a value of the cells over each domain, id 0 first."""

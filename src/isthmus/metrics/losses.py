@@ -77,7 +77,7 @@ def segment_ece(
     safe = np.where(total > 0, total, 1.0)
     middle = ranking.below(run_mass) / safe[ranking.run_segment]
     bins = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    key = ranking.run_segment * ECE_BINS + bins
+    key = ranking.run_segment.astype(np.int64) * ECE_BINS + bins
 
     def per_bin(values: np.ndarray) -> np.ndarray:
         length = ranking.n_segments * ECE_BINS

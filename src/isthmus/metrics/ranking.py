@@ -39,15 +39,17 @@ class Ranking:
             place = segment.astype(small)[order]
             stable = np.argsort(place, kind="stable")
             order, place = order[stable], place[stable]
+            del stable
         sorted_score = score[order]
         new = np.ones(len(score), dtype=bool)
         np.not_equal(sorted_score[1:], sorted_score[:-1], out=new[1:])
         new[1:] |= place[1:] != place[:-1]
-        run_segment = place[new].astype(np.int64)
-        run_start = np.searchsorted(run_segment, np.arange(n_segments))
+        del sorted_score
+        run_segment = place[new]
+        run_start = np.searchsorted(run_segment, np.arange(n_segments, dtype=place.dtype))
         return Ranking(
             order=order,
-            run=np.cumsum(new) - 1,
+            run=_numbered(new),
             run_segment=run_segment,
             run_start=np.minimum(run_start, max(len(run_segment) - 1, 0)),
             n_segments=n_segments,
@@ -65,12 +67,19 @@ class Ranking:
 
     def below(self, values: Float64[np.ndarray, " runs"]) -> Float64[np.ndarray, " runs"]:
         """Give what lies below each run inside its segment, and half of the run itself."""
-        middle = np.cumsum(values)
+        middle = np.cumsum(values, dtype=np.float64)
         if len(middle):
-            start = (middle - values)[self.run_start] if self.n_segments > 1 else np.zeros(1)
+            start = middle[self.run_start] - values[self.run_start]
             middle -= start[self.run_segment]
         middle -= values / 2
         return middle
+
+
+def _numbered(new: Bool[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """Number each run from 0, given where runs begin."""
+    run = np.cumsum(new)
+    run -= 1
+    return run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

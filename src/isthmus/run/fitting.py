@@ -5,11 +5,10 @@ before the run folder exists, so that a refused fit leaves none. Everything in t
 whole. The checkpoint carries all of the training's state, so a resumed run ends with the same bits.
 """
 
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from isthmus import checkpoint
 from isthmus.bundle import Bundle, is_for_reproduction
 from isthmus.calibrate import Calibration, fit_calibration
-from isthmus.config import Config, differences, load_config
+from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.dataset import dataset_key
 from isthmus.errors import ConfigError, RunError
@@ -30,16 +29,15 @@ from isthmus.report import to_markdown
 from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunFolder, RunState, has_tensorboard
 from isthmus.run.notice import Notice, Progress, silent
+from isthmus.run.plan import Plan, target_folder
 from isthmus.run.result import Run
 from isthmus.run.scores import write_scores
+from isthmus.run.texts import end_text, look_text, model_text, progress_text
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
 from isthmus.version import VERSION
 
-RUNS = Path("runs")
 SCORED: tuple[SplitName, ...] = ("validation", "test")
-# Keys that may differ between a run and its resumption: they do not move the result.
-FREE = ("train.checkpoint_minutes",)
 
 
 def fit(
@@ -68,8 +66,8 @@ def fit(
     """
     tell = progress or silent
     settings = load_config(config, set)
-    target = _target(config, out, resume)
-    plan = _Plan(settings, target, resume, allow_other_threads)
+    target = target_folder(config, out, resume)
+    plan = Plan(settings, target, resume, allow_other_threads)
     plan.check()
     if plan.finished:
         tell(Notice("train", f"run {target} is finished already: nothing to resume"))
@@ -105,68 +103,6 @@ def fit(
     return _Fit(settings, opened, dataset, model, plan, tell).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is asked for, held against what is on the disk."""
-
-    config: Config
-    target: Path
-    resume: bool
-    allow_other_threads: bool
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(self.target)
-
-    @property
-    def begun(self) -> bool:
-        """Whether there is a run to go on with."""
-        return self.resume and self.folder.is_begun
-
-    @property
-    def finished(self) -> bool:
-        return self.begun and self.folder.read_state().state == "finished"
-
-    def check(self) -> None:
-        """Raise RunError where the folder does not let the run begin or go on."""
-        if not self.target.exists():
-            return
-        if not self.resume:
-            raise RunError(f"run folder must not exist yet, got {self.target}")
-        if not self.folder.is_begun:
-            if not self.target.is_dir() or not self.folder.is_barely_made:
-                raise RunError(f"{self.target} is not a run folder: it has no run.json")
-            return
-        state, old = self.folder.read_state(), self.folder.read_config()
-        new = self.config
-        if new.train.embedding_update == "auto":
-            resolved = {"embedding_update": old.train.embedding_update}
-            new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
-        old, new = _without_table(old), _without_table(new)
-        changed = [text for text in differences(old, new) if text.split(" ")[0] not in FREE]
-        if changed:
-            raise RunError(
-                f"run {self.target} must be resumed with the config it began with, got:"
-                f" {'; '.join(changed)}"
-            )
-        if state.state == "finished" or self.allow_other_threads:
-            return
-        if state.threads != torch.get_num_threads():
-            raise RunError(
-                f"run {self.target} must be resumed with {state.threads} threads as it began, got"
-                f" {torch.get_num_threads()}: another count changes the last bits of the result"
-                " (--allow-other-threads accepts that)"
-            )
-
-    def check_table(self, key: str) -> None:
-        """Raise RunError where the table is not the one that the run began with."""
-        if self.begun and (was := self.folder.read_state().dataset_key) != key:
-            raise RunError(
-                f"run {self.target} must be resumed with the table it began with, but its files"
-                f" changed since: their key was {was}, is {key}"
-            )
-
-
 class _Fit:
     """One training with its folder."""
 
@@ -176,7 +112,7 @@ class _Fit:
         table: Table,
         dataset: Dataset,
         model: DomainModel,
-        plan: _Plan,
+        plan: Plan,
         tell: Progress,
     ) -> None:
         self.config, self.dataset, self.model = config, dataset, model
@@ -251,10 +187,10 @@ class _Fit:
             for event in events:
                 match event:
                     case Moment():
-                        self.tell(Notice("train", _progress_text(event), event.step / event.steps))
+                        self.tell(Notice("train", progress_text(event), event.step / event.steps))
                     case Look():
                         looks.write(event)
-                        self.tell(Notice("train", _look_text(event, self.config.train.monitor)))
+                        self.tell(Notice("train", look_text(event, self.config.train.monitor)))
                     case CheckpointDue():
                         looks.sync()
                         checkpoint.save(self.folder.checkpoint, event.state)
@@ -266,7 +202,7 @@ class _Fit:
 
     def _finish(self, end: End) -> None:
         """Score, write what is shipped, and say that the run is finished."""
-        self.tell(Notice("train", _end_text(end), 1.0))
+        self.tell(Notice("train", end_text(end), 1.0))
         scored = {}
         for split in SCORED:
             self.tell(Notice("score", f"{split} rows"))
@@ -286,7 +222,8 @@ class _Fit:
             logits = bundle.calibrated(rows.logits, self._model_ids(rows.domain))
             scored[split] = replace(rows, logits=logits)
             write_scores(self.folder.scores / f"{split}.parquet", scored[split])
-        self.folder.write_report(to_markdown(evaluate_rows(scored["test"])))
+        table = to_markdown(evaluate_rows(scored["test"]))
+        self.folder.write_report("\n".join([table, "", *self._facts(end)]))
         self.folder.write_state(
             replace(
                 self.state,
@@ -297,6 +234,13 @@ class _Fit:
                 seconds=round(end.seconds, 3),
             )
         )
+
+    def _facts(self, end: End) -> Iterator[str]:
+        """What a reader of the report must know of the training."""
+        settings = self.config.train
+        yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
+        yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
+        yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
 
     def _score(self, split: SplitName) -> ScoredRows:
         rows = self.dataset.rows(split)
@@ -338,52 +282,6 @@ def _build(config: Config, dataset: Dataset) -> DomainModel:
             raise ConfigError(f"model: {error}") from error
 
 
-def _target(config: Any, out: str | Path | None, resume: bool) -> Path:
-    """The run folder: as asked for, or ``runs/NAME-TIME``; to resume, the last of that name."""
-    if out is not None:
-        return Path(out)
-    name = Path(config).absolute().stem if isinstance(config, str | Path) else "run"
-    if name == "config":
-        name = Path(config).absolute().parent.name or name
-    if resume:
-        found = sorted(RUNS.glob(f"{name}-[0-9]*"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise RunError(f"a run to resume must exist, got none named {name} in {RUNS}/")
-        return found[-1]
-    base = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    target, number = base, 2
-    while target.exists():
-        target, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return target
-
-
-def _without_table(config: Config) -> Config:
-    """The config without the path of its table: the files themselves are compared."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})
-
-
 def _chain(first: TrainEvent, rest: Iterator[TrainEvent]) -> Iterator[TrainEvent]:
     yield first
     yield from rest
-
-
-def _progress_text(event: Moment) -> str:
-    return (
-        f"step {event.step:,}, epoch {event.epoch:.2f}, loss {event.loss:.4f},"
-        f" {event.rows_per_second:,.0f} rows/s"
-    )
-
-
-def _look_text(look: Look, monitor: str) -> str:
-    value = look.metrics[monitor]
-    shown = "undefined" if value is None else f"{value:.4f}"
-    best = ", the best so far" if look.better else ""
-    return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
-
-
-def _end_text(end: End) -> str:
-    why = "no better look came" if end.stopped == "patience" else "all epochs are done"
-    return (
-        f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"
-        f" best weights from epoch {end.best.epoch:.2f}"
-    )

@@ -1,5 +1,6 @@
 """A finished run: evaluate it, predict with it, compare it with another."""
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,4 +102,9 @@ def compare(a: Run | str | Path, b: Run | str | Path, *, split: str = "test") ->
     """
     runs = [run if isinstance(run, Run) else Run.open(run) for run in (a, b)]
     left, right = (run.scored(split) for run in runs)
+    if left.source == right.source:
+        left, right = (
+            replace(rows, source=str(run.path))
+            for rows, run in zip((left, right), runs, strict=True)
+        )
     return compare_rows(left, right)

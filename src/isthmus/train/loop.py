@@ -38,16 +38,21 @@ Exponent = Annotated[float, Field(ge=0, le=1)]
 class TrainConfig(Section):
     """The ``train`` section.
 
-    ``looks_per_epoch``: how often an epoch is interrupted to score the validation rows; the last
-    look stands at the end of the epoch. ``patience``: epochs without a better ``monitor`` before
-    training stops, counted in looks: ``patience * looks_per_epoch`` of them. The weights of the
-    best look are restored in every case. ``embedding_l2``: strength of the L2 penalty on embedding
-    tables. ``embedding_update``: ``dense`` moves every row of a table at each step, ``lazy`` only
-    the rows in the batch; ``auto`` is lazy above one million rows of table. ``domain_sampling``:
-    domains are drawn in proportion to ``rows ** exponent``; ``proportional`` is 1, ``uniform`` 0.
-    ``domain_dropout``: share of train rows whose domain is hidden, which trains the unknown domain.
-    ``clip_norm``: largest norm of the whole gradient. ``compile``: use torch.compile for the step.
-    ``checkpoint_minutes``: time between two checkpoints; 0 asks for one after every step.
+    - ``embedding_l2``: strength of the L2 penalty on embedding tables.
+    - ``embedding_update``: ``dense`` moves every row of a table at each step, ``lazy`` only the rows
+      in the batch; ``auto`` is lazy above one million rows of table.
+    - ``looks_per_epoch``: how often an epoch is interrupted to score the validation rows, evenly;
+      the last look stands at its end. An epoch with fewer steps has a look at each.
+    - ``monitor``: the validation metric that decides which look is the best.
+    - ``patience``: training stops after so many epochs' worth of looks, ``patience *
+      looks_per_epoch``, without a better one. Whatever stops it, the best look's weights come back.
+    - ``domain_sampling``: domains are drawn in proportion to ``rows ** exponent``; ``proportional``
+      is 1, ``uniform`` 0.
+    - ``domain_dropout``: share of train rows whose domain is hidden: it trains the unknown domain.
+    - ``clip_norm``: largest norm of the whole gradient; none by default.
+    - ``compile``: run the training step through torch.compile.
+    - ``checkpoint_minutes``: time between two checkpoints; 0 asks for one after every step.
+    - ``device``: ``auto`` takes a GPU when there is one.
     """
 
     batch_rows: int = Field(default=4096, ge=2)
@@ -293,10 +298,11 @@ class _Loop:
         self.watch.resume(state.seconds)
 
     def end(self) -> End:
-        """Put the best weights back and say how it went."""
+        """Put the best weights back, leave the model in eval mode, and say how it went."""
         assert self.best_look is not None
         assert self.stopped is not None
         self.model.load_state_dict(self.best)
+        self.model.eval()
         self.optimiser.zero_grad()
         return End(
             step=self.step,

@@ -1,0 +1,110 @@
+"""The hyper-adapter as its paper draws it: a bottleneck cell written afresh for every row.
+
+Source: HAMUR, Li et al., CIKM 2023, arXiv:2309.06217, figure of the framework. For a row of domain
+d with hidden state h, condition e and core I(e) = g(e) in R^{k x k} of the hyper-network g:
+
+    U_d(e) = W_d^ul I(e) W_d^ur,   V_d(e) = W_d^vl I(e) W_d^vr
+    z = h U_d(e) + b1_d;  o = sigmoid(z) V_d(e) + b2_d;  y = h + DomainNorm_d(o)
+
+Departures:
+- Factors start random, not all ones: equal entries keep all hidden units equal for ever and
+  saturate the sigmoid, whose gradient is then exactly 0 (that is :class:`HamurReleased`).
+- The norm's gain starts at 0: a fresh cell changes nothing and leaves that smoothly. (A zero last
+  factor would not do: the norm blows its first non-zero output up to unit variance.)
+- The hyper-network's last layer is linear and starts at the identity: see HyperNetwork.
+- The norm keeps running statistics per domain, shrunk to those of all rows: see DomainNorm.
+- Domain 0, the unknown, has a parameter set of its own, which domain dropout trains.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isthmus.adapters._base import AbstractAdapter, AdapterState, resolve_sites
+from isthmus.adapters.low_rank import LowRank
+from isthmus.layers.domain_norm import DomainNorm
+from isthmus.layers.hyper_network import HyperNetwork
+from isthmus.layers.routing import Routing
+
+
+class HamurCell(nn.Module):
+    """``h + norm_d(sigmoid(h U_d(e) + b1_d) V_d(e) + b2_d)``; (rows, width) -> (rows, width).
+
+    ``down`` and ``up`` hold the four factors, one set per domain; both pass through the core.
+    """
+
+    def __init__(self, *, width: int, bottleneck: int, rank: int, n_domains: int) -> None:
+        super().__init__()
+        self.down = LowRank(in_width=width, out_width=bottleneck, rank=rank, n_domains=n_domains)
+        self.down_bias = nn.Parameter(torch.zeros(n_domains + 1, bottleneck))
+        self.up = LowRank(in_width=bottleneck, out_width=width, rank=rank, n_domains=n_domains)
+        self.up_bias = nn.Parameter(torch.zeros(n_domains + 1, width))
+        self.norm = DomainNorm(width=width, n_domains=n_domains, zero_gain=True)
+
+    def forward(
+        self,
+        h: Float[Tensor, "rows width"],
+        routing: Routing,
+        core: Float[Tensor, "rows rank rank"],
+    ) -> Float[Tensor, "rows width"]:
+        """Adapt each row with the factors of its domain and a core of its own."""
+        z = self.down(h, routing, core) + routing.take(self.down_bias)
+        o = self.up(z.sigmoid(), routing, core) + routing.take(self.up_bias)
+        return h + self.norm(o, routing)
+
+
+class Hamur(AbstractAdapter):
+    """A :class:`HamurCell` at each of ``sites``, all reading the cores of one hyper-network.
+
+    ``site_widths``: widths of the backbone's hidden state at its sites. ``condition_width``: width
+    of what the hyper-network reads.
+
+    >>> from isthmus.layers.routing import Routing
+    >>> adapter = Hamur(site_widths=(8, 4), condition_width=6, n_domains=3)
+    >>> state = adapter.prepare(torch.randn(5, 6), Routing(torch.tensor([1, 0, 3, 1, 2]), 3))
+    >>> adapter(1, torch.ones(5, 4), state).shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        *,
+        site_widths: Sequence[int],
+        condition_width: int,
+        n_domains: int,
+        sites: Sequence[int] = (-1,),
+        bottleneck: int = 32,
+        rank: int = 8,
+        hyper_widths: Sequence[int] = (64,),
+    ) -> None:
+        super().__init__()
+        self.site_widths = tuple(site_widths)
+        self.sites = resolve_sites(sites, len(self.site_widths))
+        self.hyper = HyperNetwork(condition_width=condition_width, widths=hyper_widths, rank=rank)
+        self.cells = nn.ModuleDict(
+            {
+                str(site): HamurCell(
+                    width=self.site_widths[site],
+                    bottleneck=bottleneck,
+                    rank=rank,
+                    n_domains=n_domains,
+                )
+                for site in self.sites
+            }
+        )
+
+    def prepare(
+        self, condition: Float[Tensor, "rows condition_width"], routing: Routing
+    ) -> AdapterState:
+        """Write every row's core, once for all sites."""
+        return AdapterState(routing=routing, core=self.hyper(condition))
+
+    def forward(
+        self, site: int, h: Float[Tensor, "rows width"], state: AdapterState
+    ) -> Float[Tensor, "rows width"]:
+        """Adapt ``h`` at ``site``; return it as it is at a site without a cell."""
+        if site not in self.sites:
+            return h
+        return self.cells[str(site)](h, state.routing, state.core)

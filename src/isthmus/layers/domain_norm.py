@@ -1,0 +1,144 @@
+"""Batch normalisation whose statistics, gain and bias belong to the row's domain.
+
+Source: HAMUR (Li et al., CIKM 2023, arXiv:2309.06217) draws a norm per domain, since rows are
+alike only within a domain. Its released code normalises over all rows of the batch, in eval too.
+
+Departures, so that domains of any size train and a row never sees another one in eval:
+
+- A domain with n rows in the batch is normalised as a sample of its n rows and ``shrinkage`` = k
+  rows' worth of the whole batch: first and second moment are (n own + k pooled) / (n + k).
+- In eval running statistics take the place of both, mixed with the share n / (n + k) that the
+  domain's rows saw on average in training: training and eval agree for small domains as well.
+- A domain that was never seen is normalised with the pooled statistics.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isthmus.layers.routing import Routing
+
+
+class DomainNorm(nn.Module):
+    """``gain_d (h - mean_d) / sqrt(var_d + eps) + bias_d`` for a row of domain d.
+
+    ``shrinkage``: the k above, in rows; 0 trusts every domain's own rows alone. ``momentum``: how
+    much of its past a domain forgets each time it appears: a batch with n of its rows counts n,
+    against (1 - momentum) times the rows before it; a domain that is absent stays as it is.
+    ``zero_gain``: start with gain 0, so that the norm's output is 0 and leaves it smoothly.
+
+    >>> norm = DomainNorm(width=2, n_domains=3)
+    >>> norm(torch.randn(6, 2), Routing(torch.tensor([1, 1, 2, 3, 0, 1]), 3)).shape
+    torch.Size([6, 2])
+    """
+
+    own_mean: Tensor  # (n_domains + 1, width)
+    own_var: Tensor  # (n_domains + 1, width), around own_mean
+    own_rows: Tensor  # (n_domains + 1, 1): rows behind them, older ones counting less
+    own_share: Tensor  # (n_domains + 1, 1): n / (n + k) as the rows of each domain saw it
+    pooled_mean: Tensor  # (1, width)
+    pooled_var: Tensor  # (1, width)
+    pooled_rows: Tensor  # (1, 1)
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        n_domains: int,
+        shrinkage: float = 32.0,
+        momentum: float = 0.1,
+        zero_gain: bool = False,
+        eps: float = 1e-5,
+    ) -> None:
+        if min(width, n_domains) < 1:
+            raise ValueError(f"sizes must be at least 1, got {width=}, {n_domains=}")
+        if shrinkage < 0 or not 0 < momentum <= 1:
+            raise ValueError(
+                f"shrinkage must be at least 0 and momentum in (0, 1], got {shrinkage}, {momentum}"
+            )
+        super().__init__()
+        self.width = width
+        self.n_domains = n_domains
+        self.shrinkage = shrinkage
+        self.momentum = momentum
+        self.eps = eps
+        sets = n_domains + 1
+        self.gain = nn.Parameter(torch.full((sets, width), 0.0 if zero_gain else 1.0))
+        self.bias = nn.Parameter(torch.zeros(sets, width))
+        self.register_buffer("own_mean", torch.zeros(sets, width))
+        self.register_buffer("own_var", torch.ones(sets, width))
+        self.register_buffer("own_rows", torch.zeros(sets, 1))
+        self.register_buffer("own_share", torch.zeros(sets, 1))
+        self.register_buffer("pooled_mean", torch.zeros(1, width))
+        self.register_buffer("pooled_var", torch.ones(1, width))
+        self.register_buffer("pooled_rows", torch.zeros(1, 1))
+
+    def forward(
+        self, h: Float[Tensor, "rows width"], routing: Routing
+    ) -> Float[Tensor, "rows width"]:
+        """Normalise each row as one of its domain; statistics move in training only."""
+        if self.training and routing.rows:
+            return self._by_batch(h, routing)
+        return self._by_past(h, routing)
+
+    def _by_batch(self, h: Tensor, routing: Routing) -> Tensor:
+        count = routing.counts().unsqueeze(1).to(h.dtype)
+        weight = (count + self.shrinkage).clamp(min=1e-12)
+        pooled_mean = h.mean(dim=0, keepdim=True)
+        # Moments around the pooled mean: numbers stay small wherever the domains lie.
+        centred = h - pooled_mean
+        first = routing.sums(centred)
+        second = routing.sums(centred.square())
+        pooled_var = second.sum(dim=0, keepdim=True) / routing.rows
+        shift = first / weight
+        var = (second + self.shrinkage * pooled_var) / weight - shift.square()
+        scale = self.gain * (var.clamp(min=0) + self.eps).rsqrt()
+        self._remember(count, first, second, pooled_mean, pooled_var)
+        return torch.addcmul(routing.take(self.bias - shift * scale), centred, routing.take(scale))
+
+    def _by_past(self, h: Tensor, routing: Routing) -> Tensor:
+        # Work on one line per domain or per row, whichever are fewer.
+        by_row = routing.rows < self.n_domains
+        mean, var, share, gain, bias = (
+            routing.take(table) if by_row else table
+            for table in (self.own_mean, self.own_var, self.own_share, self.gain, self.bias)
+        )
+        apart = mean - self.pooled_mean
+        centre = self.pooled_mean + share * apart
+        # lerp is exact at both ends: no rounding can make a variance negative.
+        var = self.pooled_var.lerp(var, share) + share * (1 - share) * apart.square()
+        scale = gain * (var + self.eps).rsqrt()
+        shift = bias - centre * scale
+        if not by_row:
+            scale, shift = routing.take(scale), routing.take(shift)
+        return torch.addcmul(shift, h, scale)
+
+    @torch.no_grad()
+    def _remember(
+        self, count: Tensor, first: Tensor, second: Tensor, pooled_mean: Tensor, pooled_var: Tensor
+    ) -> None:
+        seen = count.clamp(min=1)
+        apart = first / seen
+        own_var = (second / seen - apart.square()).clamp(min=0)
+        kept = torch.where(count > 0, 1 - self.momentum, 1.0)
+        self.own_rows.mul_(kept).add_(count)
+        step = count / self.own_rows.clamp(min=1)  # 0 where a domain is absent
+        _mix(self.own_mean, self.own_var, pooled_mean + apart, own_var, step)
+        share = count / (count + self.shrinkage).clamp(min=1e-12)
+        self.own_share.add_(step * (share - self.own_share))
+
+        rows = count.sum()
+        self.pooled_rows.mul_(1 - self.momentum).add_(rows)
+        _mix(self.pooled_mean, self.pooled_var, pooled_mean, pooled_var, rows / self.pooled_rows)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"{self.width}, n_domains={self.n_domains}, shrinkage={self.shrinkage}"
+
+
+def _mix(mean: Tensor, var: Tensor, new_mean: Tensor, new_var: Tensor, step: Tensor) -> None:
+    """Move (mean, var) to those of a sample of which a share ``step`` is new, the rest old."""
+    apart = new_mean - mean
+    # The spread between the two parts is variance too: single rows would have none otherwise.
+    var.add_(step * apart.square()).mul_(1 - step).add_(step * new_var)
+    mean.add_(step * apart)

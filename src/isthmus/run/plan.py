@@ -1,0 +1,104 @@
+"""What a fit is asked to do, held against what is on the disk: begin, go on, or refuse."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from isthmus.config import Config, differences
+from isthmus.errors import RunError
+from isthmus.run.folder import RunFolder
+
+RUNS = Path("runs")
+# Keys that may differ between a run and its resumption: they do not move the result.
+FREE = ("train.checkpoint_minutes",)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked for, held against what is on the disk."""
+
+    config: Config
+    target: Path
+    resume: bool
+    allow_other_threads: bool
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder, whether it is there or not."""
+        return RunFolder(self.target)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return self.resume and self.folder.is_begun
+
+    @property
+    def finished(self) -> bool:
+        """Whether that run is finished."""
+        return self.begun and self.folder.read_state().state == "finished"
+
+    def check(self) -> None:
+        """Raise RunError where the folder does not let the run begin or go on."""
+        if not self.target.exists():
+            return
+        if not self.resume:
+            raise RunError(f"run folder must not exist yet, got {self.target}")
+        if not self.folder.is_begun:
+            if not self.target.is_dir() or not self.folder.is_barely_made:
+                raise RunError(f"{self.target} is not a run folder: it has no run.json")
+            return
+        state, old = self.folder.read_state(), self.folder.read_config()
+        new = self.config
+        if new.train.embedding_update == "auto":
+            resolved = {"embedding_update": old.train.embedding_update}
+            new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
+        old, new = _without_table(old), _without_table(new)
+        changed = [text for text in differences(old, new) if text.split(" ")[0] not in FREE]
+        if changed:
+            raise RunError(
+                f"run {self.target} must be resumed with the config it began with, got:"
+                f" {'; '.join(changed)}"
+            )
+        if state.state == "finished" or self.allow_other_threads:
+            return
+        if state.threads != torch.get_num_threads():
+            raise RunError(
+                f"run {self.target} must be resumed with {state.threads} threads as it began, got"
+                f" {torch.get_num_threads()}: another count changes the last bits of the result"
+                " (--allow-other-threads accepts that)"
+            )
+
+    def check_table(self, key: str) -> None:
+        """Raise RunError where the table is not the one that the run began with."""
+        if self.begun and (was := self.folder.read_state().dataset_key) != key:
+            raise RunError(
+                f"run {self.target} must be resumed with the table it began with, but its files"
+                f" changed since: their key was {was}, is {key}"
+            )
+
+
+def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
+    """The run folder: as asked for, or ``runs/NAME-TIME``; to resume, the last of that name."""
+    if out is not None:
+        return Path(out)
+    name = Path(config).absolute().stem if isinstance(config, str | Path) else "run"
+    if name == "config":
+        name = Path(config).absolute().parent.name or name
+    if resume:
+        found = sorted(RUNS.glob(f"{name}-[0-9]*"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise RunError(f"a run to resume must exist, got none named {name} in {RUNS}/")
+        return found[-1]
+    base = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    target, number = base, 2
+    while target.exists():
+        target, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return target
+
+
+def _without_table(config: Config) -> Config:
+    """The config without the path of its table: the files themselves are compared."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})

@@ -1,0 +1,38 @@
+"""The lines that a fit tells while it trains, and that stand in its report."""
+
+from isthmus.config import Config
+from isthmus.train import End, Look, Progress
+
+
+def progress_text(event: Progress) -> str:
+    """Where training stands."""
+    return (
+        f"step {event.step:,}, epoch {event.epoch:.2f}, loss {event.loss:.4f},"
+        f" {event.rows_per_second:,.0f} rows/s"
+    )
+
+
+def look_text(look: Look, monitor: str) -> str:
+    """What a look at the validation rows gave."""
+    value = look.metrics[monitor]
+    shown = "undefined" if value is None else f"{value:.4f}"
+    best = ", the best so far" if look.better else ""
+    return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
+
+
+def model_text(config: Config) -> str:
+    """The model in a few words."""
+    model = config.model
+    return (
+        f"backbone {model.backbone.name}, towers {model.towers}, adapter {model.adapter.name},"
+        f" calibration {model.calibration}"
+    )
+
+
+def end_text(end: End) -> str:
+    """How training ended."""
+    why = "no better look came" if end.stopped == "patience" else "all epochs are done"
+    return (
+        f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"
+        f" best weights from epoch {end.best.epoch:.2f}"
+    )

@@ -1,0 +1,390 @@
+"""The contracts of adapters, backbones and models, as checks to run on your own.
+
+A :class:`Subject` is a module with example rows. Each check takes one and raises
+``AssertionError`` with the contract's number and what was found; ``check_adapter``,
+``check_backbone`` and ``check_model`` run all that apply, each on a module built afresh.
+
+1. In eval a row's output does not depend on its batch.
+2. A fresh adapter changes nothing, and can learn: every parameter gets a gradient.
+3. Hidden units learn different things.
+4. The fast form equals the formula written out slowly.
+5. A domain's own parameters move no other domain's rows.
+6. Work per row does not grow with the number of domains.
+8. A domain that was never seen, or is missing, has a defined answer, and training reaches it.
+(7, the exported graph, belongs to export.)
+
+>>> from isthmus.adapters import Hamur
+>>> def make(n_domains):
+...     return Hamur(site_widths=(8,), condition_width=6, n_domains=n_domains, bottleneck=4, rank=3)
+>>> check_adapter(make, condition_width=6)
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from isthmus.adapters import AbstractAdapter, LowRank
+from isthmus.backbones import AbstractBackbone
+from isthmus.data.batch import Batch, Jagged
+from isthmus.layers.routing import Routing
+from isthmus.models import DomainModel
+
+# A batch of which rows, in which domains: (rows,) int64 each, -> the module's output, rows first.
+Run = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module and example rows to try it on.
+
+    ``run(rows, domain)``: the module's output for a batch of these example rows (they may repeat)
+    as rows of these domains. ``plain``: the same without the adapter, or ``None`` where there is
+    nothing to take away. ``domain``: (rows,) int64, the domain of each example row.
+    """
+
+    module: nn.Module
+    domain: Tensor
+    n_domains: int
+    run: Run
+    plain: Run | None = None
+
+    def all_rows(self, at_least: int = 0) -> Tensor:
+        """Numbers of the example rows, over and over until there are ``at_least`` so many."""
+        rows = self.domain.shape[0]
+        return torch.arange(max(rows, at_least)) % rows
+
+    def output(self, rows: Tensor) -> Tensor:
+        """The output for these example rows in their own domains, without gradients."""
+        with torch.no_grad():
+            return self.run(rows, self.domain[rows])
+
+
+def adapter_subject(
+    adapter: AbstractAdapter,
+    *,
+    condition_width: int,
+    n_domains: int,
+    site: int | None = None,
+    rows: int = 96,
+    seed: int = 0,
+) -> Subject:
+    """An adapter on normal rows, at ``site`` (by default its last)."""
+    generator = torch.Generator().manual_seed(seed)
+    at = adapter.sites[-1] if site is None else site
+    h = torch.randn(rows, adapter.site_widths[at], generator=generator)
+    condition = torch.randn(rows, condition_width, generator=generator)
+
+    def run(rows: Tensor, domain: Tensor) -> Tensor:
+        state = adapter.prepare(condition[rows], Routing(domain, n_domains))
+        return adapter(at, h[rows], state)
+
+    def plain(rows: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
+        return h[rows]
+
+    return Subject(adapter, torch.arange(rows) % (n_domains + 1), n_domains, run, plain)
+
+
+def backbone_subject(
+    backbone: AbstractBackbone, *, n_domains: int, rows: int = 96, seed: int = 0
+) -> Subject:
+    """A backbone on normal rows."""
+    x = torch.randn(rows, backbone.in_width, generator=torch.Generator().manual_seed(seed))
+
+    def run(rows: Tensor, domain: Tensor) -> Tensor:
+        return backbone(x[rows], Routing(domain, n_domains))
+
+    return Subject(backbone, torch.arange(rows) % (n_domains + 1), n_domains, run)
+
+
+def model_subject(model: DomainModel, batch: Batch) -> Subject:
+    """A model on the rows of ``batch``; ``plain`` takes its adapter away."""
+
+    def run(rows: Tensor, domain: Tensor) -> Tensor:
+        chosen = replace(select_rows(batch, rows), domain=domain)
+        return model(chosen.hide_domain(domain == 0, model.domain_columns))
+
+    def plain(rows: Tensor, domain: Tensor) -> Tensor:
+        adapter, model.adapter = model.adapter, None
+        try:
+            return run(rows, domain)
+        finally:
+            model.adapter = adapter
+
+    return Subject(
+        model, batch.domain, model.n_domains, run, None if model.adapter is None else plain
+    )
+
+
+def select_rows(batch: Batch, rows: Tensor) -> Batch:
+    """A batch of the given rows of another, in the given order; ``rows`` is int64."""
+
+    def pick(jagged: Jagged) -> Jagged:
+        lengths = jagged.offsets.diff()[rows]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        starts = torch.repeat_interleave(jagged.offsets[rows] - offsets[:-1], lengths)
+        return Jagged(jagged.values[starts + torch.arange(len(starts))], offsets)
+
+    return Batch(
+        categorical=batch.categorical[rows],
+        numeric=batch.numeric[rows],
+        lists=tuple(pick(jagged) for jagged in batch.lists),
+        domain=batch.domain[rows],
+        label=batch.label[rows],
+        weight=None if batch.weight is None else batch.weight[rows],
+    )
+
+
+def train_a_little(
+    subject: Subject, *, steps: int = 3, lr: float = 1e-2, domain: Tensor | None = None
+) -> None:
+    """Adam towards random targets; leaves the module in eval, with statistics that have moved.
+
+    Gradients of the last step stay in ``.grad``. ``domain``: train the example rows as rows of
+    these domains instead of their own.
+    """
+    domain = subject.domain if domain is None else domain
+    optimiser = torch.optim.Adam(subject.module.parameters(), lr=lr)
+    rows = subject.all_rows()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        subject.module.train()
+        for _ in range(steps):
+            optimiser.zero_grad()
+            output = subject.run(rows, domain)
+            (output - torch.randn_like(output)).square().sum().backward()
+            optimiser.step()
+        subject.module.eval()
+
+
+def check_rows_do_not_see_neighbours(subject: Subject, *, tolerance: float = 1e-4) -> None:
+    """Contract 1: in eval a row gives the same alone, in 7 rows and in 4096, in any order."""
+    train_a_little(subject)
+    many = subject.all_rows(at_least=4096)
+    among_many = subject.output(many)
+    _hold(bool(among_many.isfinite().all()), "contract 1: an output in eval is not finite")
+    shuffled = torch.randperm(len(many), generator=torch.Generator().manual_seed(0))
+    _same(subject.output(many[shuffled]), among_many[shuffled], tolerance, "1: rows in two orders")
+    some = many[:21]
+    for size, words in ((1, "a row alone"), (7, "7 rows")):
+        parts = torch.cat([subject.output(part) for part in some.split(size)])
+        _same(parts, among_many[:21], tolerance, f"1: {words} and the same among 4096")
+
+
+def check_fresh_adapter_is_identity(subject: Subject, *, tolerance: float = 1e-6) -> None:
+    """Contract 2: an adapter that has not been trained changes nothing, in training and in eval."""
+    rows = subject.all_rows()
+    for training in (True, False):
+        subject.module.train(training)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            adapted = subject.output(rows)
+            torch.manual_seed(0)
+            _same(adapted, _plain(subject, rows), tolerance, "2: a fresh adapter and none")
+
+
+def check_everything_learns(subject: Subject) -> None:
+    """Contract 2: some parameter has a gradient at once, and every one after one step."""
+    train_a_little(subject, steps=1, lr=1e-3)
+    _hold(any(_moves(p) for p in subject.module.parameters()), "contract 2: no gradient anywhere")
+    train_a_little(subject, steps=1, lr=1e-3)
+    dead = [name for name, p in subject.module.named_parameters() if not _moves(p)]
+    _hold(not dead, f"contract 2: no gradient after one step for {dead}")
+
+
+def check_identity_is_left_smoothly(subject: Subject, *, at_most: float = 0.05) -> None:
+    """Contract 2: one Adam step at 1e-3 moves outputs by less than 5 % of what they were."""
+    rows = subject.all_rows()
+    train_a_little(subject, steps=1, lr=1e-3)
+    for training in (True, False):
+        subject.module.train(training)
+        plain = _plain(subject, rows)
+        moved = float((subject.output(rows) - plain).std() / plain.std())
+        _hold(
+            moved < at_most, f"contract 2: one step moved the output by {moved:.3f} of its spread"
+        )
+
+
+def check_hidden_units_differ(subject: Subject, *, factors: Iterable[str] | None = None) -> None:
+    """Contract 3: the gradient of every factor has rank above 1.
+
+    ``factors``: names of parameters shaped (in, out) or (n_domains + 1, in, out); by default both
+    factors of every :class:`LowRank` in the module.
+    """
+    if factors is None:
+        factors = [
+            f"{name}.{side}" if name else side
+            for name, module in subject.module.named_modules()
+            if isinstance(module, LowRank)
+            for side in ("left", "right")
+        ]
+    train_a_little(subject)
+    busiest = int(subject.domain.bincount().argmax())
+    for name in factors:
+        gradient = subject.module.get_parameter(name).grad
+        _hold(gradient is not None, f"contract 3: {name} has no gradient")
+        assert gradient is not None
+        matrix = gradient[busiest] if gradient.ndim == 3 else gradient
+        if min(matrix.shape) < 2:
+            continue
+        first, second = torch.linalg.svdvals(matrix.double())[:2].tolist()
+        _hold(second > 1e-4 * first, f"contract 3: the gradient of {name} has rank 1 or 0")
+
+
+def check_matches_formula(subject: Subject, formula: Run, *, tolerance: float = 1e-4) -> None:
+    """Contract 4: ``run`` and the slow, obvious ``formula`` agree, and so do their gradients."""
+    train_a_little(subject)
+    rows = subject.all_rows()
+    parameters = [p for p in subject.module.parameters() if p.requires_grad]
+    found = []
+    for form in (subject.run, formula):
+        output = form(rows, subject.domain)
+        loss = (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum()
+        found.append((output, *torch.autograd.grad(loss, parameters, materialize_grads=True)))
+    for fast, slow in zip(*found, strict=True):
+        scale = max(1.0, float(slow.detach().abs().max()))
+        _same(fast / scale, slow / scale, tolerance, "4: the fast form and the formula")
+
+
+def check_domains_are_apart(subject: Subject, *, banks: Iterable[str] | None = None) -> None:
+    """Contract 5: with the parameters of domain d spoilt, the rows of other domains stay the same.
+
+    ``banks``: names of the parameters and buffers with one line per domain; by default all whose
+    first axis has n_domains + 1 places, so choose a number of domains that no table shares.
+    """
+    train_a_little(subject)
+    tensors = dict(subject.module.named_parameters()) | dict(subject.module.named_buffers())
+    sets = subject.n_domains + 1
+    names = banks or [name for name, t in tensors.items() if t.ndim > 1 and t.shape[0] == sets]
+    own = [tensors[name] for name in names]
+    rows = subject.all_rows()
+    before = subject.output(rows)
+    for domain in subject.domain.unique().tolist():
+        kept = [tensor.detach()[domain].clone() for tensor in own]
+        with torch.no_grad():
+            for tensor in own:
+                tensor[domain] = torch.nan
+            after = subject.output(rows)
+            for tensor, line in zip(own, kept, strict=True):
+                tensor[domain] = line
+        others = subject.domain != domain
+        what = f"5: rows of other domains before and after domain {domain} was spoilt"
+        _same(after[others], before[others], 0.0, what)
+        spoilt = after[~others].isnan().flatten(1).any(dim=1) if own else torch.ones(1)
+        _hold(bool(spoilt.all()), f"contract 5: parameters of domain {domain} are not used by it")
+
+
+def check_work_does_not_grow(
+    make: Callable[[int], Subject], *, few: int = 3, many: int = 1000, at_most: float = 2.0
+) -> None:
+    """Contract 6: a training step on 4096 rows takes as many products for 1,000 domains as for 3.
+
+    ``make(n_domains)`` builds the subject. Products are counted, not timed: filling up tiles may
+    cost up to ``at_most`` times; running every domain on every row would cost hundreds.
+    """
+    counts = []
+    for n_domains in (few, many):
+        subject = make(n_domains)
+        rows = subject.all_rows(at_least=4096)
+        generator = torch.Generator().manual_seed(0)
+        domain = torch.randint(1, n_domains + 1, rows.shape, generator=generator)
+        subject.module.train()
+        with FlopCounterMode(display=False) as counter:
+            subject.run(rows, domain).square().sum().backward()
+        counts.append(counter.get_total_flops())
+    growth = counts[1] / counts[0]
+    _hold(
+        growth <= at_most,
+        f"contract 6: {many} domains take {growth:.1f} times the products of {few}",
+    )
+
+
+def check_unknown_domain_is_answered(subject: Subject) -> None:
+    """Contract 8: domains without a training row, and domain 0, have finite outputs in eval.
+
+    And rows whose domain is hidden in training (domain dropout) move the answer of domain 0.
+    """
+    rows = subject.all_rows()
+    unknown = torch.zeros_like(subject.domain)
+    unseen = unknown + subject.n_domains
+    train_a_little(subject, domain=torch.ones_like(subject.domain))
+    for words, domain in (("missing", unknown), ("never seen", unseen)):
+        with torch.no_grad():
+            finite = bool(subject.run(rows, domain).isfinite().all())
+        _hold(finite, f"contract 8: rows whose domain is {words} have no finite output")
+    with torch.no_grad():
+        before = subject.run(rows, unknown)
+    train_a_little(subject, domain=torch.where(rows % 2 == 0, 0, 1))
+    with torch.no_grad():
+        after = subject.run(rows, unknown)
+    _hold(bool(after.isfinite().all()), "contract 8: the unknown domain has no finite output")
+    _hold(bool((after != before).any()), "contract 8: training never reaches the unknown domain")
+
+
+def check_adapter(make: Callable[[int], AbstractAdapter], *, condition_width: int) -> None:
+    """Contracts 1, 2, 3, 5, 6 and 8 on adapters that ``make(n_domains)`` builds."""
+
+    def subject(n_domains: int = 5) -> Subject:
+        return adapter_subject(
+            make(n_domains), condition_width=condition_width, n_domains=n_domains
+        )
+
+    _check_shared(subject)
+    check_fresh_adapter_is_identity(subject())
+    check_everything_learns(subject())
+    check_identity_is_left_smoothly(subject())
+    check_hidden_units_differ(subject())
+
+
+def check_backbone(make: Callable[[int], AbstractBackbone]) -> None:
+    """Contracts 1, 5, 6 and 8 on backbones that ``make(n_domains)`` builds."""
+
+    def subject(n_domains: int = 5) -> Subject:
+        return backbone_subject(make(n_domains), n_domains=n_domains)
+
+    _check_shared(subject)
+
+
+def check_model(make: Callable[[int], DomainModel], batch: Callable[[int], Batch]) -> None:
+    """Contracts 1, 5, 6, 8, and 2 where there is an adapter, on models that ``make`` builds.
+
+    ``batch(n_domains)``: example rows that hold several domains, among them domain 0.
+    """
+
+    def subject(n_domains: int = 5) -> Subject:
+        return model_subject(make(n_domains), batch(n_domains))
+
+    _check_shared(subject)
+    if subject().plain is not None:
+        check_fresh_adapter_is_identity(subject())
+
+
+def _check_shared(subject: Callable[..., Subject]) -> None:
+    check_rows_do_not_see_neighbours(subject())
+    check_domains_are_apart(subject())
+    check_work_does_not_grow(subject)
+    check_unknown_domain_is_answered(subject())
+
+
+def _plain(subject: Subject, rows: Tensor) -> Tensor:
+    if subject.plain is None:
+        raise ValueError("this subject has no adapter to take away")
+    with torch.no_grad():
+        return subject.plain(rows, subject.domain[rows])
+
+
+def _moves(parameter: nn.Parameter) -> bool:
+    return parameter.grad is not None and bool((parameter.grad != 0).any())
+
+
+def _hold(holds: bool, text: str) -> None:
+    if not holds:
+        raise AssertionError(text)
+
+
+def _same(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    apart = (found - expected).abs().max().item() if found.numel() else 0.0
+    # Written so that NaN does not hold.
+    _hold(apart <= tolerance, f"contract {what} differ by {apart:.2e}, at most {tolerance:.0e}")
