@@ -11,15 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
 
 from isthmus.data import SPLITS, Dataset, scan
-from isthmus.data.guess import auc, group_rank, lone_auc
 from isthmus.data.inspect import inspect_table
 from isthmus.data.synthetic import conflict, planted
-from isthmus.data.template import scalar
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
 
@@ -257,11 +252,7 @@ def test_numbers_are_told_apart_by_name_and_values(name, values, use):
     assert uses(inspect_table(table, "tab", "clicked"))[name] == use
 
 
-def test_the_group_is_the_best_name():
-    assert group_rank("user_id") == group_rank("userId") == 0
-    ranked = sorted(["session_id", "user_age", "user_id"], key=lambda name: group_rank(name) or 0)
-    assert ranked == ["user_id", "user_age", "session_id"]
-    assert group_rank("price") is None
+def test_without_a_name_that_fits_there_is_no_group():
     table = clicks().drop_columns(["user_id"])
     found = inspect_table(table, "tab", "clicked")
     assert found.group is None
@@ -329,16 +320,6 @@ def test_a_large_table_is_drawn_from_and_still_counted_in_full(monkeypatch):
         assert one.rare == pytest.approx(full.rare, rel=0.1)
 
 
-def test_lone_auc_agrees_with_scikit_learn():
-    rng = np.random.default_rng(0)
-    label = rng.random(2_000) < 0.4
-    score = np.round(rng.normal(size=2_000) + label, 1)
-    assert auc(score, label) == pytest.approx(roc_auc_score(label, score))
-    found = lone_auc(pl.Series(np.r_[-score]), label, categorical=False)
-    assert found == pytest.approx(roc_auc_score(label, score), abs=0.03)
-    assert auc(score[:15], label[:15]) == 0.5  # too few to accuse
-
-
 NAMES = [
     "yes",
     "null",
@@ -365,11 +346,6 @@ def test_names_that_yaml_would_misread_are_quoted():
     assert data.table == "my table #1.parquet"
     assert (data.domain, data.label.column) == ("no", "on: off")
     assert list(data.features) == ["no", *NAMES]
-
-
-@given(st.text())
-def test_any_text_survives_yaml(text):
-    assert yaml.safe_load(f"{{{scalar(text)}: [{scalar(text)}]}} # comment") == {text: [text]}
 
 
 def test_the_path_is_seen_from_the_folder_of_the_config(tmp_path, monkeypatch):

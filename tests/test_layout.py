@@ -12,6 +12,8 @@ PACKAGE = ROOT / "src" / "isthmus"
 # A file imports only from lines above its own, or from its own family (the same line).
 WALK = [
     "errors",
+    "version",
+    "disk",
     "schema",
     "data",
     "layers",

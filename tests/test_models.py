@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from pydantic import ValidationError
@@ -223,12 +225,35 @@ def test_every_kind_of_column_reaches_the_logit():
             assert table.weight.grad[table.slices[name]].abs().sum() > 0, name
 
 
-def test_a_compiled_model_gives_the_same_logits():
+@pytest.fixture
+def without_shape_checks() -> Iterator[None]:
+    """Compilation traces through the checks of the test run and stumbles there."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.usefixtures("without_shape_checks")
+# torch looks at every tensor's .grad while it traces, and warns itself of that.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_model_gives_the_same_logits_and_gradients(sparse):
     model = build(SECTIONS["wide_deep"]).eval()
     a_step(model)
+    for table in model.tables():
+        table.sparse = sparse
     batch = make_batch(EVEN, 16)
-    compiled = torch.compile(model, backend="eager")
-    torch.testing.assert_close(compiled(batch), model(batch), rtol=1e-4, atol=1e-5)
+    gradients = []
+    for run in (model, torch.compile(model, backend="aot_eager", fullgraph=not sparse)):
+        model.zero_grad()
+        logits = run(batch)
+        logits.square().sum().backward()
+        gradients.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for eager, compiled in zip(*gradients, strict=True):
+        assert eager.is_sparse == compiled.is_sparse
+        if eager.is_sparse:
+            eager, compiled = eager.to_dense(), compiled.to_dense()
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
 
 
 def test_sections_are_strict():

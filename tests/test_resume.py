@@ -11,9 +11,9 @@ from torch import nn
 from isthmus import checkpoint
 from isthmus.data import Dataset
 from isthmus.errors import RunError
-from isthmus.models import ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
-from isthmus.train import CheckpointDue, End, Look, TrainConfig, train
+from isthmus.train import CheckpointDue, End, Look, TrainConfig, score_batch, train
 
 ROWS = 2400
 
@@ -61,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.from_table(data_config(), make_table(), cache=tmp_path_factory.mktemp("cache"))
 
 
-def make_model(dataset: Dataset, adapter: str, seed: int) -> nn.Module:
+def make_model(dataset: Dataset, adapter: str, seed: int) -> DomainModel:
     config = ModelConfig.model_validate(
         {
             "backbone": {"name": "mlp", "widths": [16, 8], "dropout": 0.3},
@@ -165,3 +165,24 @@ def test_another_dataset_model_or_thread_count_is_refused(dataset: Dataset, tmp_
             next(train(make_model(dataset, "none", seed=1), dataset, config, state=state))
     finally:
         torch.set_num_threads(threads)
+
+
+def test_domain_dropout_trains_the_unknown_domain_of_a_real_model(dataset: Dataset):
+    model = make_model(dataset, "hamur", seed=1)
+    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
+    run(model, dataset, settings(epochs=1, embedding_l2=0.0))
+    unknown = dataset.encoder.n_domains + 1
+    own = {
+        name: (tensor[0], before[name][0])
+        for name, tensor in model.named_parameters()
+        if name.startswith("adapter.") and tensor.ndim > 1 and len(tensor) == unknown
+    }
+    assert len(own) >= 4
+    for name, (after, start) in own.items():
+        assert torch.isfinite(after).all(), name
+        assert not torch.equal(after, start), name
+    batch = next(dataset.rows("test").batches(64))
+    everyone = torch.ones(batch.rows, dtype=torch.bool)
+    hidden = score_batch(model, batch.hide_domain(everyone, model.domain_columns))
+    assert np.isfinite(hidden).all()
+    assert not np.array_equal(hidden, score_batch(model, batch))

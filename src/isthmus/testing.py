@@ -272,8 +272,9 @@ def check_domains_are_apart(subject: Subject, *, banks: Iterable[str] | None = N
         others = subject.domain != domain
         what = f"5: rows of other domains before and after domain {domain} was spoilt"
         _same(after[others], before[others], 0.0, what)
-        spoilt = after[~others].isnan().flatten(1).any(dim=1) if own else torch.ones(1)
-        _hold(bool(spoilt.all()), f"contract 5: parameters of domain {domain} are not used by it")
+        spoilt = after[~others].isnan().reshape(int((~others).sum()), -1).any(dim=1)
+        used = not own or bool(spoilt.all())
+        _hold(used, f"contract 5: the parameters of domain {domain} are not used by its rows")
 
 
 def check_work_does_not_grow(

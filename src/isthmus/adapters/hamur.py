@@ -107,4 +107,12 @@ class Hamur(AbstractAdapter):
         """Adapt ``h`` at ``site``; return it as it is at a site without a cell."""
         if site not in self.sites:
             return h
-        return self.cells[str(site)](h, state.routing, state.core)
+        if state.core is None:
+            raise ValueError("state must hold a core for each row, got None: use prepare()")
+        return self.cell(site)(h, state.routing, state.core)
+
+    def cell(self, site: int) -> HamurCell:
+        """The cell at one of ``sites``."""
+        cell = self.cells[str(site)]
+        assert isinstance(cell, HamurCell)
+        return cell

@@ -89,9 +89,11 @@ class _RowProduct(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
         x, core = ctx.saved_tensors
-        grad = grads[0].unsqueeze(1)
+        grad = grad.unsqueeze(1)
         to_x, to_core = ctx.needs_input_grad
         return (
             (core * grad).sum(dim=2) if to_x else None,

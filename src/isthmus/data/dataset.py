@@ -143,6 +143,9 @@ class Dataset:
         self.folder = folder
         self.encoder = encoder
         self._meta = meta
+        n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
+        # Mapped now: a cache that is cleared later takes nothing away from who has it open.
+        self._splits = {name: Rows(folder / name, self.n_domains, n_lists) for name in SPLITS}
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {count}" for name, count in self._meta["rows"].items())
@@ -211,9 +214,9 @@ class Dataset:
                     raise BundleError(
                         f"a dataset's {name} must have {size} bytes, got {found} in {folder}"
                     )
+            return cls(folder, Encoder.load(folder / "encoder"), meta)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
             raise BundleError(f"a dataset must be whole, got none in {folder}: {fault}") from fault
-        return cls(folder, Encoder.load(folder / "encoder"), meta)
 
     @property
     def key(self) -> str:
@@ -234,11 +237,6 @@ class Dataset:
     def domain_names(self) -> tuple[str, ...]:
         """Names of all domains; the one with report id ``i`` stands at ``i - 1``."""
         return tuple(self._meta["domain_names"])
-
-    @cached_property
-    def _splits(self) -> dict[SplitName, Rows]:
-        n_lists = sum(field.kind.endswith("_list") for field in self.encoder.fields)
-        return {name: Rows(self.folder / name, self.n_domains, n_lists) for name in SPLITS}
 
     def rows(self, split: SplitName) -> Rows:
         """The rows of ``train``, ``validation`` or ``test``."""

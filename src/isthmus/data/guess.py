@@ -19,6 +19,7 @@ Use = Literal[
 ]
 
 LEAK = 0.98  # AUC that no honest column reaches on its own
+_SALT = 0x1574
 FEW_VALUES = 50  # an integer column with so few is a code rather than a quantity
 _TEXT_LENGTH = 50  # mean characters of free text
 
@@ -112,7 +113,8 @@ def lone_auc(drawn: pl.Series, label: np.ndarray, *, categorical: bool, seed: in
         number = drawn.cast(pl.Float64).to_numpy()
         found.append(_either_way(number[present], label[present]))
     if categorical or drawn.n_unique() <= 1000:
-        fitted = np.random.default_rng(seed).random(len(label)) < 0.5
+        # Salted: labels that a user drew with the same plain seed must not decide the halves.
+        fitted = np.random.default_rng([seed, _SALT]).random(len(label)) < 0.5
         frame = pl.DataFrame({"value": drawn, "label": label.astype(np.float64)})
         prior = frame["label"].mean()
         means = (

@@ -238,7 +238,9 @@ def _parquet_part(path: Path, name: str) -> _Part:
             with pq.ParquetFile(
                 path,
                 read_dictionary=text,
+                # Streamed in small pieces: pre-buffering keeps every row group it has read.
                 buffer_size=_READ_BUFFER,
+                pre_buffer=False,
                 page_checksum_verification=True,
             ) as file:
                 for batch in file.iter_batches(batch_size=rows, columns=columns):

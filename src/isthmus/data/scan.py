@@ -18,6 +18,7 @@ from isthmus.data.read import Table
 from isthmus.schema import Label
 
 DRAWN_ROWS = 500_000
+_SALT = 0xD4A3  # rows must not be drawn by the stream that a user's plain seed gave the table
 _DRAWN_BYTES = 512 << 20
 RARE = 5  # a value with fewer rows in the table is rare
 _WHOLE_VALUES = 2_000_000  # rows up to which every value is counted for the rare ones
@@ -50,7 +51,7 @@ def look(table: Table, *, required: Sequence[str], seed: int) -> Look:
     """
     names = list(column_types(table))
     facts = {name: Facts() for name in names}
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, _SALT])
     parts: list[pl.DataFrame] = []
     chance = None
     for block in table.blocks(names):

@@ -119,7 +119,7 @@ data:
   features:
     user_id: categorical
     item_id: categorical
-    domain: categorical          # leave it out, and only the adapter knows the domain
+    domain: categorical          # left out, a shared network cannot tell the domains apart; HAMUR can
   split: {{by: random, fractions: [0.8, 0.1, 0.1], seed: 0}}   # random | time | user
 
 {rest}"""

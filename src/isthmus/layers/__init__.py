@@ -1,1 +1,31 @@
 """Layers: the parts that backbones, adapters and models are made of, each about one screen."""
+
+from isthmus.layers.bank import BankLinear
+from isthmus.layers.blocks import DeepBlock, Norm, Towers
+from isthmus.layers.cross import CrossV1, CrossV2
+from isthmus.layers.domain_norm import DomainNorm
+from isthmus.layers.dropout import Dropout
+from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.fm import pairwise_products
+from isthmus.layers.hyper_network import HyperNetwork
+from isthmus.layers.routing import Routing
+from isthmus.layers.tables import FusedTable, Tables
+from isthmus.layers.wide import Wide
+
+__all__ = [
+    "BankLinear",
+    "CrossV1",
+    "CrossV2",
+    "DeepBlock",
+    "DomainNorm",
+    "Dropout",
+    "FeatureEmbedding",
+    "FusedTable",
+    "HyperNetwork",
+    "Norm",
+    "Routing",
+    "Tables",
+    "Towers",
+    "Wide",
+    "pairwise_products",
+]

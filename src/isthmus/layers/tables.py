@@ -54,17 +54,17 @@ class FusedTable(nn.Module):
             # The same numbers; the backward of index_select is 15 times as fast at width 1.
             flat = self.weight.view(-1).index_select(0, ids.reshape(-1))
             return flat.view(*ids.shape, 1)
-        return F.embedding(ids, self.weight, sparse=self.sparse)
+        if self.sparse:
+            return _sparse_lookup(ids, self.weight)
+        return F.embedding(ids, self.weight)
 
     def pooled(
         self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
     ) -> Float[Tensor, "rows dim"]:
         """Look up the ids of a list column and pool each row's; an empty list gives 0."""
-        if how == "max" and self.sparse:  # embedding_bag has no sparse gradient for max
-            return pool(self.forward(ids), offsets, how)
-        return F.embedding_bag(
-            ids, self.weight, offsets, mode=how, sparse=self.sparse, include_last_offset=True
-        )
+        if self.sparse:
+            return _sparse_pooled(ids, self.weight, offsets, how)
+        return F.embedding_bag(ids, self.weight, offsets, mode=how, include_last_offset=True)
 
     def table(self, name: str) -> Tensor:
         """A view (rows, dim) of one logical table."""
@@ -77,6 +77,19 @@ class FusedTable(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
         if not self.owned:
             _load([self], state_dict, prefix, *rest)
+
+
+# torch.compile cannot trace a sparse gradient: these two stay outside of its graphs.
+@torch.compiler.disable
+def _sparse_lookup(ids: Tensor, weight: Tensor) -> Tensor:
+    return F.embedding(ids, weight, sparse=True)
+
+
+@torch.compiler.disable
+def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+    if how == "max":  # embedding_bag has no sparse gradient for it
+        return pool(F.embedding(ids, weight, sparse=True), offsets, how)
+    return F.embedding_bag(ids, weight, offsets, mode=how, sparse=True, include_last_offset=True)
 
 
 class Tables(nn.Module):

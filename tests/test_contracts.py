@@ -1,0 +1,233 @@
+"""Every adapter, backbone and model keeps the contracts of ``isthmus.testing``."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from fake_batches import EVEN, make_batch
+from isthmus import testing
+from isthmus.adapters import ADAPTERS, AbstractAdapter, AdapterConfig, build_adapter
+from isthmus.backbones import BACKBONES, AbstractBackbone, BackboneConfig, build_backbone
+from isthmus.data.batch import Batch
+from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.testing import Subject
+
+CONDITION = 16
+
+
+def make_adapter(name: str, n_domains: int = 5, **sizes) -> AbstractAdapter:
+    torch.manual_seed(0)
+    # Widths and rank near those of the paper: the released start is dead at these.
+    config = AdapterConfig.model_validate({"name": name, "bottleneck": 32, "rank": 20} | sizes)
+    adapter = build_adapter(
+        config, site_widths=(20, 64), condition_width=CONDITION, n_domains=n_domains
+    )
+    assert adapter is not None
+    return adapter
+
+
+def adapted(name: str, n_domains: int = 5, **sizes) -> Subject:
+    adapter = make_adapter(name, n_domains, **sizes)
+    return testing.adapter_subject(adapter, condition_width=CONDITION, n_domains=n_domains)
+
+
+def released_breaks(contract: int, why: str) -> list:
+    """Every adapter; the released one as a strict expected failure."""
+    reason = f"contract {contract} is broken by the released code itself: {why}"
+    broken = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
+    return [
+        pytest.param(name, marks=[broken] if name == "hamur_released" else []) for name in ADAPTERS
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", released_breaks(1, "its norm uses the batch's own statistics in eval")
+)
+def test_1_rows_do_not_see_their_neighbours(name):
+    testing.check_rows_do_not_see_neighbours(adapted(name))
+
+
+@pytest.mark.parametrize("name", released_breaks(2, "its norm starts with gain 1"))
+def test_2_a_fresh_adapter_is_the_identity(name):
+    testing.check_fresh_adapter_is_identity(adapted(name))
+
+
+@pytest.mark.parametrize("name", released_breaks(2, "its first sigmoid is saturated"))
+def test_2_everything_learns(name):
+    testing.check_everything_learns(adapted(name))
+
+
+@pytest.mark.parametrize("name", released_breaks(2, "its output has unit variance from the start"))
+def test_2_the_identity_is_left_smoothly(name):
+    testing.check_identity_is_left_smoothly(adapted(name))
+
+
+@pytest.mark.parametrize("name", released_breaks(3, "all entries of its factors start equal"))
+def test_3_hidden_units_learn_different_things(name):
+    testing.check_hidden_units_differ(adapted(name))
+
+
+# Contract 4 needs each adapter's formula: test_hamur.py has both.
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_5_domains_are_apart(name):
+    testing.check_domains_are_apart(adapted(name))
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_6_work_does_not_grow(name):
+    testing.check_work_does_not_grow(lambda n: adapted(name, n, bottleneck=8, rank=4))
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_8_the_unknown_domain_is_answered(name):
+    testing.check_unknown_domain_is_answered(adapted(name))
+
+
+def make_backbone(name: str, towers: str, n_domains: int, **options) -> AbstractBackbone:
+    torch.manual_seed(0)
+    config = {"name": name, "widths": (9, 7), "dropout": 0.1} | options
+    return build_backbone(
+        TypeAdapter(BackboneConfig).validate_python(config),
+        inputs=FeatureEmbedding(fields=EVEN),
+        towers=towers,  # pyright: ignore[reportArgumentType]
+        n_domains=n_domains,
+    )
+
+
+@pytest.mark.parametrize("towers", ["shared", "per_domain"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_keep_the_contracts(name, towers):
+    testing.check_backbone(lambda n: make_backbone(name, towers, n))
+
+
+def test_a_backbone_with_norms_per_domain_keeps_the_contracts():
+    testing.check_backbone(lambda n: make_backbone("mlp", "shared", n, norm="domain"))
+
+
+SMALL = {"widths": (9, 7), "dropout": 0.1}
+MODELS = {
+    **{name: {"backbone": {"name": name, **SMALL}} for name in BACKBONES},
+    **{
+        f"{name}, towers": {"backbone": {"name": name, **SMALL}, "towers": "per_domain"}
+        for name in BACKBONES
+    },
+    **{
+        f"{name}, hamur": {
+            "backbone": {"name": name, **SMALL},
+            "adapter": {"name": "hamur", "bottleneck": 6, "rank": 3},
+        }
+        for name in BACKBONES
+    },
+    "mlp, hamur, heads": {
+        "backbone": {"name": "mlp", **SMALL, "norm": "domain"},
+        "head": "per_domain",
+        "adapter": {"name": "hamur", "bottleneck": 6, "rank": 3, "sites": (0, 1)},
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_keep_the_contracts(name):
+    def make(n_domains: int) -> DomainModel:
+        torch.manual_seed(0)
+        return build_model(ModelConfig.model_validate(MODELS[name]), EVEN, n_domains)
+
+    def batch(n_domains: int) -> Batch:
+        return make_batch(EVEN, 96, n_domains=n_domains)
+
+    testing.check_model(make, batch)
+
+
+# The checks themselves: each must fail for a module that breaks its contract.
+
+
+class Broken(nn.Module):
+    """An adapter with one fault, chosen by name."""
+
+    def __init__(self, fault: str, n_domains: int) -> None:
+        super().__init__()
+        self.fault = fault
+        self.bank = nn.Parameter(torch.randn(n_domains + 1, 6, 6) * 0.1)
+        self.gain = nn.Parameter(torch.zeros(1, 6))
+
+    def forward(self, h: Tensor, domain: Tensor) -> Tensor:
+        if self.fault == "sees the batch":
+            return h + self.gain + h.mean(0)
+        if self.fault == "single rows are nan":
+            return h / h.std(0) + self.gain if len(h) > 1 else h * torch.nan
+        if self.fault == "runs every domain":
+            every = torch.einsum("ri,dio->dro", h, self.bank)
+            return h + self.gain * every[domain, torch.arange(len(h))]
+        if self.fault == "mixes domains":
+            return h + (1 + self.gain) * torch.einsum("ri,dio->ro", h, self.bank)
+        if self.fault == "unknown is nan":
+            return h + self.gain * torch.where(domain == 0, torch.nan, 1.0).unsqueeze(1)
+        if self.fault == "unknown is fixed":
+            return torch.where((domain == 0).unsqueeze(1), h, h + self.gain)
+        if self.fault == "jumps":
+            return h + self.gain / (self.gain.detach().abs() + 1e-12)
+        if self.fault == "dead":
+            return h + self.gain * (h @ self.bank[0].detach())
+        assert self.fault == "not the identity"
+        return h + 1.0 + self.gain
+
+
+def broken(fault: str, n_domains: int = 5) -> Subject:
+    torch.manual_seed(0)
+    module = Broken(fault, n_domains)
+    h = torch.randn(48, 6)
+    return Subject(
+        module=module,
+        domain=torch.arange(48) % (n_domains + 1),
+        n_domains=n_domains,
+        run=lambda rows, domain: module(h[rows], domain),
+        plain=lambda rows, domain: h[rows],
+    )
+
+
+FAULTS: list[tuple[str, Callable[[Subject], None], str]] = [
+    ("sees the batch", testing.check_rows_do_not_see_neighbours, "contract 1"),
+    ("single rows are nan", testing.check_rows_do_not_see_neighbours, "contract 1"),
+    ("not the identity", testing.check_fresh_adapter_is_identity, "contract 2"),
+    ("dead", testing.check_everything_learns, r"contract 2: .*bank"),
+    ("jumps", testing.check_identity_is_left_smoothly, "contract 2"),
+    ("mixes domains", testing.check_domains_are_apart, "contract 5"),
+    ("unknown is nan", testing.check_unknown_domain_is_answered, "contract 8"),
+    ("unknown is fixed", testing.check_unknown_domain_is_answered, "contract 8"),
+]
+
+
+@pytest.mark.parametrize(("fault", "check", "text"), FAULTS, ids=[f[0] for f in FAULTS])
+def test_a_check_finds_the_fault_it_is_for(fault, check, text):
+    with pytest.raises(AssertionError, match=text):
+        check(broken(fault))
+
+
+def test_running_every_domain_on_every_row_is_found():
+    with pytest.raises(AssertionError, match=r"contract 6: 1000 domains take .* times"):
+        testing.check_work_does_not_grow(lambda n: broken("runs every domain", n))
+
+
+def test_a_fast_form_that_is_not_the_formula_is_found():
+    subject = broken("runs every domain")
+    testing.check_matches_formula(subject, subject.run)
+    with pytest.raises(AssertionError, match="contract 4"):
+        testing.check_matches_formula(
+            subject, lambda rows, domain: 1.01 * subject.run(rows, domain)
+        )
+
+
+def test_check_adapter_runs_them_all():
+    testing.check_adapter(
+        lambda n: make_adapter("hamur", n, bottleneck=8, rank=4), condition_width=CONDITION
+    )
+    with pytest.raises(AssertionError, match="contract"):
+        testing.check_adapter(
+            lambda n: make_adapter("hamur_released", n), condition_width=CONDITION
+        )

@@ -1,0 +1,485 @@
+"""The dataset: encoded once, whole or not at all, and equal to what serving encodes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from isthmus.data import Dataset, cache_folder, encode_table
+from isthmus.data import build as building
+from isthmus.data import cache
+from isthmus.data.dataset import dataset_key
+from isthmus.errors import BundleError, IsthmusError, SchemaError
+from isthmus.schema import DataConfig
+
+ROWS = 2000
+FEATURES = {
+    "user": {"kind": "categorical", "min_count": 2},
+    "item": "categorical",
+    "history": {"kind": "categorical_list", "shares": "item", "max_length": 3},
+    "price": {"kind": "numeric", "scale": "log"},
+    "embedding": {"kind": "vector", "width": 2},
+    "tab": "categorical",
+}
+
+
+def clicks(rows: int = ROWS, seed: int = 0) -> pa.Table:
+    random = np.random.default_rng(seed)
+    history = [[f"i{x}" for x in random.integers(0, 30, n)] for n in random.integers(0, 6, rows)]
+    return pa.table(
+        {
+            "user": random.integers(0, 300, rows) * 10**12,
+            "item": pa.array([f"i{x}" for x in random.zipf(1.5, rows) % 40]),
+            "history": pa.array(history, pa.list_(pa.string())),
+            "price": pa.array(random.exponential(size=rows), mask=random.random(rows) < 0.1),
+            "embedding": pa.array(list(random.normal(size=(rows, 2)).astype(np.float32))),
+            "tab": pa.array(random.choice(["feed", "search", "home"], rows, p=[0.7, 0.25, 0.05])),
+            "click": random.integers(0, 2, rows).astype(np.int8),
+            "w": random.random(rows) + 0.5,
+            "at": random.integers(0, 10**6, rows),
+        }
+    )
+
+
+def config(**changes) -> DataConfig:
+    given = {"domain": "tab", "label": "click", "weight": "w", "group": "user", "time": "at"}
+    return DataConfig.model_validate(given | {"features": FEATURES} | changes)
+
+
+def stored(dataset: Dataset) -> dict[str, list]:
+    """All that is on disk, as lists, for equality."""
+    found = {}
+    for split in ("train", "validation", "test"):
+        rows = dataset.rows(split)
+        arrays = rows.arrays
+        for name in ("categorical", "numeric", "domain", "label", "weight"):
+            found[f"{split}.{name}"] = getattr(arrays, name).tolist()
+        found[f"{split}.lists"] = [[x.tolist() for x in column] for column in arrays.lists]
+        assert rows.group is not None
+        found[f"{split}.group"], found[f"{split}.row"] = rows.group.tolist(), rows.row.tolist()
+    return found
+
+
+@pytest.fixture
+def table() -> pa.Table:
+    return clicks()
+
+
+# ---------------------------------------------------------------- what is stored
+
+
+@pytest.mark.parametrize("by", ["random", "time", "user"])
+def test_a_frame_its_files_and_any_block_size_give_the_same_rows(
+    by: str, table: pa.Table, tmp_path: Path
+) -> None:
+    given = config(split={"by": by})
+    pq.write_table(table, tmp_path / "whole.parquet", row_group_size=300)
+    (tmp_path / "parts").mkdir()
+    for i, start in enumerate(range(0, ROWS, 700)):
+        pq.write_table(table.slice(start, 700), tmp_path / "parts" / f"{i}.parquet")
+    want = stored(Dataset.from_table(given, table))
+    sources = [tmp_path / "whole.parquet", tmp_path / "parts", table.to_pandas(), pl.from_arrow(table)]
+    for source in sources:
+        assert stored(Dataset.from_table(given, source)) == want
+    small = Dataset.from_table(given, table, cache=tmp_path / "other", block_rows=64)
+    assert stored(small) == want
+    assert sorted(sum((want[f"{s}.row"] for s in ("train", "validation", "test")), [])) == list(range(ROWS))
+
+
+def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    encoded = encode_table(dataset.encoder, table, 333, need_label=True)
+    batches, columns = zip(*encoded, strict=True)
+    assert [batch.rows for batch in batches] == [333] * 6 + [2]
+    assert np.concatenate([c.row for c in columns]).tolist() == list(range(ROWS))
+    categorical = torch.cat([batch.categorical for batch in batches])
+    numeric = torch.cat([batch.numeric for batch in batches])
+    lists = [batch.lists[0].values[a:b].tolist() for batch in batches
+             for a, b in zip(batch.lists[0].offsets[:-1], batch.lists[0].offsets[1:], strict=True)]  # fmt: skip
+    report = np.concatenate([c.domain for c in columns])
+    for split in ("train", "validation", "test"):
+        rows = dataset.rows(split)
+        at = rows.row.tolist()
+        arrays = rows.arrays
+        assert (categorical[at].numpy() == arrays.categorical).all()
+        assert (numeric[at].numpy() == arrays.numeric).all()
+        values, offsets = arrays.lists[0]
+        assert [lists[i] for i in at] == [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]  # fmt: skip
+        assert (report[at] == rows.domain).all()
+        assert rows.group is not None
+        for name in ("label", "weight", "group"):
+            assert (np.concatenate([getattr(c, name) for c in columns])[at] == getattr(rows, name)).all()
+    assert encoded.untrained == ()
+
+
+def test_stored_columns_equal_the_table(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+        rows = dataset.rows(split)
+        assert abs(len(rows) / ROWS - share) < 0.04
+        given = table.take(rows.row)
+        assert [dataset.domain_names[i - 1] for i in rows.domain] == given["tab"].to_pylist()
+        assert rows.label.tolist() == given["click"].to_pylist()
+        assert rows.weight is not None
+        np.testing.assert_allclose(rows.weight, given["w"].to_numpy(), rtol=1e-6)
+        assert rows.group is not None
+        assert rows.group.tolist() == given["user"].to_pylist()
+    vocabulary = dataset.encoder.vocabularies["item"]
+    ids = {x: i for i, x in enumerate(vocabulary.values.to_pylist(), start=1)}
+    train = dataset.rows("train")
+    assert train.arrays.categorical[:, 1].tolist() == [ids[x] for x in table["item"].take(train.row).to_pylist()]
+    values, offsets = train.arrays.lists[0]
+    last = [x[-3:] for x in table["history"].take(train.row).to_pylist()]
+    assert values.tolist() == [ids[x] for row in last for x in row]
+    assert np.diff(offsets).tolist() == [len(row) for row in last]
+
+
+def test_the_summary_counts_rows_and_positives_of_each_domain(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    counts = dataset.summary()
+    for split in ("train", "validation", "test"):
+        given = table.take(dataset.rows(split).row).to_pandas()
+        for name, group in given.groupby("tab"):
+            found = counts[split][str(name)]
+            assert (found.rows, found.positives) == (len(group), group["click"].sum())
+            assert found.label_rate == pytest.approx(group["click"].mean())
+    assert dataset.n_domains == 3
+    assert dataset.domain_names == ("feed", "home", "search")
+
+
+def test_domains_without_train_rows_come_after_the_trained_ones() -> None:
+    rows = clicks(400).set_column(5, "tab", pa.array(["b"] * 200 + ["c"] * 120 + ["a"] * 80))
+    rows = rows.set_column(8, "at", pa.array(range(400)))
+    dataset = Dataset.from_table(config(split={"by": "time"}), rows)
+    assert dataset.encoder.domains == ("b", "c")
+    assert dataset.domain_names == ("b", "c", "a")
+    test = dataset.rows("test")
+    assert set(test.domain.tolist()) == {3}
+    (batch,) = test.batches(100)
+    assert not batch.domain.any()
+    assert dataset.summary()["train"]["a"].label_rate is None
+    tab = dataset.rows("validation").arrays.categorical[:, 2]
+    assert not tab.any()  # as a feature it is unknown too
+
+
+# ---------------------------------------------------------------- batches of rows
+
+
+def test_rows_come_in_order_without_a_seed_and_shuffled_with_one(table: pa.Table) -> None:
+    rows = Dataset.from_table(config(), table).rows("train")
+    ordered = list(rows.batches(128))
+    assert (torch.cat([b.label for b in ordered]).numpy() == rows.label).all()
+    assert (torch.cat([b.categorical for b in ordered]).numpy() == rows.arrays.categorical).all()
+    mixed = torch.cat([b.numeric for b in rows.batches(128, seed=0)]).numpy()
+    assert not (mixed == rows.arrays.numeric).all()
+    assert sorted(map(tuple, mixed.tolist())) == sorted(map(tuple, rows.arrays.numeric.tolist()))
+    second = list(rows.batches(128, start=2))
+    assert torch.equal(second[0].numeric, ordered[2].numeric)
+
+
+def test_shards_have_equal_steps_and_no_row_in_common(table: pa.Table) -> None:
+    rows = Dataset.from_table(config(), table).rows("train")
+    for parts, batch_rows in ((2, 100), (3, 64), (7, 1000)):
+        seen: list[tuple] = []
+        for part in range(parts):
+            batches = list(rows.batches(batch_rows, seed=0, shard=(part, parts)))
+            assert len(batches) == rows.steps(batch_rows, shard=(part, parts))
+            seen += [tuple(x) for b in batches for x in b.numeric.tolist()]
+        assert len(seen) == len(set(seen))
+        assert len(rows) - len(seen) < 2 * parts
+        ordered = [b for part in range(parts) for b in rows.batches(batch_rows, shard=(part, parts))]
+        assert sum(b.rows for b in ordered) == len(rows)
+
+
+def test_a_last_batch_of_one_row_is_dropped_in_training_only(table: pa.Table) -> None:
+    rows = Dataset.from_table(config(), table).rows("train")
+    size = len(rows) - 1
+    assert rows.steps(size) == 1
+    assert [b.rows for b in rows.batches(size, seed=0)] == [size]
+    assert [b.rows for b in rows.batches(size)] == [size, 1]
+    assert rows.steps(size - 1) == 2
+
+
+def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
+    rows = Dataset.from_table(config(), table).rows("train")
+    for wrong in ({"shard": (1, 1)}, {"start": -1}, {"sampling": "uniform"}):
+        with pytest.raises(ValueError, match="must be|needs a seed"):
+            next(rows.batches(10, **wrong))
+
+
+# ---------------------------------------------------------------- refused tables leave nothing
+
+
+def left_behind() -> list[str]:
+    root = cache_folder() / "datasets"
+    return [p.name for p in root.iterdir() if p.name != "locks"] if root.is_dir() else []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("tab", None, r"column 'tab' must have a value in every row \(it is the domain\), got null in 2.parquet, row 57"),
+        ("price", float("nan"), r"column 'price' must be finite, got nan in 2.parquet, row 57"),
+        ("click", 3, r"column 'click' must be 0 or 1 .*, got 3 in 2.parquet, row 57"),
+        ("w", -1.0, r"column 'w' must be above 0 .*, got -1 in 2.parquet, row 57"),
+        ("user", None, r"column 'user' must have a value in every row \(it is the group\), got null in 2.parquet, row 57"),
+        ("at", None, r"column 'at' must have a value in every row \(it is the time\), got null in 2.parquet, row 57"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("block_rows", [50, 10_000])
+def test_one_bad_row_is_named_and_nothing_is_kept(
+    column: str, value: object, message: str, block_rows: int, table: pa.Table, tmp_path: Path
+) -> None:
+    values = table[column].to_pylist()
+    values[2 * 600 + 57] = value
+    at = table.column_names.index(column)
+    bad = table.set_column(at, column, pa.array(values, table[column].type))
+    for i, start in enumerate(range(0, ROWS, 600)):
+        pq.write_table(bad.slice(start, 600), tmp_path / f"{i}.parquet")
+    with pytest.raises(SchemaError, match=message):
+        Dataset.from_table(config(split={"by": "time"}), tmp_path, block_rows=block_rows)
+    assert left_behind() == []
+
+
+def test_a_wrong_dtype_in_one_file_names_that_file(table: pa.Table, tmp_path: Path) -> None:
+    pq.write_table(table, tmp_path / "part-1.parquet")
+    odd = table.set_column(3, "price", pa.array(["x"] * ROWS))
+    pq.write_table(odd, tmp_path / "part-3.parquet")
+    with pytest.raises(SchemaError, match=r"^column 'price' must be numeric, got string in part-3.parquet$"):
+        Dataset.from_table(config(), tmp_path)
+    assert left_behind() == []
+
+
+def test_an_empty_split_is_refused(table: pa.Table) -> None:
+    with pytest.raises(SchemaError, match="every split must have at least one row, got none in '"):
+        Dataset.from_table(config(), table.slice(0, 2))
+    same = table.set_column(8, "at", pa.array([5] * ROWS))
+    with pytest.raises(SchemaError, match=r"got none in 'validation' \(split by time, 2000 rows in the frame\)"):
+        Dataset.from_table(config(split={"by": "time"}), same)
+    assert left_behind() == []
+
+
+def test_no_table_is_refused() -> None:
+    with pytest.raises(SchemaError, match="data.table must name a table"):
+        Dataset.from_table(config())
+
+
+def test_a_domain_of_one_class_is_no_fault(table: pa.Table) -> None:
+    click = np.where(np.array(table["tab"].to_pylist()) == "home", 1, table["click"].to_numpy())
+    dataset = Dataset.from_table(config(), table.set_column(6, "click", pa.array(click)))
+    assert dataset.summary()["train"]["home"].label_rate == 1.0
+
+
+# ---------------------------------------------------------------- the cache
+
+
+def test_a_table_is_encoded_once(table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    stages = []
+    first = Dataset.from_table(config(), path, progress=lambda *note: stages.append(note))
+    assert stages[-1] == ("encode", ROWS, ROWS)
+    monkeypatch.setattr(building, "build", None)
+    again = Dataset.from_table(config(table=str(path)))
+    assert again.folder == first.folder == cache_folder() / "datasets" / first.key
+    assert again.config == first.config
+    monkeypatch.chdir(tmp_path)
+    assert Dataset.from_table(config(table="a.parquet")).key == first.key
+
+
+def test_the_key_follows_config_and_content(table: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    keys = {
+        Dataset.from_table(config(), path).key,
+        Dataset.from_table(config(split={"seed": 1}), path).key,
+        Dataset.from_table(config(), path, verify_content=True).key,
+        Dataset.from_table(config(), table).key,
+    }
+    pq.write_table(clicks(seed=1), path)
+    keys.add(Dataset.from_table(config(), path).key)
+    assert len(keys) == 5
+
+
+def test_a_damaged_dataset_says_so_and_is_encoded_anew(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    want = stored(dataset)
+    for name in ("train/categorical.npy", "encoder/encoder.json", "meta.json"):
+        path = dataset.folder / name
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(BundleError, match="dataset"):
+            Dataset.open(dataset.folder)
+        assert stored(Dataset.from_table(config(), table)) == want
+    with pytest.raises(BundleError, match="must be whole, got none"):
+        Dataset.open(dataset.folder.parent / "nothing")
+
+
+def test_the_cache_lists_and_clears(table: pa.Table, tmp_path: Path) -> None:
+    assert cache.entries() == []
+    assert cache.clear() == 0
+    path = tmp_path / "clicks.parquet"
+    pq.write_table(table, path)
+    dataset = Dataset.from_table(config(), path)
+    (entry,) = cache.entries()
+    assert (entry.key, entry.rows, entry.table) == (dataset.key, ROWS, str(path))
+    assert entry.size > ROWS * 20
+    assert str(path) in str(entry)
+    assert cache.clear() == 1
+    assert cache.entries() == []
+    assert len(dataset.rows("train").label) > 0  # what is mapped stays readable
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(table: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    code = f"""
+        import resource, signal
+        from isthmus.errors import IsthmusError
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+        try:
+            Dataset.from_table(config(), {str(path)!r})
+        except IsthmusError as fault:
+            assert type(fault) is IsthmusError, fault
+            assert "the cache must have room" in str(fault), fault
+            assert "File too large" in str(fault), fault
+        else:
+            raise AssertionError("no error")
+    """
+    subprocess.run(script(code), env=os.environ | ENVIRONMENT, check=True, timeout=60)
+    assert left_behind() == []
+
+
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)]),
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def script(code: str) -> list[str]:
+    start = "from test_dataset import *\n"
+    return [sys.executable, "-c", start + textwrap.dedent(code)]
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} did not appear")
+
+
+SLOW = """
+    import time
+    mark = pathlib.Path({mark!r})
+    def slow(stage, done, rows):
+        if stage == "encode" and done > rows // 2:
+            mark.touch()
+            time.sleep({seconds})
+    Dataset.from_table(config(), {path!r}, block_rows=100, progress=slow)
+"""
+
+
+def start_slow_writer(path: Path, mark: Path, seconds: float) -> subprocess.Popen:
+    code = "    import pathlib\n" + SLOW.format(mark=str(mark), path=str(path), seconds=seconds)
+    process = subprocess.Popen(script(code), env=os.environ | ENVIRONMENT)
+    wait_for(mark)
+    return process
+
+
+def test_a_killed_writer_leaves_a_cache_that_the_next_one_cleans(table: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    process = start_slow_writer(path, tmp_path / "mark", 60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (half,) = left_behind()
+    assert half.endswith(".tmp")
+    assert cache.entries() == []
+    Dataset.from_table(config(), clicks(seed=1))  # any other writer removes what is stale
+    assert half not in left_behind()
+    dataset = Dataset.from_table(config(), path)
+    assert sorted(left_behind()) == sorted(entry.key for entry in cache.entries())
+    assert stored(dataset) == stored(Dataset.from_table(config(), table))
+
+
+def test_a_second_process_waits_and_uses_what_the_first_wrote(table: pa.Table, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    process = start_slow_writer(path, tmp_path / "mark", 0.1)
+    assert cache.clear() == 0  # nobody takes away what is being written
+    stages: list[str] = []
+    dataset = Dataset.from_table(config(), path, progress=lambda stage, *_: stages.append(stage))
+    assert process.wait() == 0
+    assert stages == []
+    assert len(dataset.rows("train")) > 0
+
+
+# ---------------------------------------------------------------- tables from outside
+
+
+def test_untrained_and_missing_domains_are_scored_as_unknown_and_named(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    other = clicks(300, seed=2)
+    tab = other["tab"].to_pylist()
+    tab[7], tab[11], tab[150], tab[151] = "new", None, "new", "old"
+    other = other.set_column(5, "tab", pa.array(tab)).drop_columns(["click", "w"])
+    encoded = encode_table(dataset.encoder, other, 100, need_label=False)
+    batches, columns = zip(*encoded, strict=True)
+    domain = torch.cat([batch.domain for batch in batches])
+    assert domain[[7, 11, 150, 151]].tolist() == [0, 0, 0, 0]
+    assert (domain == 0).sum() == 4
+    report = np.concatenate([c.domain for c in columns])
+    assert encoded.domain_names == ("feed", "home", "search", "new", "old")
+    assert report[[7, 11, 150, 151]].tolist() == [4, 0, 4, 5]
+    assert [(u.name, u.rows, u.first_row) for u in encoded.untrained] == [
+        ("new", 2, 7),
+        (None, 1, 11),
+        ("old", 1, 151),
+    ]
+    assert all(c.label is None for c in columns)
+    assert batches[0].label.isnan().all()
+    with pytest.raises(SchemaError, match="column 'click' must be in the table"):
+        encode_table(dataset.encoder, other, need_label=True)
+
+
+def test_an_opened_dataset_is_the_one_that_was_written(table: pa.Table) -> None:
+    dataset = Dataset.from_table(config(), table)
+    again = Dataset.open(dataset.folder)
+    assert stored(again) == stored(dataset)
+    assert again.encoder.fields == dataset.encoder.fields
+    assert again.summary() == dataset.summary()
+    assert again.key == dataset.key
+    with pytest.raises(ValueError, match="split must be one of"):
+        again.rows("holdout")  # type: ignore[arg-type]
+
+
+def test_a_dataset_of_another_version_says_so(table: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Dataset.from_table(config(), table)
+    monkeypatch.setattr(building, "VERSION", 99)
+    with pytest.raises(BundleError, match="of version 99, got 1"):
+        Dataset.open(dataset.folder)
+    assert dataset_key(config(), ()) != dataset.key
+
+
+def test_an_unwritable_cache_is_a_clear_error(table: pa.Table, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(IsthmusError, match="the cache must have room"):
+        Dataset.from_table(config(), table, cache=tmp_path / "file")
+
+
+def test_features_of_one_kind_only(table: pa.Table) -> None:
+    for name, feature in {"user": "categorical", "price": "numeric", "history": "categorical_list"}.items():
+        dataset = Dataset.from_table(config(features={name: feature}), table)
+        for rows in (dataset.rows("train"), dataset.rows("test")):
+            assert sum(batch.rows for batch in rows.batches(64, seed=0)) == len(rows)
