@@ -62,6 +62,6 @@ def alternate(
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
-def machine_is_quiet() -> bool:
-    """Whether the one-minute load leaves the cores to the bench (asked before it starts)."""
-    return os.getloadavg()[0] < 0.5
+def load_now() -> float:
+    """Processes that wanted a core over the last minute; ask before the bench starts."""
+    return os.getloadavg()[0]

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.data import Batch
-from isthmus.data import iterate
+from isthmus.data import Batch, iterate
 from isthmus.data.iterate import Arrays, Shuffle, in_order
 
 
@@ -57,7 +56,15 @@ def check_rows(batch: Batch, n_domains: int) -> None:
     assert (jagged.values == number.repeat_interleave(number % 4)).all()
 
 
-def shuffled(rows: int, batch_rows: int, seed: int = 0, epoch: int = 0, start: int = 0, stop: int | None = None, **options) -> list[Batch]:
+def shuffled(
+    rows: int,
+    batch_rows: int,
+    seed: int = 0,
+    epoch: int = 0,
+    start: int = 0,
+    stop: int | None = None,
+    **options,
+) -> list[Batch]:
     shuffle = Shuffle(
         options.pop("of", None) or arrays(rows),
         seed=seed,
@@ -121,7 +128,9 @@ def test_a_split_that_fits_one_buffer_is_shuffled_completely() -> None:
         places[numbers(shuffled(32, 32, seed=seed))] += np.arange(32)
     assert abs(places / 400 - 15.5).max() < 5 * 9.2 / 400**0.5
     neighbours = sum(
-        abs(a - b) == 1 for seed in range(400) for a, b in itertools.pairwise(numbers(shuffled(32, 32, seed=seed)))
+        abs(a - b) == 1
+        for seed in range(400)
+        for a, b in itertools.pairwise(numbers(shuffled(32, 32, seed=seed)))
     )
     assert abs(neighbours / (400 * 31) - 2 / 32) < 0.02
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from isthmus.data import Dataset, cache_folder, encode_table
+from isthmus.data import Dataset, cache, cache_folder, encode_table
 from isthmus.data import build as building
-from isthmus.data import cache
 from isthmus.data.dataset import dataset_key
 from isthmus.errors import BundleError, IsthmusError, SchemaError
 from isthmus.schema import DataConfig
@@ -88,12 +88,18 @@ def test_a_frame_its_files_and_any_block_size_give_the_same_rows(
     for i, start in enumerate(range(0, ROWS, 700)):
         pq.write_table(table.slice(start, 700), tmp_path / "parts" / f"{i}.parquet")
     want = stored(Dataset.from_table(given, table))
-    sources = [tmp_path / "whole.parquet", tmp_path / "parts", table.to_pandas(), pl.from_arrow(table)]
+    sources = [
+        tmp_path / "whole.parquet",
+        tmp_path / "parts",
+        table.to_pandas(),
+        pl.from_arrow(table),
+    ]
     for source in sources:
         assert stored(Dataset.from_table(given, source)) == want
     small = Dataset.from_table(given, table, cache=tmp_path / "other", block_rows=64)
     assert stored(small) == want
-    assert sorted(sum((want[f"{s}.row"] for s in ("train", "validation", "test")), [])) == list(range(ROWS))
+    numbers = [i for split in ("train", "validation", "test") for i in want[f"{split}.row"]]
+    assert sorted(numbers) == list(range(ROWS))
 
 
 def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
@@ -114,11 +120,13 @@ def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
         assert (categorical[at].numpy() == arrays.categorical).all()
         assert (numeric[at].numpy() == arrays.numeric).all()
         values, offsets = arrays.lists[0]
-        assert [lists[i] for i in at] == [values[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]  # fmt: skip
+        assert [lists[i] for i in at] == [values[a:b].tolist() for a, b in pairwise(offsets)]  # fmt: skip
         assert (report[at] == rows.domain).all()
         assert rows.group is not None
         for name in ("label", "weight", "group"):
-            assert (np.concatenate([getattr(c, name) for c in columns])[at] == getattr(rows, name)).all()
+            assert (
+                np.concatenate([getattr(c, name) for c in columns])[at] == getattr(rows, name)
+            ).all()
     assert encoded.untrained == ()
 
 
@@ -137,7 +145,9 @@ def test_stored_columns_equal_the_table(table: pa.Table) -> None:
     vocabulary = dataset.encoder.vocabularies["item"]
     ids = {x: i for i, x in enumerate(vocabulary.values.to_pylist(), start=1)}
     train = dataset.rows("train")
-    assert train.arrays.categorical[:, 1].tolist() == [ids[x] for x in table["item"].take(train.row).to_pylist()]
+    assert train.arrays.categorical[:, 1].tolist() == [
+        ids[x] for x in table["item"].take(train.row).to_pylist()
+    ]
     values, offsets = train.arrays.lists[0]
     last = [x[-3:] for x in table["history"].take(train.row).to_pylist()]
     assert values.tolist() == [ids[x] for row in last for x in row]
@@ -172,6 +182,43 @@ def test_domains_without_train_rows_come_after_the_trained_ones() -> None:
     assert not tab.any()  # as a feature it is unknown too
 
 
+def test_memory_follows_the_block_and_not_the_table(tmp_path: Path) -> None:
+    """What Arrow holds late in a pass is what it held early on, in one row group or in many."""
+    rows = 120_000
+    table = pa.table(
+        {
+            "user": np.random.default_rng(0).integers(0, 10**9, rows),
+            "text": pa.array([f"text {i % 999}" for i in range(rows)]),
+            "tab": np.arange(rows) % 2,
+            "click": np.arange(rows) % 3 == 0,
+        }
+    )
+    given = DataConfig.model_validate(
+        {
+            "domain": "tab",
+            "label": "click",
+            "features": {
+                "user": {"kind": "categorical", "hash_buckets": 10},
+                "text": "categorical",
+            },
+        }
+    )
+    for name, group in (("many", 3000), ("one", rows)):
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table, path, row_group_size=group, compression="none")
+        held: dict[str, list[int]] = {"fit": [], "encode": []}
+        before = pa.total_allocated_bytes()
+
+        def note(stage: str, done: int, rows: int, held=held, before=before) -> None:
+            held[stage].append(pa.total_allocated_bytes() - before)
+
+        Dataset.from_table(given, path, block_rows=3000, progress=note)
+        for stage in held.values():
+            assert len(stage) == rows // 3000
+            assert max(stage[20:]) < 1.2 * max(stage[3:15]) + 100_000
+            assert max(stage) < 6_000_000
+
+
 # ---------------------------------------------------------------- batches of rows
 
 
@@ -197,7 +244,9 @@ def test_shards_have_equal_steps_and_no_row_in_common(table: pa.Table) -> None:
             seen += [tuple(x) for b in batches for x in b.numeric.tolist()]
         assert len(seen) == len(set(seen))
         assert len(rows) - len(seen) < 2 * parts
-        ordered = [b for part in range(parts) for b in rows.batches(batch_rows, shard=(part, parts))]
+        ordered = [
+            b for part in range(parts) for b in rows.batches(batch_rows, shard=(part, parts))
+        ]
         assert sum(b.rows for b in ordered) == len(rows)
 
 
@@ -213,7 +262,7 @@ def test_a_last_batch_of_one_row_is_dropped_in_training_only(table: pa.Table) ->
 def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
     rows = Dataset.from_table(config(), table).rows("train")
     for wrong in ({"shard": (1, 1)}, {"start": -1}, {"sampling": "uniform"}):
-        with pytest.raises(ValueError, match="must be|needs a seed"):
+        with pytest.raises(ValueError, match=r"must be|needs a seed"):
             next(rows.batches(10, **wrong))
 
 
@@ -255,7 +304,9 @@ def test_a_wrong_dtype_in_one_file_names_that_file(table: pa.Table, tmp_path: Pa
     pq.write_table(table, tmp_path / "part-1.parquet")
     odd = table.set_column(3, "price", pa.array(["x"] * ROWS))
     pq.write_table(odd, tmp_path / "part-3.parquet")
-    with pytest.raises(SchemaError, match=r"^column 'price' must be numeric, got string in part-3.parquet$"):
+    with pytest.raises(
+        SchemaError, match=r"^column 'price' must be numeric, got string in part-3.parquet$"
+    ):
         Dataset.from_table(config(), tmp_path)
     assert left_behind() == []
 
@@ -264,13 +315,15 @@ def test_an_empty_split_is_refused(table: pa.Table) -> None:
     with pytest.raises(SchemaError, match="every split must have at least one row, got none in '"):
         Dataset.from_table(config(), table.slice(0, 2))
     same = table.set_column(8, "at", pa.array([5] * ROWS))
-    with pytest.raises(SchemaError, match=r"got none in 'validation' \(split by time, 2000 rows in the frame\)"):
+    with pytest.raises(
+        SchemaError, match=r"got none in 'validation' \(split by time, 2000 rows in the frame\)"
+    ):
         Dataset.from_table(config(split={"by": "time"}), same)
     assert left_behind() == []
 
 
 def test_no_table_is_refused() -> None:
-    with pytest.raises(SchemaError, match="data.table must name a table"):
+    with pytest.raises(SchemaError, match=r"data.table must name a table"):
         Dataset.from_table(config())
 
 
@@ -283,7 +336,9 @@ def test_a_domain_of_one_class_is_no_fault(table: pa.Table) -> None:
 # ---------------------------------------------------------------- the cache
 
 
-def test_a_table_is_encoded_once(table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_encoded_once(
+    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(table, path)
     stages = []
@@ -397,7 +452,9 @@ def start_slow_writer(path: Path, mark: Path, seconds: float) -> subprocess.Pope
     return process
 
 
-def test_a_killed_writer_leaves_a_cache_that_the_next_one_cleans(table: pa.Table, tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_a_cache_that_the_next_one_cleans(
+    table: pa.Table, tmp_path: Path
+) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(table, path)
     process = start_slow_writer(path, tmp_path / "mark", 60)
@@ -413,7 +470,9 @@ def test_a_killed_writer_leaves_a_cache_that_the_next_one_cleans(table: pa.Table
     assert stored(dataset) == stored(Dataset.from_table(config(), table))
 
 
-def test_a_second_process_waits_and_uses_what_the_first_wrote(table: pa.Table, tmp_path: Path) -> None:
+def test_a_second_process_waits_and_uses_what_the_first_wrote(
+    table: pa.Table, tmp_path: Path
+) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(table, path)
     process = start_slow_writer(path, tmp_path / "mark", 0.1)
@@ -453,6 +512,22 @@ def test_untrained_and_missing_domains_are_scored_as_unknown_and_named(table: pa
         encode_table(dataset.encoder, other, need_label=True)
 
 
+def test_frames_of_views_and_categories_are_encoded_like_plain_ones(table: pa.Table) -> None:
+    want = stored(Dataset.from_table(config(), table))
+    views = table
+    for name in ("tab", "item"):
+        at = views.column_names.index(name)
+        views = views.set_column(at, name, views[name].cast(pa.string_view()))
+    frame = table.to_pandas()
+    frame["tab"] = frame["tab"].astype("category")
+    frame["user"] = frame["user"].astype("category")
+    categories = pl.from_arrow(table)
+    assert isinstance(categories, pl.DataFrame)
+    categories = categories.with_columns(pl.col("item", "tab").cast(pl.Categorical))
+    for source in (views, frame, categories):
+        assert stored(Dataset.from_table(config(), source)) == want
+
+
 def test_an_opened_dataset_is_the_one_that_was_written(table: pa.Table) -> None:
     dataset = Dataset.from_table(config(), table)
     again = Dataset.open(dataset.folder)
@@ -464,7 +539,9 @@ def test_an_opened_dataset_is_the_one_that_was_written(table: pa.Table) -> None:
         again.rows("holdout")  # type: ignore[arg-type]
 
 
-def test_a_dataset_of_another_version_says_so(table: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_of_another_version_says_so(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = Dataset.from_table(config(), table)
     monkeypatch.setattr(building, "VERSION", 99)
     with pytest.raises(BundleError, match="of version 99, got 1"):
@@ -479,7 +556,11 @@ def test_an_unwritable_cache_is_a_clear_error(table: pa.Table, tmp_path: Path) -
 
 
 def test_features_of_one_kind_only(table: pa.Table) -> None:
-    for name, feature in {"user": "categorical", "price": "numeric", "history": "categorical_list"}.items():
+    for name, feature in {
+        "user": "categorical",
+        "price": "numeric",
+        "history": "categorical_list",
+    }.items():
         dataset = Dataset.from_table(config(features={name: feature}), table)
         for rows in (dataset.rows("train"), dataset.rows("test")):
             assert sum(batch.rows for batch in rows.batches(64, seed=0)) == len(rows)

@@ -89,16 +89,18 @@ def test_an_undisturbed_training_is_repeatable(killer: Killer, whole: Any, tmp_p
     assert result(tmp_path / "again") == result(folder)
 
 
-def moments(renames: int) -> list[int]:
+def moments(renames: int, update: str) -> list[int]:
     """The first renamings, some in the middle, and the last ones."""
-    return sorted({1, 2, 3, 4, 5, renames // 3, renames // 2, *range(renames - 5, renames + 1)})
+    if update == "lazy":  # what differs is in the checkpoints only
+        return [renames // 3, renames // 2]
+    return sorted({1, 2, 3, 4, 5, renames // 2, *range(renames - 5, renames + 1)})
 
 
 def test_killed_at_a_write_and_resumed(killer: Killer, whole: Any, tmp_path: Path):
     update, folder, _ = whole
     renames = killer.fit(tmp_path / "count", update=update)["renames"]
     assert renames > 20, "checkpoints must be among them"
-    for moment in moments(renames):
+    for moment in moments(renames, update):
         out = tmp_path / f"run-{moment}"
         assert killer.fit(out, update=update, kill_at=moment)["killed"], moment
         assert not (out / "run.json").exists() or b"finished" not in (out / "run.json").read_bytes()
@@ -118,11 +120,10 @@ def test_killed_with_half_a_file_of_tensors(killer: Killer, whole: Any, tmp_path
 
 
 def test_killed_again_and_again(killer: Killer, whole: Any, tmp_path: Path):
-    update, folder, told = whole
+    update, folder, _ = whole
     out, kills = tmp_path / "run", 0
     for attempt in range(1, 100):
-        patience = told["seconds"] * 0.15 * attempt
-        answer = killer.fit(out, update=update, resume=True, kill_after=patience)
+        answer = killer.fit(out, update=update, resume=True, kill_after=0.04 * attempt)
         kills += answer["killed"]
         if not answer["killed"]:
             break

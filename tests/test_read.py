@@ -1,6 +1,7 @@
 """Tables: every source gives the same rows, and a damaged one says what is wrong with it."""
 
 import datetime as dt
+import gzip
 from pathlib import Path
 
 import pandas as pd
@@ -145,6 +146,26 @@ def test_a_csv_cell_may_hold_commas_newlines_and_words_for_null(tmp_path: Path) 
     assert [row["text"] for row in rows_of(open_table(path))] == ["a,b", "two\nlines", "NA", None]
 
 
+def test_relative_globs_and_packed_csv_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.csv.gz").write_bytes(gzip.compress(b"id\n1\n2\n"))
+    for pattern in ("*/*.csv.gz", "deep/*", "**/a.csv.gz", "deep/a.csv.gz", "deep", "."):
+        assert rows_of(open_table(pattern)) == [{"id": 1}, {"id": 2}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("", "must be a CSV file with a header"), ("id,price\n", "must have at least one row")],
+)
+def test_an_empty_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(SchemaError, match=message):
+        open_table(tmp_path / "a.csv")
+
+
 def test_tsv_is_split_at_tabs(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("id\ttext\n1\ta,b\n")
@@ -233,7 +254,7 @@ def test_files_that_differ_are_refused_by_file_and_column(parts: Path) -> None:
     assert len(rows_of(table, ["id"])) == 16  # the column is not asked for
     with pytest.raises(
         SchemaError,
-        match="column 'price' must be double as in part-0.parquet, got string in part-3.parquet",
+        match=r"column 'price' must be double as in part-0.parquet, got string in part-3.parquet",
     ):
         rows_of(table)
     pq.write_table(small(4).drop_columns("price"), parts / "part-3.parquet")
@@ -244,7 +265,7 @@ def test_files_that_differ_are_refused_by_file_and_column(parts: Path) -> None:
 
 
 def test_a_missing_column_names_the_nearest_one() -> None:
-    with pytest.raises(SchemaError, match="column 'prise' .* the nearest is 'price'"):
+    with pytest.raises(SchemaError, match=r"column 'prise' .* the nearest is 'price'"):
         rows_of(open_table(small()), ["prise"])
 
 

@@ -102,9 +102,13 @@ def test_every_dtype_of_time_sorts_alike(array: pa.Array, tmp_path: Path) -> Non
 
 
 def test_a_time_that_is_missing_or_nan_is_refused() -> None:
-    with pytest.raises(SchemaError, match=r"column 't' must have a value .*got null in a.parquet, row 11"):
+    with pytest.raises(
+        SchemaError, match=r"column 't' must have a value .*got null in a.parquet, row 11"
+    ):
         splits.time_keys("t", pa.array([1, None]), SOURCE, floats=False)
-    with pytest.raises(SchemaError, match=r"column 't' must be finite, got nan in a.parquet, row 11"):
+    with pytest.raises(
+        SchemaError, match=r"column 't' must be finite, got nan in a.parquet, row 11"
+    ):
         splits.time_keys("t", pa.array([1, float("nan")]), SOURCE, floats=True)
 
 

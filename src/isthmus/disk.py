@@ -65,8 +65,8 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in ``folder``; call it only as the folder's one writer."""
-    for path in folder.glob(f".*{TEMPORARY}*"):
+    """Remove what killed writers left in and below ``folder``, whose one writer the caller is."""
+    for path in list(folder.rglob(f".*{TEMPORARY}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -91,8 +91,11 @@ def build(
     with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as reader:
         splitter = _splitter(folder, config, table, block_rows, note, reader)
         encoder, names = _fit(config, table, kinds, splitter, block_rows, note, workers, reader)
+        # What was held to count and to sort goes back before the second pass takes its own.
+        pa.default_memory_pool().release_unused()
         encoder.save(folder / "encoder")
         _write(folder, encoder, names, table, splitter, block_rows, note, workers, reader)
+    pa.default_memory_pool().release_unused()
 
 
 def _splitter(

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +82,11 @@ def entry_folder(key: str, cache: str | Path | None = None) -> Path:
 
 
 @contextmanager
-def writing(final: Path) -> Iterator[Path | None]:
+def writing(final: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | None]:
     """Hold the only right to write ``final``; gives a fresh temporary folder to fill.
 
-    Waits while another process writes. Gives ``None`` where that process has finished the folder
-    meanwhile. When the body ends well the temporary folder becomes ``final`` in one step, and when
+    Waits while another process writes. Gives ``None`` where ``final`` is there and ``is_whole``,
+    as after that process has finished it; a damaged one is removed. When the body ends well the temporary folder becomes ``final`` in one step, and when
     it raises the folder is removed. What a killed process left behind is removed by the next one:
     the kernel drops the lock of a dead process, so a temporary folder without a lock is stale.
     """
@@ -98,23 +98,16 @@ def writing(final: Path) -> Iterator[Path | None]:
         temporary = final.with_name(final.name + _TEMPORARY)
         shutil.rmtree(temporary, ignore_errors=True)
         if final.exists():
-            yield None
-            return
+            if is_whole(final):
+                yield None
+                return
+            shutil.rmtree(final)
         temporary.mkdir()
         try:
             yield temporary
             os.replace(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def remove(final: Path) -> None:
-    """Remove an encoded table, waiting while it is being written."""
-    root = final.parent
-    (root / _LOCKS).mkdir(parents=True, exist_ok=True)
-    with _lock_file(root, final.name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        shutil.rmtree(final, ignore_errors=True)
 
 
 def _datasets(cache: str | Path | None) -> Path:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from isthmus.data import build as building
 from isthmus.data.arrays import read_array
 from isthmus.data.batch import Batch
-from isthmus.data.cache import META, entry_folder, remove, writing
+from isthmus.data.cache import META, entry_folder, writing
 from isthmus.data.encode import Encoder
 from isthmus.data.iterate import Arrays, Sampling, Shuffle, in_order
 from isthmus.data.read import BLOCK_ROWS, Source, Table, open_table
@@ -177,13 +176,10 @@ class Dataset:
         files = opened.fingerprint(verify_content=verify_content)
         key = dataset_key(config, files)
         folder = entry_folder(key, cache)
-        try:
+        if cls._is_whole(folder):
             return cls.open(folder)
-        except BundleError:
-            if folder.exists():
-                remove(folder)
         try:
-            with writing(folder) as temporary:
+            with writing(folder, cls._is_whole) as temporary:
                 if temporary is not None:
                     building.build(
                         temporary, config, opened, block_rows=block_rows, progress=progress
@@ -195,6 +191,14 @@ class Dataset:
                 f" {folder.parent}; nothing was kept"
             ) from fault
         return cls.open(folder)
+
+    @classmethod
+    def _is_whole(cls, folder: Path) -> bool:
+        try:
+            cls.open(folder)
+        except BundleError:
+            return False
+        return True
 
     @classmethod
     def open(cls, folder: str | Path) -> "Dataset":
@@ -265,9 +269,7 @@ def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:
     content = {
         "config": config.model_dump(mode="json", exclude={"table"}),
         "version": building.VERSION,
-        "byte_order": "little",
         "files": files,
-        "arrow": pa.__version__.split(".")[0],
     }
     text = json.dumps(content, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

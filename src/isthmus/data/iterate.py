@@ -200,7 +200,7 @@ class _Plan:
     """
 
     def __init__(self, domain: np.ndarray, exponent: float, random: np.random.Generator) -> None:
-        self.have = np.bincount(domain)
+        self.have = _count(domain)
         self.want = _shares(self.have, exponent)
         self.offset = (random.random(len(self.have)) * self.have).astype(np.int64)
         self.seen = np.zeros(len(self.have), dtype=np.int64)
@@ -232,6 +232,16 @@ class _Plan:
         copies[order] = self._taken(sorted_domain, rank + 1) - self._taken(sorted_domain, rank)
         self.seen += counts
         return copies
+
+
+def _count(domain: np.ndarray) -> np.ndarray:
+    """Rows int64 of each domain id, from 0; a mapped array is read piece by piece."""
+    counts = np.zeros(0, dtype=np.int64)
+    for start in range(0, len(domain), BUFFER_ROWS):
+        more = np.bincount(domain[start : start + BUFFER_ROWS], minlength=len(counts))
+        more[: len(counts)] += counts
+        counts = more
+    return counts
 
 
 def _shares(have: np.ndarray, exponent: float) -> np.ndarray:

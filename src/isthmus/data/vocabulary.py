@@ -12,7 +12,7 @@ from isthmus.data import values as v
 # Integers within a range this wide are counted and looked up in a plain array.
 DENSE_RANGE = 1 << 22
 # Pairs of (value, count) that wait until they are merged into the total.
-PENDING = 1 << 21
+PENDING = 1 << 19
 
 
 class Index:

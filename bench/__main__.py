@@ -1,0 +1,72 @@
+"""Every number of docs/bench.md, in one process: ``make bench``. Prints Markdown, then JSON."""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench import adapters, data, models
+from bench.measure import Row, load_now
+
+PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
+CORES = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write docs/bench.md as well")
+    parser.add_argument("--only", default="", help="comma-separated numbers, such as 2,3")
+    options = parser.parse_args()
+    only = set(filter(None, options.only.split(",")))
+    torch.set_num_threads(CORES)
+    load = load_now()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as name:
+        folder = Path(name)
+        parts: dict[str, Callable[[], list[Row]]] = {
+            "1": lambda: models.training(folder),
+            "2": adapters.step_against_backbone,
+            "3": adapters.many_domains,
+            "4": models.large_tables,
+            "5": lambda: data.everything(folder),
+        }
+        for number, part in parts.items():
+            if not only or number in only:
+                rows += part()
+    page = to_markdown(rows, load)
+    print(page)
+    print(json.dumps([row.to_dict() for row in rows], indent=2))
+    if options.write:
+        PAGE.write_text(page)
+
+
+def to_markdown(rows: list[Row], load: float) -> str:
+    lines = [
+        "# Bench",
+        "",
+        "Written by `make bench`: contestants take turns in one process, each ratio is one of"
+        " medians over at least 5 turns after a warm-up, on 2 cores. A bound that is missed stays"
+        " here and says so.",
+        "",
+        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__},"
+        f" load before the start {load:.2f}.",
+        *(["", f"**The machine was not quiet (load {load:.2f}).**"] if load > 0.5 else []),
+        "",
+        "| number | ratio | bound | met | absolute values |",
+        "|---|---:|---|---|---|",
+    ]
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        met = {True: "yes", False: "**no**", None: ""}[row.met]
+        values = "; ".join(f"{name}: {value}" for name, value in row.values.items())
+        lines.append(f"| {row.name} | {ratio} | {row.bound} | {met} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""The command line on real files: what it prints, what it refuses, and what it leaves on the disk."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from small_runs import ROWS, clicks, content, settings
+from typer.testing import CliRunner, Result
+
+import isthmus
+from isthmus.cli import app
+
+SRC = Path(isthmus.__file__).parents[1]
+ISTHMUS = [sys.executable, "-c", "from isthmus.cli import app; app(prog_name='isthmus')"]
+
+
+def isthmus_in_process(*words: Any) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def told(result: Result) -> str:
+    """What a refused command says: one fault, no traceback, exit code 2."""
+    assert result.exit_code == 2, result.output + repr(result.exception)
+    assert result.stderr.count("error:") == 1
+    assert "Traceback" not in result.output
+    return result.stderr.split("error:", 1)[1].strip()
+
+
+def written(folder: Path, table: pa.Table | None = None, **changes: Any) -> Path:
+    """A config file in ``folder`` beside its table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(clicks() if table is None else table, folder / "clicks.parquet")
+    config = settings(**changes)
+    config["data"] = {"table": "clicks.parquet", **config["data"]}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return folder / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, its table, and a finished run made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISTHMUS_CACHE", str(folder / "cache"))
+        result = isthmus_in_process("fit", written(folder), "--out", folder / "run")
+    assert result.exit_code == 0, result.output
+    (folder / "fit.txt").write_text(result.stdout)
+    (folder / "fit.log").write_text(result.stderr)
+    return folder
+
+
+def test_help_answers_at_once_and_names_every_command():
+    begun = time.perf_counter()
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(
+        [*ISTHMUS, "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert time.perf_counter() - begun < 10
+    for command in ("data", "init", "fit", "evaluate", "predict", "compare", "cache", "demo"):
+        assert f" {command} " in done.stdout
+    imported = (
+        "import sys, isthmus.cli; heavy = {'torch', 'polars', 'pyarrow', 'numpy', 'pydantic'};"
+        " print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", imported], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "[]", "help must not wait for heavy imports"
+
+
+def test_fit_prints_the_table_and_where_the_run_is(made: Path):
+    text, log = (made / "fit.txt").read_text(), (made / "fit.log").read_text()
+    for word in ("home", "mail", "search", "pooled", "macro", "worst", f"run folder: {made}"):
+        assert word in text
+    assert "not retraining" in text
+    # No terminal here: plain lines, one a look.
+    assert log.count("look at epoch") == 4
+    assert "\x1b" not in text + log
+
+
+def test_evaluate_prints_the_table_or_json(made: Path, tmp_path: Path):
+    plain = isthmus_in_process("evaluate", made / "run")
+    assert plain.stdout.strip() in (made / "fit.txt").read_text()
+    as_json = json.loads(isthmus_in_process("evaluate", made / "run", "--json", "-").stdout)
+    assert as_json["split"] == "test"
+    assert {"pooled", "macro", "weighted", "worst", "domains"} <= as_json.keys()
+    keys = {"rows", "positives", "auc", "auc_ci", "gauc", "logloss", "ne", "calibration", "ece"}
+    assert all(keys <= domain.keys() for domain in as_json["domains"].values())
+    into = isthmus_in_process("evaluate", made / "run", "--json", tmp_path / "e.json")
+    assert "pooled" in into.stdout
+    assert json.loads((tmp_path / "e.json").read_text()) == as_json
+    other = isthmus_in_process("evaluate", made / "run", "--split", "validation", "--json", "-")
+    assert json.loads(other.stdout)["split"] == "validation"
+
+
+def test_evaluate_of_a_table_is_named_external(made: Path):
+    result = isthmus_in_process(
+        "evaluate", made / "run", "--data", made / "clicks.parquet", "--json", "-"
+    )
+    found = json.loads(result.stdout)
+    assert found["split"] == "external"
+    assert found["pooled"]["rows"] == ROWS
+    assert "score: 100%" in result.stderr
+
+
+def test_predict_writes_the_table_with_a_score(made: Path, tmp_path: Path):
+    out = tmp_path / "scored.parquet"
+    result = isthmus_in_process("predict", made / "run", made / "clicks.parquet", "-o", out)
+    assert result.stdout == f"wrote {ROWS:,} rows with their score to {out}\n"
+    scored = pq.read_table(out)
+    assert scored.drop_columns(["score"]).equals(clicks())
+    again = isthmus_in_process("predict", made / "run", made / "clicks.parquet", "-o", out)
+    assert "must not exist yet" in told(again)
+    twice = isthmus_in_process("predict", made / "run", out, "-o", tmp_path / "twice.parquet")
+    assert "column 'score' must not be in the table yet" in told(twice)
+
+
+def test_predict_warns_of_untrained_domains_in_one_line(made: Path, tmp_path: Path):
+    tabs: list[Any] = clicks()["tab"].to_pylist()
+    tabs[7] = "mars"
+    pq.write_table(clicks().set_column(2, "tab", pa.array(tabs)), tmp_path / "strange.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = isthmus_in_process(
+            "predict", made / "run", tmp_path / "strange.parquet", "-o", tmp_path / "out.parquet"
+        )
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stderr.splitlines() if "warning:" in line]
+    for word in ("'tab'", "'mars'", "1 rows", "strange.parquet", "row 7"):
+        assert word in line
+
+
+def test_compare_prints_each_later_run_against_the_first(made: Path, tmp_path: Path):
+    others = []
+    for seed in (1, 2):
+        others.append(tmp_path / f"seed-{seed}")
+        assert (
+            isthmus_in_process(
+                "fit", made / "config.yaml", "--set", f"train.seed={seed}", "--out", others[-1]
+            ).exit_code
+            == 0
+        )
+    text = isthmus_in_process("compare", made / "run", *others).stdout
+    assert text.count("b - a, a = run") == 2
+    result = isthmus_in_process("compare", made / "run", *others, "--json", "-")
+    found = json.loads(result.stdout)["comparisons"]
+    assert [(entry["a"], entry["b"]) for entry in found] == [("run", "seed-1"), ("run", "seed-2")]
+    assert "must be given two runs or more" in told(isthmus_in_process("compare", made / "run"))
+
+
+def test_compare_refuses_runs_on_other_rows(made: Path, tmp_path: Path):
+    out = tmp_path / "moved"
+    changed = ("--set", "data.split.seed=5", "--out", out)
+    assert isthmus_in_process("fit", made / "config.yaml", *changed).exit_code == 0
+    text = told(isthmus_in_process("compare", made / "run", out))
+    assert "runs must score the same rows of split 'test'" in text
+
+
+def test_resume_of_a_finished_run_says_so(made: Path):
+    before = content(made / "run")
+    result = isthmus_in_process("fit", made / "config.yaml", "--out", made / "run", "--resume")
+    assert result.exit_code == 0
+    assert "is finished already: nothing to resume" in result.stderr
+    assert content(made / "run") == before
+
+
+def test_a_run_folder_that_exists_is_refused_by_name(made: Path):
+    before = content(made / "run")
+    text = told(isthmus_in_process("fit", made / "config.yaml", "--out", made / "run"))
+    assert text.replace("\n", "") == f"run folder must not exist yet, got {made / 'run'}"
+    assert content(made / "run") == before
+
+
+def test_the_cache_is_listed_and_cleared(made: Path, isolated_cache: Path):
+    assert isthmus_in_process("cache", "list").stdout == f"cache folder: {isolated_cache}\n"
+    fit = ("fit", made / "config.yaml", "--set", "train.epochs=1", "--out")
+    assert isthmus_in_process(*fit, isolated_cache / "run").exit_code == 0
+    listed = isthmus_in_process("cache", "list").stdout
+    assert "clicks.parquet" in listed
+    assert f"{ROWS:,}" in listed
+    assert isthmus_in_process("cache", "clear").stdout.startswith("removed 1 encoded")
+    assert "clicks.parquet" not in isthmus_in_process("cache", "list").stdout
+
+
+def test_init_writes_a_config_that_fit_accepts(tmp_path: Path):
+    written(tmp_path)
+    config = tmp_path / "mine.yaml"
+    words = ("--domain", "tab", "--label", "click", "-o", config)
+    result = isthmus_in_process("init", tmp_path / "clicks.parquet", *words)
+    assert result.exit_code == 0, result.output
+    assert "home" in result.stdout
+    assert "#" in config.read_text()
+    fit = isthmus_in_process("fit", config, "--set", "train.epochs=1", "--out", tmp_path / "run")
+    assert fit.exit_code == 0, fit.output
+    again = isthmus_in_process("init", tmp_path / "clicks.parquet", *words)
+    assert "config to write must not exist yet" in told(again)
+
+
+def test_data_synthetic_is_ready_for_fit(tmp_path: Path):
+    result = isthmus_in_process("data", "synthetic", "--out", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [
+        "config.yaml",
+        "synthetic.parquet",
+    ]
+    assert isthmus.load_config(tmp_path / "s" / "config.yaml").data.domain == "domain"
+    assert "must be movielens-1m or synthetic, got 'movie'" in told(isthmus_in_process("data", "movie"))
+    text = told(isthmus_in_process("data", "movielens-1m", "--domain", "zip"))
+    assert "--domain must be age, gender or occupation, got 'zip'" in text
+
+
+def put(name: str, values: Any) -> pa.Table:
+    table = clicks()
+    return table.set_column(table.column_names.index(name), name, pa.array(values))
+
+
+def changed(name: str, row: int, value: Any) -> pa.Table:
+    values: list[Any] = clicks()[name].to_pylist()
+    values[row] = value
+    return put(name, values)
+
+
+DOUBLED = pa.Table.from_arrays(
+    [*clicks().columns, clicks()["user"]], names=[*clicks().column_names, "user"]
+)
+BAD_TABLES = {
+    "missing column": (clicks().drop_columns(["age"]), ("'age'", "clicks.parquet", "must be in")),
+    "missing label": (clicks().drop_columns(["click"]), ("'click'", "clicks.parquet")),
+    "wrong dtype": (put("age", ["old"] * ROWS), ("'age'", "numeric", "string", "clicks.parquet")),
+    "label outside": (changed("click", 17, 2), ("'click'", "got 2", "clicks.parquet", "row 17")),
+    "null label": (changed("click", 17, None), ("'click'", "null", "clicks.parquet", "row 17")),
+    "null domain": (changed("tab", 30, None), ("'tab'", "null", "clicks.parquet", "row 30")),
+    "empty table": (clicks().slice(0, 0), ("at least one row", "clicks.parquet")),
+    "nan": (changed("age", 8, float("nan")), ("'age'", "nan", "clicks.parquet", "row 8")),
+    "inf": (changed("age", 9, float("inf")), ("'age'", "inf", "clicks.parquet", "row 9")),
+    "duplicate columns": (DOUBLED, ("'user'", "once", "clicks.parquet")),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_is_refused_by_name_and_leaves_nothing(
+    name: str, tmp_path: Path, isolated_cache: Path
+):
+    table, words = BAD_TABLES[name]
+    config = written(tmp_path, table)
+    before = content(tmp_path)
+    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
+    for word in words:
+        assert word in text, text
+    assert content(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+    assert not list(isolated_cache.rglob("meta.json")), "no encoded table may stay either"
+
+
+def test_a_table_cut_off_in_the_middle_is_refused_by_name(tmp_path: Path):
+    config = written(tmp_path)
+    whole = (tmp_path / "clicks.parquet").read_bytes()
+    (tmp_path / "clicks.parquet").write_bytes(whole[: len(whole) // 2])
+    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
+    assert "clicks.parquet must be a whole Parquet file" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_table_is_refused_by_name(tmp_path: Path):
+    config = written(tmp_path)
+    (tmp_path / "clicks.parquet").unlink()
+    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
+    assert "must be a file, a folder or a glob that exists" in text
+    assert "clicks.parquet" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("train.batch_row=3", "unknown key 'train.batch_row'; did you mean 'train.batch_rows'?"),
+        ("train.epochs=0", "train.epochs must be greater than or equal to 1, got 0"),
+        ("model.adapter.condition=[x]", "adapter.condition must be 'all' or name features"),
+        ("train.device=cuda", "train.device must name a device that is there, got 'cuda'"),
+    ],
+)
+def test_a_bad_config_is_refused_and_leaves_nothing(change: str, text: str, tmp_path: Path):
+    config = written(tmp_path)
+    out = tmp_path / "run"
+    assert text in told(isthmus_in_process("fit", config, "--set", change, "--out", out))
+    assert not out.exists()
+
+
+def test_a_domain_of_one_class_is_reported_and_not_fatal(tmp_path: Path):
+    labels = clicks()["click"].to_numpy().copy()
+    labels[np.array(clicks()["tab"].to_pylist()) == "mail"] = 1
+    config = written(tmp_path, put("click", labels))
+    result = isthmus_in_process("fit", config, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    (line,) = [line for line in result.stdout.splitlines() if "(mail" in line and "auc" in line.lower()]
+    assert "class" in line or "negative" in line
+    found = json.loads(isthmus_in_process("evaluate", tmp_path / "run", "--json", "-").stdout)
+    assert found["domains"]["mail"]["auc"] is None
+
+
+@pytest.mark.parametrize("limit", [2_000, 20_000, 60_000])
+def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
+    """No file may grow beyond ``limit`` bytes: the first that wants to meets a full disk."""
+    config = written(tmp_path)
+    before = content(tmp_path)
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = subprocess.run(
+        [*ISTHMUS, "fit", str(config), "--out", str(tmp_path / "run"), "--set", "train.epochs=1"]
+        + ["--set", "model.backbone.widths=[256]"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=no_room,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SRC),
+            "OMP_NUM_THREADS": "1",
+            "ISTHMUS_CACHE": str(tmp_path.with_name(f"{tmp_path.name}-cache")),
+        },
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error:" in done.stderr
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert content(tmp_path) == before
+
+
+def test_a_run_that_is_none_is_refused_by_name(tmp_path: Path):
+    for words in (("evaluate", tmp_path), ("compare", tmp_path, tmp_path)):
+        assert "is not a run folder: it has no run.json" in told(isthmus_in_process(*words))

@@ -1,0 +1,94 @@
+"""The pages of docs/: every python block runs, and every relative link leads somewhere."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+import isthmus
+from isthmus.data.synthetic import planted
+
+ROOT = Path(__file__).parents[1]
+RUN_PAGES = ("data", "models", "training", "metrics", "bundle")
+# Written by a command that takes hours or a quiet machine; all other pages must be there.
+MADE_BY_COMMAND = {"docs/results.md", "docs/bench.md"}
+
+
+def blocks(page: str) -> list[str]:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the table, the config and the runs that the pages speak of."""
+    folder = tmp_path_factory.mktemp("pages")
+    made = planted(rows=[1500, 1000], relation=np.eye(2), seed=3, names=["home", "search"])
+    table = made.table.rename_columns(
+        {"domain": "tab", "label": "click"} | _same("user_id", "item_id")
+    )
+    pq.write_table(table, folder / "clicks.parquet")
+    adapter = {"name": "hamur", "bottleneck": 4, "rank": 2, "hyper_widths": [8]}
+    config: dict[str, Any] = {
+        "data": {
+            "table": str(folder / "clicks.parquet"),
+            "domain": "tab",
+            "label": "click",
+            "group": "user_id",
+            "features": dict.fromkeys(("user_id", "item_id", "tab"), "categorical"),
+        },
+        "model": {"backbone": {"name": "mlp", "widths": [16, 8]}, "adapter": adapter},
+        "train": {"epochs": 1, "batch_rows": 256, "looks_per_epoch": 1},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISTHMUS_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        for name, change in {
+            "mlp": ["model.adapter.name=none"],
+            "mlp-again": ["model.adapter.name=none", "train.seed=1"],
+            "hamur": [],
+        }.items():
+            isthmus.fit("config.yaml", out=f"runs/{name}", set=change)
+    return folder
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_python_blocks_run(page: str, work: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(work)
+    found = blocks(page)
+    assert found
+    for code in found:
+        exec(compile(code, f"docs/{page}.md", "exec"), {"__name__": "page"})
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists():
+            assert target.relative_to(ROOT).as_posix() in MADE_BY_COMMAND, f"{page.name}: {link}"
+        elif anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
