@@ -66,9 +66,7 @@ def child(order: dict[str, Any], answer: int) -> None:
         renames = watch_renames(order.get("kill_at"))
     begun = time.perf_counter()
     try:
-        isthmus.fit(
-            order["config"], order["table"], out=order["out"], resume=order["resume"]
-        )
+        isthmus.fit(order["config"], order["table"], out=order["out"], resume=order["resume"])
         told: dict[str, Any] = {"fault": None}
     except IsthmusError as fault:
         told = {"fault": str(fault)}

@@ -145,7 +145,9 @@ def test_rows_from_all_over_a_large_split_meet_in_a_batch() -> None:
 def test_an_epoch_is_shared_among_domains_exactly(sampling: str | float) -> None:
     have = [600, 90, 9, 1]
     domain = np.random.default_rng(0).permutation(np.repeat([1, 2, 3, 4], have))
-    exponent = {"uniform": 0.0, "proportional": 1.0}.get(sampling, sampling)
+    exponent = (
+        {"uniform": 0.0, "proportional": 1.0}[sampling] if isinstance(sampling, str) else sampling
+    )
     share = np.array(have, dtype=float) ** exponent
     want = share / share.sum() * 700
     of = arrays(700, domain)

@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_runs import ROWS, clicks, content, settings
 
 import isthmus
 from isthmus.bundle import MANIFEST, Bundle, to_score
 from isthmus.errors import BundleError, SchemaError
+from small_runs import ROWS, clicks, content, settings
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +171,4 @@ def test_scoring_reads_a_table_block_by_block(
     monkeypatch.setattr("isthmus.bundle.BLOCK_ROWS", 100)
     blocks = list(bundle.score_blocks(tmp_path / "clicks.parquet"))
     assert [len(block.logits) for block in blocks] == [100] * 12
-    np.testing.assert_allclose(
-        np.concatenate([block.logits for block in blocks]), whole, atol=1e-5
-    )
+    np.testing.assert_allclose(np.concatenate([block.logits for block in blocks]), whole, atol=1e-5)

@@ -173,7 +173,11 @@ def test_a_table_is_looked_up_beside_the_config(tmp_path: Path):
 def test_a_config_written_out_reads_back_equal(tmp_path: Path):
     config = load_config(
         PLAIN,
-        ["model.backbone.name=dcn", "model.adapter={name: hamur, condition: [user]}", "train.lr=3e-4"],
+        [
+            "model.backbone.name=dcn",
+            "model.adapter={name: hamur, condition: [user]}",
+            "train.lr=3e-4",
+        ],
     )
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())

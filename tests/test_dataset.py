@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from isthmus.data import Dataset, cache, cache_folder, encode_table
+from isthmus.data import SPLITS, Dataset, cache, cache_folder, encode_table
 from isthmus.data import build as building
 from isthmus.data.dataset import dataset_key
 from isthmus.errors import BundleError, IsthmusError, SchemaError
@@ -59,7 +59,7 @@ def config(**changes) -> DataConfig:
 def stored(dataset: Dataset) -> dict[str, list]:
     """All that is on disk, as lists, for equality."""
     found = {}
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         rows = dataset.rows(split)
         arrays = rows.arrays
         for name in ("categorical", "numeric", "domain", "label", "weight"):
@@ -98,7 +98,7 @@ def test_a_frame_its_files_and_any_block_size_give_the_same_rows(
         assert stored(Dataset.from_table(given, source)) == want
     small = Dataset.from_table(given, table, cache=tmp_path / "other", block_rows=64)
     assert stored(small) == want
-    numbers = [i for split in ("train", "validation", "test") for i in want[f"{split}.row"]]
+    numbers = [i for split in SPLITS for i in want[f"{split}.row"]]
     assert sorted(numbers) == list(range(ROWS))
 
 
@@ -113,7 +113,7 @@ def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
     lists = [batch.lists[0].values[a:b].tolist() for batch in batches
              for a, b in zip(batch.lists[0].offsets[:-1], batch.lists[0].offsets[1:], strict=True)]  # fmt: skip
     report = np.concatenate([c.domain for c in columns])
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         rows = dataset.rows(split)
         at = rows.row.tolist()
         arrays = rows.arrays
@@ -132,7 +132,7 @@ def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
 
 def test_stored_columns_equal_the_table(table: pa.Table) -> None:
     dataset = Dataset.from_table(config(), table)
-    for split, share in (("train", 0.8), ("validation", 0.1), ("test", 0.1)):
+    for split, share in zip(SPLITS, (0.8, 0.1, 0.1), strict=True):
         rows = dataset.rows(split)
         assert abs(len(rows) / ROWS - share) < 0.04
         given = table.take(rows.row)
@@ -157,7 +157,7 @@ def test_stored_columns_equal_the_table(table: pa.Table) -> None:
 def test_the_summary_counts_rows_and_positives_of_each_domain(table: pa.Table) -> None:
     dataset = Dataset.from_table(config(), table)
     counts = dataset.summary()
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         given = table.take(dataset.rows(split).row).to_pandas()
         for name, group in given.groupby("tab"):
             found = counts[split][str(name)]
@@ -261,9 +261,12 @@ def test_a_last_batch_of_one_row_is_dropped_in_training_only(table: pa.Table) ->
 
 def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
     rows = Dataset.from_table(config(), table).rows("train")
-    for wrong in ({"shard": (1, 1)}, {"start": -1}, {"sampling": "uniform"}):
-        with pytest.raises(ValueError, match=r"must be|needs a seed"):
-            next(rows.batches(10, **wrong))
+    with pytest.raises(ValueError, match="shard must be"):
+        next(rows.batches(10, shard=(1, 1)))
+    with pytest.raises(ValueError, match="start 0 or more"):
+        next(rows.batches(10, start=-1))
+    with pytest.raises(ValueError, match="sampling needs a seed"):
+        next(rows.batches(10, sampling="uniform"))
 
 
 # ---------------------------------------------------------------- refused tables leave nothing

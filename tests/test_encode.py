@@ -400,7 +400,9 @@ def test_scoring_needs_no_label_weight_or_group() -> None:
 
 def test_groups_are_numbers_or_stable_hashes() -> None:
     numbers = table(user=[7, 8, 7, -1])
-    assert encode(fit(config(group="user"), numbers), numbers).group.tolist() == [7, 8, 7, -1]
+    plain = encode(fit(config(group="user"), numbers), numbers).group
+    assert plain is not None
+    assert plain.tolist() == [7, 8, 7, -1]
     text = table(user=["x", "y", "x", "z"])
     found = encode(fit(config(group="user"), text), text).group
     assert found is not None

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from small_runs import clicks, settings
 
 import isthmus
+from small_runs import clicks, settings
 
 SRC = Path(isthmus.__file__).parents[1]
 

@@ -1,10 +1,12 @@
-"""The pages of docs/: every python block runs, and every relative link leads somewhere."""
+"""The pages of docs/: python blocks run, errors are the real ones, relative links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -68,6 +70,76 @@ def test_python_blocks_run(page: str, work: Path, monkeypatch: pytest.MonkeyPatc
     assert found
     for code in found:
         exec(compile(code, f"docs/{page}.md", "exec"), {"__name__": "page"})
+
+
+FAULTS: dict[str, Any] = {
+    "item_id": None,  # the column goes
+    "x": "text",
+    "h": "categorical",
+    "click": (17, 3),
+    "tab": (5, None),
+    "w": (9, 0.0),
+    "v": (399, [1.0]),
+}
+
+
+@pytest.mark.parametrize("column", FAULTS)
+def test_data_page_gives_the_errors_of_tables(
+    column: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    rows, fault = 400, FAULTS[column]
+    values: dict[str, list[Any]] = {
+        "user_id": [i % 40 for i in range(rows)],
+        "item_id": [i % 30 for i in range(rows)],
+        "tab": ["home", "search"] * (rows // 2),
+        "click": [0, 1, 1, 0] * (rows // 4),
+        "x": [i / 7 for i in range(rows)],
+        "w": [1.0] * rows,
+        "v": [[1.0, 2.0]] * rows,
+        "h": [[1, 2]] * rows,
+    }
+    kinds: dict[str, Any] = dict.fromkeys(("user_id", "item_id", "tab"), "categorical")
+    kinds |= {"x": "numeric", "v": {"kind": "vector", "width": 2}, "h": "categorical_list"}
+    if fault is None:
+        values["itm_id"] = values.pop(column)
+    elif fault == "text":
+        values[column] = [str(value) for value in values[column]]
+    elif isinstance(fault, str):
+        kinds[column] = fault
+    else:
+        values[column][fault[0]] = fault[1]
+    pq.write_table(pa.table(values), "clicks.parquet")
+    data = {"domain": "tab", "label": "click", "weight": "w", "features": kinds}
+    with pytest.raises(isthmus.SchemaError) as refused:
+        isthmus.fit({"data": {"table": "clicks.parquet", **data}}, out="run")
+    assert f"`{refused.value}`" in (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert not Path("run").exists()
+
+
+def test_bundle_page_gives_the_errors_of_bundles(work: Path, monkeypatch: pytest.MonkeyPatch):
+    page = (ROOT / "docs" / "bundle.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(work)
+    bundle = Path("runs/hamur/bundle")
+    weights, manifest = bundle / "weights.safetensors", bundle / "bundle.json"
+
+    def refused(path: Path = bundle) -> str:
+        with pytest.raises(isthmus.BundleError) as fault:
+            isthmus.Bundle.load(path)
+        return f"`{fault.value}`"
+
+    whole, text = weights.read_bytes(), manifest.read_text()
+    try:
+        weights.write_bytes(whole[:-1])
+        assert refused() in page
+        weights.unlink()
+        assert refused() in page
+        manifest.write_text(json.dumps(json.loads(text) | {"format": 2, "isthmus": "9.0"}))
+        assert refused() in page
+        assert refused(Path("runs/hamur")) in page
+    finally:
+        weights.write_bytes(whole)
+        manifest.write_text(text)
 
 
 def anchors(page: Path) -> set[str]:

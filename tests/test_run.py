@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from small_runs import ROWS, clicks, content, settings
 
 import isthmus
+from isthmus import checkpoint
 from isthmus.errors import ConfigError, IsthmusError, RunError, SchemaError
 from isthmus.run import Notice
+from isthmus.train import TrainState
+from small_runs import ROWS, clicks, content, settings
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,9 @@ def test_an_external_table_of_the_test_rows_gives_the_test_metrics(run: isthmus.
     inside, outside = run.evaluate(), run.evaluate(data=rows)
     assert outside.pooled.auc == pytest.approx(inside.pooled.auc, abs=1e-6)
     assert outside.pooled.auc_ci == pytest.approx(inside.pooled.auc_ci, abs=1e-6)
-    assert outside.domains["mail"].logloss == pytest.approx(inside.domains["mail"].logloss, abs=1e-6)
+    assert outside.domains["mail"].logloss == pytest.approx(
+        inside.domains["mail"].logloss, abs=1e-6
+    )
 
 
 def test_a_run_is_opened_by_another_process_from_its_folder_alone(run: isthmus.Run):
@@ -333,6 +337,30 @@ def test_a_refused_fit_leaves_no_folder(table: Path, tmp_path: Path):
     with pytest.raises(RunError, match="the training loss must stay finite"):
         isthmus.fit(settings(lr=1e30), table, out=out)
     assert not out.exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_if_there_is_one(
+    run: isthmus.Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save, saved = checkpoint.save, []
+
+    def first_only(folder: Path, state: TrainState) -> None:
+        if len(saved) == fits:
+            raise RunError("a checkpoint must be writable, got: no space left")
+        saved.append(state.step)
+        save(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save", first_only)
+    config, out = settings(checkpoint_minutes=0), tmp_path / "run"
+    fits = 0
+    with pytest.raises(RunError, match=r"no space left$"):
+        isthmus.fit(config, table, out=out)
+    assert not out.exists()
+    fits = 2
+    with pytest.raises(RunError, match=f"no space left; go on with --resume --out {out}"):
+        isthmus.fit(config, table, out=out)
+    monkeypatch.undo()
+    assert weights(isthmus.fit(config, table, out=out, resume=True)) == weights(run)
 
 
 def test_a_domain_of_one_class_is_reported_and_not_fatal(tmp_path: Path):

@@ -84,34 +84,39 @@ class Bundle:
         return is_for_reproduction(self.config)
 
     def save(self, path: str | Path) -> None:
-        """Write the folder, complete or not at all, in place of one of that name."""
+        """Write the folder, complete or not at all, in place of one of that name.
+
+        Raises BundleError where the disk does not take it.
+        """
         tensors = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
         tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
         if self.calibration is not None:
             for name, tensor in self.calibration.to_tensors().items():
                 tensors[f"calibration.{name}"] = tensor
-        with whole_folder(Path(path)) as folder:
-            save_file(tensors, folder / WEIGHTS)
-            (folder / WEIGHTS).chmod(0o644)  # it comes readable by its owner only
-            (folder / ENCODER).mkdir(exist_ok=True)
-            self.encoder.save(folder / ENCODER)
-            files = sorted(file for file in folder.rglob("*") if file.is_file())
-            body = json.dumps(
-                {
-                    "isthmus": VERSION,
-                    "torch": torch.__version__,
-                    "reproduction": self.reproduction,
-                    "config": self.config.model_dump(mode="json"),
-                    "domains": self.domains,
-                    "fields": [asdict(field) for field in self.encoder.fields],
-                    "calibrated": self.calibration is not None,
-                    "files": {str(file.relative_to(folder)): sha256(file) for file in files},
-                },
-                ensure_ascii=False,
-            )
-            content = {"format": FORMAT, "sha256": _checksum(body), **json.loads(body)}
-            text = json.dumps(content, indent=2, ensure_ascii=False)
-            (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        try:
+            with whole_folder(Path(path)) as folder:
+                save_file(tensors, folder / WEIGHTS)
+                (folder / WEIGHTS).chmod(0o644)  # it comes readable by its owner only
+                self.encoder.save(folder / ENCODER)
+                self._write_manifest(folder)
+        except (OSError, SafetensorError) as error:
+            raise BundleError(f"a bundle must be writable at {path}, got: {error}") from error
+
+    def _write_manifest(self, folder: Path) -> None:
+        files = sorted(file for file in folder.rglob("*") if file.is_file())
+        body = {
+            "isthmus": VERSION,
+            "torch": torch.__version__,
+            "reproduction": self.reproduction,
+            "config": self.config.model_dump(mode="json"),
+            "domains": self.domains,
+            "fields": [asdict(field) for field in self.encoder.fields],
+            "calibrated": self.calibration is not None,
+            "files": {str(file.relative_to(folder)): sha256(file) for file in files},
+        }
+        content = {"format": FORMAT, "sha256": _checksum(body), **body}
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path, *, reproduction: bool = False) -> "Bundle":
@@ -214,8 +219,10 @@ def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     }
 
 
-def _checksum(body: str) -> str:
-    return hashlib.sha256(body.encode()).hexdigest()
+def _checksum(body: dict[str, Any]) -> str:
+    """Of the manifest's content, however it is laid out."""
+    text = json.dumps(body, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -231,7 +238,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 f" written by isthmus {content.get('isthmus')}"
             )
         body = {name: value for name, value in content.items() if name not in ("format", "sha256")}
-        if _checksum(json.dumps(body, ensure_ascii=False)) != content["sha256"]:
+        if _checksum(body) != content["sha256"]:
             raise BundleError(f"bundle file {file} is damaged: its checksum does not match")
     except FileNotFoundError:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None

@@ -69,7 +69,8 @@ def demo(
     adapted = load_config(config)
     shared = load_config(adapted, ["model.adapter={name: none}"])
     again = load_config(shared, [f"train.seed={shared.train.seed + 1}"])
-    named = {"mlp": shared, adapted.model.adapter.name: adapted, "mlp-again": again}
+    plain = shared.model.backbone.name
+    named = {plain: shared, adapted.model.adapter.name: adapted, f"{plain}-again": again}
     a, b, control = (
         _trained(name, settings, folder, number, tell)
         for number, (name, settings) in enumerate(named.items(), start=1)

@@ -34,7 +34,7 @@ class ArrayWriter:
         """Append rows (n,) or (n, width)."""
         rows = np.ascontiguousarray(rows, dtype=self._dtype)
         if rows.size:
-            self._put(memoryview(rows.reshape(-1)))
+            self._put(rows.reshape(-1).data)
         self.rows += len(rows)
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def list_items(array: pa.Array, max_length: int | None) -> tuple[pa.Array, np.nd
 
     With ``max_length`` only the last items of a row are kept.
     """
-    lengths = v.numpy_of(pc.list_value_length(array), 0).astype(np.int64)
+    lengths = v.numpy_of(pc.call_function("list_value_length", [array]), 0).astype(np.int64)
     if array.null_count:
         lengths[v.null_mask(array)] = 0
     items = array.flatten()

@@ -118,7 +118,7 @@ def _whole_numbers(array: pa.Array) -> pa.Array:
 
 def null_mask(array: pa.Array) -> np.ndarray:
     """True where the array is null, as a bool array (rows,)."""
-    return np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False), dtype=bool)
+    return np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def numpy_of(array: pa.Array, null: float) -> np.ndarray:

@@ -109,10 +109,7 @@ class Vocabulary:
             return self._find_text(keys)
         missing = v.null_mask(keys) if keys.null_count else None
         plain = v.hash_text(keys) if self.is_text else v.numpy_of(keys, 0)
-        if self._index is not None:
-            ids = self._index.find(plain)
-        else:
-            ids = (v.mix(plain, seed=2) % np.uint64(self.hash_buckets)).astype(np.int32) + 1
+        ids = self._bucket(plain) if self._index is None else self._index.find(plain)
         if missing is not None:
             ids[missing] = 0
         return ids
@@ -127,15 +124,20 @@ class Vocabulary:
         table = np.append(table, np.int32(0))
         return table.take(v.numpy_of(array.indices, len(dictionary)))
 
+    def _bucket(self, keys: np.ndarray) -> np.ndarray:
+        buckets = np.uint64(self.hash_buckets or 1)
+        return (v.mix(keys, seed=2) % buckets).astype(np.int32) + np.int32(1)
+
     def _find_text(self, text: pa.Array) -> np.ndarray:
         if self._index is None:
-            hashed = v.mix(v.hash_text(text), seed=2)
-            ids = (hashed % np.uint64(self.hash_buckets)).astype(np.int32) + 1
+            ids = self._bucket(v.hash_text(text))
         else:
             ids = self._index.find(v.hash_text(text))
             # Two texts can share a hash: keep the id only where the text itself is the same.
             found = np.flatnonzero(ids)
-            same = pc.equal(self.values.take(pa.array(ids[found] - 1)), text.take(pa.array(found)))
+            same = pc.call_function(
+                "equal", [self.values.take(pa.array(ids[found] - 1)), text.take(pa.array(found))]
+            )
             ids[found[~v.numpy_of(same, False)]] = 0
         if text.null_count:
             ids[v.null_mask(text)] = 0

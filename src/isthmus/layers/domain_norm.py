@@ -12,9 +12,12 @@ Departures, so that domains of any size train and a row never sees another one i
 - A domain that was never seen is normalised with the pooled statistics.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from isthmus.layers.routing import Routing
 
@@ -83,18 +86,11 @@ class DomainNorm(nn.Module):
 
     def _by_batch(self, h: Tensor, routing: Routing) -> Tensor:
         count = routing.counts().unsqueeze(1).to(h.dtype)
-        weight = (count + self.shrinkage).clamp(min=1e-12)
-        pooled_mean = h.mean(dim=0, keepdim=True)
-        # Moments around the pooled mean: numbers stay small wherever the domains lie.
-        centred = h - pooled_mean
-        first = routing.sums(centred)
-        second = routing.sums(centred.square())
-        pooled_var = second.sum(dim=0, keepdim=True) / routing.rows
-        shift = first / weight
-        var = (second + self.shrinkage * pooled_var) / weight - shift.square()
-        scale = self.gain * (var.clamp(min=0) + self.eps).rsqrt()
-        self._remember(count, first, second, pooled_mean, pooled_var)
-        return torch.addcmul(routing.take(self.bias - shift * scale), centred, routing.take(scale))
+        y, *moments = _NormByBatch.apply(
+            h, self.gain, self.bias, routing, count, self.shrinkage, self.eps
+        )  # pyright: ignore[reportGeneralTypeIssues]
+        self._remember(count, *moments)
+        return y
 
     def _by_past(self, h: Tensor, routing: Routing) -> Tensor:
         # Work on one line per domain or per row, whichever are fewer.
@@ -134,6 +130,67 @@ class DomainNorm(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f"{self.width}, n_domains={self.n_domains}, shrinkage={self.shrinkage}"
+
+
+class _NormByBatch(torch.autograd.Function):
+    """The norm with the batch's statistics; also gives sums of the rows and their squares.
+
+    Written by hand because rows are read and written half as often as by what autograd derives.
+    Moments are taken around the pooled mean: numbers stay small wherever the domains lie.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        routing: Routing,
+        count: Tensor,
+        shrinkage: float,
+        eps: float,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        weight = (count + shrinkage).clamp(min=1e-12)
+        pooled_mean = h.mean(dim=0, keepdim=True)
+        centred = h - pooled_mean
+        first = routing.sums(centred)
+        second = routing.sums(centred.square())
+        pooled_var = second.sum(dim=0, keepdim=True) / routing.rows
+        shift = first / weight
+        var = torch.addcmul(second + shrinkage * pooled_var, shift, first, value=-1) / weight
+        inverse = (var.clamp(min=0) + eps).rsqrt()
+        scale = gain * inverse
+        y = routing.take(bias - shift * scale).addcmul_(centred, routing.take(scale))
+        ctx.save_for_backward(centred, gain, count, weight, first, shift, inverse)
+        ctx.routing, ctx.shrinkage = routing, shrinkage
+        ctx.mark_non_differentiable(first, second, pooled_mean, pooled_var)
+        return y, first, second, pooled_mean, pooled_var
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor, *_: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        centred, gain, count, weight, first, shift, inverse = ctx.saved_tensors
+        routing: Routing = ctx.routing
+        scale = gain * inverse
+        # In y = bias + (centred - shift) scale, with a line of shift and scale for each domain:
+        to_bias = routing.sums(grad)
+        to_scale = routing.sums(grad * centred) - shift * to_bias
+        to_gain = to_scale * inverse
+        # var = (second + k pooled_var) / weight - shift^2, pooled_var = sum of second / rows.
+        to_var = -0.5 * to_gain * scale * inverse
+        to_shift = -scale * to_bias - 2 * shift * to_var
+        to_second = to_var / weight
+        to_second = to_second + (ctx.shrinkage / routing.rows) * to_second.sum(0, keepdim=True)
+        to_first = to_shift / weight
+        # What every row takes from centring on the pooled mean, from sums over domains alone.
+        total = scale * to_bias + count * to_first + 2 * first * to_second
+        to_first = to_first - total.sum(dim=0, keepdim=True) / routing.rows
+        to_h = routing.take(to_first)
+        to_h.addcmul_(centred, routing.take(2 * to_second))
+        to_h.addcmul_(grad, routing.take(scale))
+        return to_h, to_gain, to_bias, None, None, None, None
 
 
 def _mix(mean: Tensor, var: Tensor, new_mean: Tensor, new_var: Tensor, step: Tensor) -> None:

@@ -21,7 +21,7 @@ from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.dataset import dataset_key
-from isthmus.errors import ConfigError, RunError
+from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import DomainModel, build_model
 from isthmus.optimisers import resolve_embedding_update
@@ -171,14 +171,11 @@ class _Fit:
             kept = checkpoint.exists(self.folder.checkpoint)
             if not kept:
                 self.folder.discard()
-            if not isinstance(fault, OSError | RunError):
+            if not isinstance(fault, OSError | IsthmusError):
                 raise
             hint = f"; go on with --resume --out {self.folder.path}" if kept else ""
-            if isinstance(fault, RunError):
-                raise RunError(f"{fault}{hint}") from fault
-            raise RunError(
-                f"run folder must be writable at {self.folder.path}, got: {fault}{hint}"
-            ) from fault
+            rule = "" if isinstance(fault, IsthmusError) else "run folder must be writable, got: "
+            raise RunError(f"{rule}{fault}{hint}") from fault
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
