@@ -1,34 +1,31 @@
-"""Speed and memory of the data part: encoding a Parquet table, and reading it back to train.
-
-``python -m bench.data`` prints both; ``--memory`` encodes 10 and 20 million rows in processes of
-their own and prints the peak of their anonymous memory.
-"""
+"""Number 5: speed of encoding and reading, and the memory of a whole fit. ``-m bench.data``."""
 
 import argparse
 import json
-import statistics
+import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
+from bench.measure import RUNS, Row, alternate, at_least, at_most
 from isthmus.data import Dataset
 from isthmus.schema import DataConfig
 
 ROWS = 3_000_000
+LARGE = 10_000_000  # and twice that
 BATCH_ROWS = 4096
-REPEATS = 5
 
 INTEGERS = (1_000_000, 200_000, 50_000, 1000, 100, 10)
 TEXTS = (100_000, 500)
+MIB = 2**20
 
 
 def zipf(random: np.random.Generator, rows: int, values: int) -> np.ndarray:
@@ -56,115 +53,136 @@ def write_table(path: Path, rows: int, *, seed: int = 0, chunk: int = 1 << 20) -
         writer.close()
 
 
-def config(path: Path) -> DataConfig:
-    """Every column of the table in its role."""
+def section(path: Path) -> dict[str, Any]:
+    """The data section with every column of the table in its role."""
     features: dict[str, Any] = {f"int_{n}": "categorical" for n in INTEGERS}
     features |= {f"text_{n}": "categorical" for n in TEXTS}
     features |= {"x": "numeric", "y": {"kind": "numeric", "scale": "log"}}
-    given = {"table": str(path), "domain": "domain", "label": "label", "features": features}
-    return DataConfig.model_validate(given)
+    return {"table": str(path), "domain": "domain", "label": "label", "features": features}
 
 
-def timed(work: Callable[[], int], repeats: int) -> dict[str, float]:
-    """Median rows/s, and rows/s of processor time, which other work on the machine hardly moves."""
-    wall, processor = [], []
-    for _ in range(repeats):
-        start, busy = time.perf_counter(), time.process_time()
-        rows = work()
-        wall.append(rows / (time.perf_counter() - start))
-        processor.append(rows / (time.process_time() - busy))
-    return {
-        "rows_per_second": statistics.median(wall),
-        "rows_per_processor_second": statistics.median(processor),
-    }
+def speed(folder: Path, rows: int = ROWS, runs: int = RUNS) -> list[Row]:
+    """Encode from Parquet to disk, and read shuffled train batches as tensors."""
+    path = folder / "speed.parquet"
+    write_table(path, rows)
+    config = DataConfig.model_validate(section(path))
+    cache = folder / "speed-cache"
 
+    def encode() -> None:
+        shutil.rmtree(cache, ignore_errors=True)
+        Dataset.from_table(config, cache=cache)
 
-def encoding(rows: int = ROWS, repeats: int = REPEATS) -> dict[str, float]:
-    """Encode the table from Parquet to disk: both passes, validation and writing; no cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.parquet"
-        write_table(path, rows)
+    encoding = alternate({"encode": encode}, runs)["encode"]
+    train = Dataset.from_table(config, cache=cache).rows("train")
+    epochs = iter(range(runs + 1))
 
-        def work() -> int:
-            with tempfile.TemporaryDirectory(dir=folder) as cache:
-                Dataset.from_table(config(path), cache=cache)
-            return rows
-
-        return {"rows": rows, "goal": 1e6} | timed(work, repeats)
-
-
-def reading(rows: int = ROWS, repeats: int = REPEATS) -> dict[str, float]:
-    """Read shuffled train batches of 4096 as tensors, a new epoch each time."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.parquet"
-        write_table(path, rows)
-        train = Dataset.from_table(config(path), cache=Path(folder) / "cache").rows("train")
-        epochs = iter(range(repeats))
-
-        def work() -> int:
-            batches = train.batches(BATCH_ROWS, seed=0, epoch=next(epochs))
-            return sum(batch.rows for batch in batches)
-
-        return {"rows": len(train), "goal": 3e6} | timed(work, repeats)
-
-
-def anonymous_bytes() -> int:
-    """Memory of this process that no file stands behind (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status must have RssAnon, got none")
-
-
-def encoding_peak(path: str, cache: str) -> int:
-    """Peak of the anonymous memory while a table is encoded and one epoch is read, in bytes."""
-    peak, done = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.02):
-            peak = max(peak, anonymous_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        rows = Dataset.from_table(config(Path(path)), cache=cache).rows("train")
-        for _ in rows.batches(BATCH_ROWS, seed=0):
+    def read() -> None:
+        for _ in train.batches(BATCH_ROWS, seed=0, epoch=next(epochs)):
             pass
-    finally:
-        done.set()
-        thread.join()
-    return peak
+
+    reading = alternate({"read": read}, runs)["read"]
+    return [
+        at_least(
+            "5 encoding, million rows/s, both passes and validation",
+            rows / encoding / 1e6,
+            1.0,
+            rows=f"{rows:,}",
+            seconds=f"{encoding:.2f}",
+        ),
+        at_least(
+            "5 reading to train, million rows/s",
+            len(train) / reading / 1e6,
+            3.0,
+            rows=f"{len(train):,}",
+            seconds=f"{reading:.3f}",
+        ),
+    ]
 
 
-def memory(sizes: tuple[int, ...] = (10_000_000, 20_000_000)) -> dict[str, float]:
-    """Peak anonymous memory in MiB for tables of these sizes with the same vocabularies."""
-    found: dict[str, float] = {}
-    for rows in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "table.parquet"
-            write_table(path, rows)
-            code = f"from bench.data import encoding_peak; print(encoding_peak({str(path)!r}, {folder!r}))"
-            done = subprocess.run(
-                [sys.executable, "-c", code], check=True, capture_output=True, text=True
-            )
-            found[str(rows)] = int(done.stdout) / 2**20
-    return found
+def anonymous_bytes(process: int) -> int:
+    """Memory of a process and its children that no file stands behind (Linux)."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                total = int(line.split()[1]) * 1024
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0  # it ended while it was looked at
+    return total + sum(anonymous_bytes(int(child)) for child in children)
+
+
+def fit_peak(folder: Path, table: Path, name: str) -> tuple[int, float]:
+    """Peak anonymous bytes and seconds of ``isthmus fit`` in a process of its own, one epoch."""
+    config = {
+        "data": section(table),
+        "model": {"backbone": {"name": "mlp", "widths": [64, 32]}},
+        "train": {"epochs": 1, "batch_rows": 16_384, "looks_per_epoch": 1},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    code = (
+        "import sys, isthmus;"
+        "isthmus.fit(sys.argv[1], out=sys.argv[2], cache=sys.argv[3]).evaluate()"
+    )
+    start, peak = time.perf_counter(), 0
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(file), str(folder / name), str(folder / "fit-cache")]
+    )
+    while child.poll() is None:
+        peak = max(peak, anonymous_bytes(child.pid))
+        time.sleep(0.02)
+    if child.returncode:
+        raise RuntimeError(f"fit must succeed, got exit code {child.returncode}")
+    return peak, time.perf_counter() - start
+
+
+def memory(folder: Path, rows: int = LARGE) -> list[Row]:
+    """Peak of a whole fit on ``rows`` rows and on the same table twice over."""
+    once, twice = folder / "once", folder / "twice"
+    for place in (once, twice):
+        place.mkdir()
+    write_table(once / "part-0.parquet", rows)
+    for part in range(2):
+        (twice / f"part-{part}.parquet").hardlink_to(once / "part-0.parquet")
+    small, small_seconds = fit_peak(folder, once, "fit-once")
+    large, large_seconds = fit_peak(folder, twice, "fit-twice")
+    return [
+        at_most(
+            f"5 peak memory of fit on {2 * rows:,} rows, GiB",
+            large / 2**30,
+            2.0,
+            peak=f"{large / MIB:,.0f} MiB",
+            seconds=f"{large_seconds:.0f}",
+        ),
+        at_most(
+            f"5 peak memory of fit, {2 * rows:,} rows / {rows:,}",
+            large / small,
+            1.1,
+            small=f"{small / MIB:,.0f} MiB",
+            seconds=f"{small_seconds:.0f}",
+        ),
+    ]
+
+
+def everything(folder: Path) -> list[Row]:
+    """Number 5."""
+    return speed(folder) + memory(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--repeats", type=int, default=REPEATS)
-    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--large", type=int, default=LARGE)
+    parser.add_argument("--only", choices=["speed", "memory"])
     given = parser.parse_args()
-    results: dict[str, Any] = {
-        "encoding": encoding(given.rows, given.repeats),
-        "reading": reading(given.rows, given.repeats),
-    }
-    if given.memory:
-        results["memory_mib"] = memory()
-    print(json.dumps(results, indent=1))
+    lines: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        if given.only != "memory":
+            lines += speed(Path(folder), given.rows)
+        if given.only != "speed":
+            lines += memory(Path(folder), given.large)
+    print(json.dumps([line.to_dict() for line in lines], indent=2))
 
 
 if __name__ == "__main__":

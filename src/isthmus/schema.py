@@ -142,9 +142,19 @@ class DataConfig(Section):
             if column is not None and column in self.features:
                 raise ValueError(f"column {column!r} is the {role} and must not be a feature too")
         for name, feature in self.features.items():
-            shared = getattr(feature, "shares", None)
-            if shared is None:
+            if name == self.domain and feature.kind != "categorical":
+                raise ValueError(
+                    f"feature {name!r} is the domain and must be categorical, got {feature.kind!r}:"
+                    " a domain that is a number cannot be hidden to train the unknown domain"
+                )
+            if not isinstance(feature, Categorical | CategoricalList) or feature.shares is None:
                 continue
+            shared = feature.shares
+            if feature.min_count > 1 or feature.hash_buckets is not None:
+                raise ValueError(
+                    f"feature {name!r} shares the vocabulary of {shared!r}, so min_count and"
+                    " hash_buckets must stand there, not here"
+                )
             other = self.features.get(shared)
             if not isinstance(other, Categorical | CategoricalList) or other.shares is not None:
                 raise ValueError(

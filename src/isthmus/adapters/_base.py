@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -26,7 +26,7 @@ class AdapterConfig(Section):
     name: Literal["none", "hamur", "hamur_released"] = "none"
     bottleneck: int = Field(default=32, ge=1)
     rank: int = Field(default=8, ge=1)
-    hyper_widths: tuple[int, ...] = (64,)
+    hyper_widths: tuple[Annotated[int, Field(ge=1)], ...] = (64,)
     sites: tuple[int, ...] = Field(default=(-1,), min_length=1)
     condition: Literal["all"] | tuple[str, ...] = "all"
 

@@ -1,7 +1,7 @@
 """The plain backbone: deep blocks one after the other, a site after each."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -18,7 +18,7 @@ from isthmus.schema import Section
 class DeepConfig(Section):
     """What all backbones share: the deep part's blocks of Linear, norm, ReLU, dropout."""
 
-    widths: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(256, 128), min_length=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     norm: Norm = "batch"
 
