@@ -25,6 +25,7 @@ from isthmus.run import Run, fit
 SEEDS = 5
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 HAMUR = {"name": "hamur", "bottleneck": 32, "rank": 8}
+CONTEXT = ["gender", "occupation", "first_genre", "domain", "age"]
 MLP = {"name": "mlp", "widths": [256, 128], "dropout": 0.2}
 DCN = {"name": "dcn", "widths": [256, 128], "dropout": 0.2}
 WIDE_DEEP = {
@@ -57,20 +58,22 @@ class Study:
     train: dict[str, Any]
 
 
-def variants(
-    backbone: dict[str, Any], widened: list[int], *, full: bool = True
-) -> tuple[Variant, ...]:
+def variants(backbone: dict[str, Any], widened: list[int]) -> tuple[Variant, ...]:
     """The comparisons of one backbone; ``widened``: layers with HAMUR's number of parameters."""
     shared = Variant(BASELINE, {"backbone": backbone})
     wide = Variant(f"shared, {widened} wide", {"backbone": backbone | {"widths": widened}})
     towers = Variant("per-domain towers", {"backbone": backbone, "towers": "per_domain"})
     adapted = Variant("HAMUR", {"backbone": backbone, "adapter": HAMUR})
+    context = Variant(
+        "HAMUR, no ids in the condition",
+        {"backbone": backbone, "adapter": HAMUR | {"condition": CONTEXT}},
+    )
     released = {"name": "hamur_released", "bottleneck": 32, "rank": 35}
     rest = (
         Variant("shared, without the domain", {"backbone": backbone}, domain_as_feature=False),
         Variant("HAMUR released", {"backbone": backbone, "adapter": released}),
     )
-    return (shared, wide, towers, adapted, *(rest if full else ()))
+    return (shared, wide, towers, adapted, context, *rest)
 
 
 def studies(folder: Path) -> tuple[Study, ...]:
