@@ -78,8 +78,9 @@ def variants(backbone: dict[str, Any], widened: list[int]) -> tuple[Variant, ...
 
 def studies(folder: Path) -> tuple[Study, ...]:
     """Everything that the page shows."""
-    movielens = yaml.safe_load(movielens_1m(folder / "movielens-1m").read_text())
-    base = movielens["data"] | {"table": str(folder / "movielens-1m" / "movielens-1m.parquet")}
+    made = movielens_1m(folder / "movielens-1m")
+    movielens = yaml.safe_load((made / "config.yaml").read_text())
+    base = movielens["data"] | {"table": str(made / "movielens-1m.parquet")}
     by_time = base | {"split": {"by": "time", "fractions": [0.8, 0.1, 0.1]}}
     lazy = Variant("shared, lazy update", {"backbone": MLP}, train=(("embedding_update", "lazy"),))
     train = {"epochs": 20, "patience": 2}
