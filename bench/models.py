@@ -201,8 +201,8 @@ def _columns(rows: Rows) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def deepctr_torch(dataset: Dataset) -> Epoch:
     """One epoch of deepctr-torch's WDL by its own ``fit``, without metrics."""
-    from deepctr_torch.inputs import DenseFeat, SparseFeat
-    from deepctr_torch.models import WDL
+    from deepctr_torch.inputs import DenseFeat, SparseFeat  # pyright: ignore[reportMissingImports]
+    from deepctr_torch.models import WDL  # pyright: ignore[reportMissingImports]
 
     columns, label = _columns(dataset.rows("train"))
     features = [
@@ -231,10 +231,10 @@ def deepctr_torch(dataset: Dataset) -> Epoch:
 
 def torch_rechub(dataset: Dataset, workers: int) -> Epoch:
     """One epoch of torch-rechub's WideDeep by its own trainer; its wide part gets the number."""
-    from torch_rechub.basic.features import DenseFeature, SparseFeature
-    from torch_rechub.models.ranking import WideDeep
-    from torch_rechub.trainers import CTRTrainer
-    from torch_rechub.utils.data import DataGenerator
+    from torch_rechub.basic.features import DenseFeature, SparseFeature  # pyright: ignore[reportMissingImports]
+    from torch_rechub.models.ranking import WideDeep  # pyright: ignore[reportMissingImports]
+    from torch_rechub.trainers import CTRTrainer  # pyright: ignore[reportMissingImports]
+    from torch_rechub.utils.data import DataGenerator  # pyright: ignore[reportMissingImports]
 
     columns, label = _columns(dataset.rows("train"))
     dense = [DenseFeature("age")]
@@ -345,7 +345,7 @@ def _random_batch(sizes: tuple[int, ...], zipf: bool, seed: int) -> Batch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--only", choices=["training", "tables"])
     parser.add_argument("--no-peers", action="store_true")

@@ -98,6 +98,23 @@ def test_an_unknown_submodule_is_refused_and_the_nearest_named(foreign):
     assert all(not module._forward_hooks for module in foreign.modules())
 
 
+def test_a_bare_sequential_is_adapted_too(foreign):
+    """It runs all its children, so the adapter must not become one of them."""
+    foreign.eval()
+    adapter = make_adapter(sites=(1,)).eval()
+    before, keys = foreign.dnn(E), set(foreign.dnn.state_dict())
+    attached = attach(foreign.dnn, at={"3": 1}, adapter=adapter, n_domains=N_DOMAINS)
+    state = adapter.prepare(E, Routing(DOMAIN, N_DOMAINS))
+    torch.testing.assert_close(attached(E, domain=DOMAIN, condition=E), adapter(1, before, state))
+    assert set(foreign.dnn.state_dict()) > keys
+    attached.detach()
+    assert torch.equal(foreign.dnn(E), before)
+    assert set(foreign.dnn.state_dict()) == keys
+    nested = nn.Sequential(nn.Sequential(nn.Linear(4, 6)))
+    with pytest.raises(ValueError, match="must name a module that is none"):
+        attach(nested, at={"0": 1}, adapter=adapter, n_domains=N_DOMAINS)
+
+
 def test_a_site_that_the_adapter_does_not_have_is_refused(foreign):
     with pytest.raises(ValueError, match=r"'dnn\.1' must go to one of the sites \(1,\), got 0"):
         attach(foreign, at={"dnn.1": 0}, adapter=make_adapter(), n_domains=N_DOMAINS)

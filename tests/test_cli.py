@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import time
+import tomllib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def test_evaluate_of_a_table_is_named_external(made: Path):
     assert found["split"] == "external"
     assert found["pooled"]["rows"] == ROWS
     assert "score: 100%" in result.stderr
+    both = ("--data", made / "clicks.parquet", "--split", "test")
+    assert "must stand without --data" in told(isthmus_in_process("evaluate", made / "run", *both))
 
 
 def test_predict_writes_the_table_with_a_score(made: Path, tmp_path: Path):
@@ -345,6 +348,12 @@ def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert content(tmp_path) == before
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((SRC.parent / "pyproject.toml").read_text())
+    expected = f"isthmus {project['project']['version']}\n"
+    assert isthmus_in_process("--version").stdout == expected
 
 
 def test_an_interrupted_command_ends_with_its_own_code(made: Path, monkeypatch: pytest.MonkeyPatch):

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from isthmus.errors import IsthmusError
+from isthmus.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="One model over many domains: train it, adapt it per domain, see what each domain gets.",
 )
 cache_app = typer.Typer(no_args_is_help=True, help="The encoded tables that fit keeps.")
 app.add_typer(cache_app, name="cache")
@@ -60,6 +60,22 @@ def command(
         return guarded
 
     return register
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"isthmus {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+    ] = False,
+) -> None:
+    """One model over many domains: train it, adapt it per domain, see what each domain gets."""
+    del version
 
 
 @command(app, "data")
@@ -140,7 +156,7 @@ def fit(
 @command(app, "evaluate")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
-    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    split: Annotated[str | None, typer.Option(help="test or validation [default: test]")] = None,
     data: Annotated[
         str | None, typer.Option(help="Score this whole table instead; it is named external")
     ] = None,
@@ -151,8 +167,10 @@ def evaluate(
 
     with ProgressView() as progress:
         opened = isthmus.Run.open(run)
+        if data is not None and split is not None:
+            raise IsthmusError(f"--split must stand without --data, got {split!r} and {data!r}")
         if data is None:
-            result = opened.evaluate(split)
+            result = opened.evaluate(split or "test")
         else:
             result = opened.evaluate(data=data, progress=progress)
     _deliver(result, result.to_dict(), json_target)

@@ -287,7 +287,9 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     if not parts:
         return torch.zeros(())
     norm = nn.utils.get_total_norm(parts)
-    torch._foreach_mul_(parts, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # on its device: nothing waits for it
+    for part in parts:
+        part.mul_(scale)
     return norm
 
 

@@ -39,7 +39,8 @@ class Attachment:
             module.get_submodule(name).register_forward_hook(self._hook(name, site))
             for name, site in at.items()
         ]
-        module.add_module(CHILD, adapter)
+        self._holder = _holder(module, next(iter(at)))
+        self._holder.add_module(CHILD, adapter)
 
     def __call__(self, *inputs: Any, domain: Tensor, condition: Tensor, **named: Any) -> Any:
         """The module's output for one batch; ``domain`` and ``condition`` as in :meth:`batch`."""
@@ -71,8 +72,8 @@ class Attachment:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        if getattr(self.module, CHILD, None) is self.adapter:
-            delattr(self.module, CHILD)
+        if getattr(self._holder, CHILD, None) is self.adapter:
+            delattr(self._holder, CHILD)
 
     def _hook(self, name: str, site: int) -> Any:
         def adapt(module: nn.Module, inputs: Any, output: Any) -> Tensor:  # noqa: ARG001
@@ -110,9 +111,20 @@ def attach(
             raise ValueError(f"at must name submodules of the module, got {name!r}{hint}")
         if site not in adapter.sites:
             raise ValueError(f"{name!r} must go to one of the sites {adapter.sites}, got {site}")
-    if CHILD in dict(module.named_children()):
+    if any(name.split(".")[-1] == CHILD for name in names):
         raise ValueError("the module has an adapter already: detach it first")
     return Attachment(module, at, adapter, n_domains)
+
+
+def _holder(module: nn.Module, name: str) -> nn.Module:
+    """Whose child the adapter becomes: the module, or where that runs all children, the place."""
+    place = module if not isinstance(module, nn.Sequential) else module.get_submodule(name)
+    if isinstance(place, nn.Sequential):
+        raise ValueError(
+            f"an nn.Sequential runs whatever is put into it, so {name!r} of one must name a module"
+            " that is none"
+        )
+    return place
 
 
 def detach(module: nn.Module, attachment: Attachment) -> nn.Module:

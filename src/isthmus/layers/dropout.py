@@ -41,4 +41,5 @@ class Dropout(nn.Module):
         return h * (kept * (_LEVELS / (_LEVELS - dropped)))
 
     def extra_repr(self) -> str:
+        """Show the probability."""
         return f"p={self.p}"

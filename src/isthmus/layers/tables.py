@@ -74,18 +74,27 @@ class FusedTable(nn.Module):
         if not self.owned:
             _save([self], destination, prefix, keep_vars)
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,  # noqa: ARG002
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ) -> None:
         if not self.owned:
-            _load([self], state_dict, prefix, *rest)
+            _load([self], state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 # torch.compile cannot trace a sparse gradient: these two stay outside of its graphs.
-@torch.compiler.disable
+@torch.compiler.disable()
 def _sparse_lookup(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight, sparse=True)
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
     if how == "max":  # embedding_bag has no sparse gradient for it
         return pool(F.embedding(ids, weight, sparse=True), offsets, how)
@@ -122,8 +131,18 @@ class Tables(nn.Module):
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         _save(self.all_stores(), destination, prefix, keep_vars)
 
-    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
-        _load(self.all_stores(), state_dict, prefix, *rest)
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,  # noqa: ARG002
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ) -> None:
+        stores = self.all_stores()
+        _load(stores, state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 def _save(stores: Iterable[FusedTable], destination, prefix: str, keep_vars: bool) -> None:
@@ -137,7 +156,6 @@ def _load(
     stores: Iterable[FusedTable],
     state_dict,
     prefix: str,
-    _metadata,
     strict,
     missing,
     unexpected,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from isthmus.adapters import AbstractAdapter
 from isthmus.backbones import AbstractBackbone, leave_alone
 from isthmus.data.batch import Batch
+from isthmus.layers.blocks import needed
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
 from isthmus.layers.tables import FusedTable
@@ -101,7 +102,7 @@ class DomainModel(nn.Module):
         adapt = leave_alone
         if self.adapter is not None:
             adapter = self.adapter
-            state = adapter.prepare(self.condition(x), routing)
+            state = adapter.prepare(self.condition(x), needed(routing))
 
             def adapt(site: int, h: Tensor) -> Tensor:
                 return adapter(site, h, state)

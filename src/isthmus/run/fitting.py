@@ -27,12 +27,12 @@ from isthmus.models import DomainModel, build_model
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.report import to_markdown
 from isthmus.run.external import fingerprint, group_numbers
-from isthmus.run.folder import LookWriter, RunFolder, RunState, has_tensorboard
+from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.notice import Notice, Progress, silent
 from isthmus.run.plan import Plan, target_folder
 from isthmus.run.result import Run
 from isthmus.run.scores import write_scores
-from isthmus.run.texts import end_text, look_text, model_text, progress_text
+from isthmus.run.texts import dataset_text, end_text, look_text, model_text, progress_text
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
 from isthmus.version import VERSION
@@ -86,6 +86,7 @@ def fit(
             Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
         ),
     )
+    tell(Notice("encode", dataset_text(dataset)))
     model = _build(settings, dataset)
     update = resolve_embedding_update(model, settings.train.embedding_update)
     settings = settings.model_copy(
@@ -118,7 +119,7 @@ class _Fit:
         self.config, self.dataset, self.model = config, dataset, model
         self.plan, self.tell = plan, tell
         self.folder = plan.folder
-        self.table = table
+        self.fingerprint = fingerprint(table)
         self.state = RunState(
             state="running",
             dataset_key=dataset.key,
@@ -140,12 +141,10 @@ class _Fit:
         with closing(events):
             # The first event comes after the first steps: what they refuse leaves no folder.
             first = next(events)
-            if self.folder.path.exists():
-                self.folder.begin(self.config, self.state)
-            else:
-                self.folder = RunFolder.create(self.folder.path, self.config, self.state)
+            if not (self.plan.resume and self.folder.path.exists()):
+                self.folder.create()
             with self.folder.locked():
-                return self._guarded(_chain(first, events), ())
+                return self._guarded(_chain(first, events), (), begin=True)
 
     def _resumed(self) -> Run:
         if not checkpoint.exists(self.folder.checkpoint):
@@ -159,9 +158,13 @@ class _Fit:
         del state
         return self._guarded(events, history)
 
-    def _guarded(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> Run:
+    def _guarded(
+        self, events: Iterator[TrainEvent], history: tuple[Look, ...], *, begin: bool = False
+    ) -> Run:
         """Keep a folder that can be resumed; remove one that a fault left with nothing in it."""
         try:
+            if begin:
+                self.folder.begin(self.config, self.state)
             end = self._train(events, history)
             self._finish(end)
         except KeyboardInterrupt:
@@ -251,7 +254,7 @@ class _Fit:
             weight=rows.weight,
             group=group_numbers(rows.group),
             negative_rate=self.config.data.negative_rate,
-            fingerprint=fingerprint(self.table),
+            fingerprint=self.fingerprint,
             source=self.folder.path.name,
         )
 

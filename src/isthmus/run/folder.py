@@ -64,21 +64,13 @@ class RunFolder:
         self.state_file = path / "run.json"
         self.report = path / "report.md"
 
-    @classmethod
-    def create(cls, path: Path, config: Config, state: RunState) -> "RunFolder":
-        """Make the folder with its config and state; raises `RunError` if the name is taken."""
+    def create(self) -> None:
+        """Make the folder; raises `RunError` if the name is taken."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir()
         except FileExistsError:
-            raise RunError(f"run folder must not exist yet, got {path}") from None
-        folder = cls(path)
-        try:
-            folder.begin(config, state)
-        except BaseException:
-            folder.discard()
-            raise
-        return folder
+            raise RunError(f"run folder must not exist yet, got {self.path}") from None
 
     def begin(self, config: Config, state: RunState) -> None:
         """Write config and state."""

@@ -1,7 +1,16 @@
 """The lines that a fit tells while it trains, and that stand in its report."""
 
 from isthmus.config import Config
+from isthmus.data import SPLITS, Dataset
 from isthmus.train import End, Look, Progress
+
+
+def dataset_text(dataset: Dataset) -> str:
+    """Rows and domains of the encoded table."""
+    rows = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
+    untrained = len(dataset.domain_names) - dataset.n_domains
+    more = f", {untrained} more without train rows" if untrained else ""
+    return f"{rows} rows; {dataset.n_domains} domains{more}"
 
 
 def progress_text(event: Progress) -> str:

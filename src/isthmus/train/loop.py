@@ -27,6 +27,7 @@ from isthmus.errors import ConfigError, RunError, SchemaError
 from isthmus.objectives import binary_cross_entropy
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
 from isthmus.schema import Section
+from isthmus.train.allocator import keep_freed_memory
 from isthmus.train.events import CheckpointDue, End, Look, Progress, TrainEvent, TrainState
 from isthmus.train.generators import Generators
 from isthmus.train.scoring import Monitor, move, resolve_device, score_rows, watch_metrics
@@ -113,6 +114,8 @@ class _Loop:
     def __init__(self, model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
         self.config = config
         self.device = resolve_device(config.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.model = model.to(self.device).train()
         self.forward = torch.compile(model) if config.compile else model
         update = resolve_embedding_update(model, config.embedding_update)
