@@ -10,6 +10,7 @@
 
 import argparse
 import contextlib
+import importlib
 import io
 import json
 import tempfile
@@ -68,6 +69,9 @@ def training(folder: Path, runs: int = RUNS, peers: bool = True) -> list[Row]:
     missing = ""
     if peers:
         try:
+            # deepctr-torch loads the old distutils; torch.compile then wants setuptools' own,
+            # which must come first.
+            importlib.import_module("setuptools")
             opponents = {
                 "deepctr-torch": deepctr_torch(dataset),
                 "torch-rechub": torch_rechub(dataset, workers=0),

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -224,11 +225,11 @@ def test_crosses_per_domain_are_those_of_the_rows_domain(version):
     torch.manual_seed(0)
     x0, x = torch.randn(9, 5), torch.randn(9, 5)
     domain = torch.tensor([0, 1, 2, 2, 1, 0, 2, 2, 2])
-    own = version(width=5, n_domains=2)
+    own: Any = version(width=5, n_domains=2)
     torch.nn.init.normal_((own if version is CrossV1 else own.linear).bias)
     y = own(x0, x, Routing(domain, 2))
     for d in range(3):
-        alone = version(width=5)
+        alone: Any = version(width=5)
         with torch.no_grad():
             if version is CrossV1:
                 alone.weight.copy_(own.weight[d : d + 1])

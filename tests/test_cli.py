@@ -145,7 +145,7 @@ def test_predict_warns_of_untrained_domains_in_one_line(made: Path, tmp_path: Pa
         )
     assert result.exit_code == 0, result.output
     (line,) = [line for line in result.stderr.splitlines() if "warning:" in line]
-    for word in ("'tab'", "'mars'", "1 rows", "strange.parquet", "row 7"):
+    for word in ("'tab'", "'mars'", "1 row,", "strange.parquet", "row 7"):
         assert word in line
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from isthmus.data import SPLITS, Dataset, cache, cache_folder, encode_table
+from isthmus.data import SPLITS, Dataset, cache, cache_folder, open_table
 from isthmus.data import build as building
 from isthmus.data.dataset import dataset_key
 from isthmus.errors import BundleError, IsthmusError, SchemaError
@@ -104,8 +104,11 @@ def test_a_frame_its_files_and_any_block_size_give_the_same_rows(
 
 def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
     dataset = Dataset.from_table(config(), table)
-    encoded = encode_table(dataset.encoder, table, 333, need_label=True)
-    batches, columns = zip(*encoded, strict=True)
+    columns = [
+        dataset.encoder.encode(block.batch, block.first_row, block.file)
+        for block in open_table(table).blocks(table.column_names, rows=333)
+    ]
+    batches = [rows.batch() for rows in columns]
     assert [batch.rows for batch in batches] == [333] * 6 + [2]
     assert np.concatenate([c.row for c in columns]).tolist() == list(range(ROWS))
     categorical = torch.cat([batch.categorical for batch in batches])
@@ -127,7 +130,6 @@ def test_serving_encodes_as_fitting_did(table: pa.Table) -> None:
             assert (
                 np.concatenate([getattr(c, name) for c in columns])[at] == getattr(rows, name)
             ).all()
-    assert encoded.untrained == ()
 
 
 def test_stored_columns_equal_the_table(table: pa.Table) -> None:
@@ -485,34 +487,6 @@ def test_a_second_process_waits_and_uses_what_the_first_wrote(
     assert process.wait() == 0
     assert stages == []
     assert len(dataset.rows("train")) > 0
-
-
-# ---------------------------------------------------------------- tables from outside
-
-
-def test_untrained_and_missing_domains_are_scored_as_unknown_and_named(table: pa.Table) -> None:
-    dataset = Dataset.from_table(config(), table)
-    other = clicks(300, seed=2)
-    tab = other["tab"].to_pylist()
-    tab[7], tab[11], tab[150], tab[151] = "new", None, "new", "old"
-    other = other.set_column(5, "tab", pa.array(tab)).drop_columns(["click", "w"])
-    encoded = encode_table(dataset.encoder, other, 100, need_label=False)
-    batches, columns = zip(*encoded, strict=True)
-    domain = torch.cat([batch.domain for batch in batches])
-    assert domain[[7, 11, 150, 151]].tolist() == [0, 0, 0, 0]
-    assert (domain == 0).sum() == 4
-    report = np.concatenate([c.domain for c in columns])
-    assert encoded.domain_names == ("feed", "home", "search", "new", "old")
-    assert report[[7, 11, 150, 151]].tolist() == [4, 0, 4, 5]
-    assert [(u.name, u.rows, u.first_row) for u in encoded.untrained] == [
-        ("new", 2, 7),
-        (None, 1, 11),
-        ("old", 1, 151),
-    ]
-    assert all(c.label is None for c in columns)
-    assert batches[0].label.isnan().all()
-    with pytest.raises(SchemaError, match="column 'click' must be in the table"):
-        encode_table(dataset.encoder, other, need_label=True)
 
 
 def test_frames_of_views_and_categories_are_encoded_like_plain_ones(table: pa.Table) -> None:

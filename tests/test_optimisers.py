@@ -193,7 +193,9 @@ def test_clipping_is_the_same_for_sparse_and_dense_gradients(max_norm):
     build_optimiser(sparse, lr=0.01, embedding_update="lazy")
     for model in (dense, sparse):
         model(ids).backward()
-    whole = torch.nn.utils.get_total_norm([p.grad for p in dense.parameters() if p.grad is not None])
+    whole = torch.nn.utils.get_total_norm(
+        [p.grad for p in dense.parameters() if p.grad is not None]
+    )
     assert torch.isclose(clip_gradients(dense, max_norm), whole)
     assert torch.isclose(clip_gradients(sparse, max_norm), whole)
     for a, b in zip(dense.parameters(), sparse.parameters(), strict=True):

@@ -171,7 +171,7 @@ def test_domains_that_were_never_trained_are_reported_and_scored(run: isthmus.Ru
     pq.write_table(strange, tmp_path / "strange.parquet")
     told = (
         r"column 'tab' holds domains that were never trained: 'mars' \(2 rows, first in"
-        r" strange\.parquet, row 5\), null \(1 rows, first in strange\.parquet, row 9\); .*unknown"
+        r" strange\.parquet, row 5\), null \(1 row, first in strange\.parquet, row 9\); .*unknown"
     )
     with pytest.warns(UserWarning, match=told):
         run.predict_to(tmp_path / "strange.parquet", tmp_path / "out.parquet")

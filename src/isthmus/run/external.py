@@ -16,6 +16,7 @@ from isthmus.data.read import Table, open_table
 from isthmus.disk import whole_file
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
+from isthmus.metrics.table import count_text
 from isthmus.run.notice import Notice, Progress
 
 SCORE = "score"
@@ -54,7 +55,7 @@ class Untrained:
     def __str__(self) -> str:
         ordered = sorted(self.rows, key=lambda name: -self.rows[name])
         told = [
-            f"{name} ({self.rows[name]:,} rows, first in {self.first[name]})"
+            f"{name} ({count_text(self.rows[name], 'row')}, first in {self.first[name]})"
             for name in ordered[:NAMED]
         ]
         more = f" and {len(ordered) - NAMED:,} more" if len(ordered) > NAMED else ""
