@@ -1,6 +1,5 @@
 """Shape and type annotations of the torch parts are checked while the tests run, only there."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,8 @@ install_import_hook(CHECKED, "beartype.beartype")
 @pytest.fixture(autouse=True)
 def isolated_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+) -> Path:
     """Keep each test's encoded tables out of the user's own cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ISTHMUS_CACHE", str(folder))
-    yield folder
+    return folder

@@ -256,6 +256,17 @@ def test_a_compiled_model_gives_the_same_logits_and_gradients(sparse):
         torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_shape_checks")
+def test_a_compiled_model_drops_the_same_values():
+    model = build({"backbone": {"name": "mlp", "dropout": 0.5, **SMALL}})
+    batch = make_batch(EVEN, 16)
+    torch.manual_seed(4)
+    eager = model(batch)
+    torch.manual_seed(4)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(batch)
+    torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-5)
+
+
 def test_sections_are_strict():
     for section in (
         {"backbone": {"name": "mlp", "depth": 3}},

@@ -30,16 +30,30 @@ class Dropout(nn.Module):
         """Drop values."""
         if not self.training or self.p == 0.0:
             return h
-        # Off the CPU, and inside a compiled graph, drawing is fast as it is.
-        if h.device.type != "cpu" or torch.compiler.is_compiling():
+        if h.device.type != "cpu":  # elsewhere drawing is fast as it is
             return F.dropout(h, self.p, training=True)
-        count = h.numel()
-        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
-        draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        level = draws.view(torch.int16)[:count].view(h.shape)  # uniform on -32768..32767
-        kept = level >= dropped - _LEVELS // 2
-        return h * (kept * (_LEVELS / (_LEVELS - dropped)))
+        mask = _mask_in_graph if torch.compiler.is_compiling() else _mask
+        return h * mask(h.detach(), self.p)
 
     def extra_repr(self) -> str:
         """Show the probability."""
         return f"p={self.p}"
+
+
+def _mask(h: Tensor, p: float) -> Tensor:
+    """What to multiply ``h`` by: 0 where a value is dropped, 1 / (1 - p) elsewhere."""
+    count = h.numel()
+    dropped = min(round(p * _LEVELS), _LEVELS - 1)
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    level = draws.view(torch.int16)[:count].view(h.shape)  # uniform on -32768..32767
+    return (level >= dropped - _LEVELS // 2) * (_LEVELS / (_LEVELS - dropped))
+
+
+# One opaque step inside a compiled graph, where torch's own dropout is twice as slow as outside.
+_mask_in_graph = torch.library.custom_op(
+    "isthmus::dropout_mask",
+    _mask,
+    mutates_args=(),
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+_mask_in_graph.register_fake(lambda h, p: torch.empty_like(h))  # noqa: ARG005

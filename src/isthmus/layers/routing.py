@@ -62,7 +62,8 @@ class Routing:
             raise ValueError(
                 f"domain must be int64 of shape (rows,), got {domain.dtype}, {tuple(domain.shape)}"
             )
-        if domain.numel():
+        # Reading values would break a compiled graph in two; there a bad domain fails as an index.
+        if domain.numel() and not torch.compiler.is_compiling():
             low, high = (int(bound) for bound in domain.aminmax())
             if low < 0 or high > n_domains:
                 raise ValueError(f"domain must lie in 0..{n_domains}, got {low}..{high}")
@@ -102,6 +103,7 @@ class Routing:
         return x.new_zeros(self.n_domains + 1, x.shape[1]).index_add(0, self.domain, x)
 
 
+@torch.compiler.disable()  # the number of tiles is a value, which no graph can have in a shape
 def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
     counts = torch.bincount(domain, minlength=n_domains + 1)
     lengths = torch.tensor(TILE_LENGTHS, device=domain.device).unsqueeze(1)
