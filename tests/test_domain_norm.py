@@ -36,10 +36,39 @@ def test_two_rows_and_one_row_by_hand():
     torch.testing.assert_close(y[2], by_hand(9.0, MEAN_2, VAR_2))
 
 
-def test_after_one_batch_eval_uses_what_training_used():
+def test_eval_by_hand():
     norm = make(shrinkage=2.0)
-    trained = norm(ROWS, ROUTING)
-    torch.testing.assert_close(norm.eval()(ROWS, ROUTING), trained)
+    norm(ROWS, ROUTING)
+    y = norm.eval()(torch.tensor([[6.0], [6.0]]), Routing(torch.tensor([1, 2]), 3))
+    # Domain 1: the row itself, another of mean 3 and mean square 10, and two of all rows.
+    mean = (6 + 3 + 2 * 5) / 4
+    torch.testing.assert_close(y[0], by_hand(6.0, mean, (36 + 10 + 2 * 101 / 3) / 4 - mean**2))
+    # Domain 2 had one row a batch: the row itself, and two of all rows.
+    mean = (6 + 2 * 5) / 3
+    torch.testing.assert_close(y[1], by_hand(6.0, mean, (36 + 2 * 101 / 3) / 3 - mean**2))
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_eval_does_to_a_row_what_training_does_on_average(n):
+    width = 2000  # as many repetitions of one column
+    norm = make(width=width, momentum=0.02)
+    torch.manual_seed(0)
+    routing = Routing(torch.tensor([1] * n + [2] * 200), 3)
+
+    def slope_and_mean(batches: int) -> Tensor:
+        """Of the output over the input's distance from its domain's mean, for domain 1."""
+        found = torch.zeros(3)
+        for _ in range(batches):
+            # Domain 1 lies at 1, the other at 0; both have spread 1.
+            h = torch.randn(n + 200, width)
+            y = norm(h + (routing.domain == 1).unsqueeze(1), routing).detach()
+            x, y = h[:n], y[:n]
+            found += torch.stack([(x * y).mean(), x.square().mean(), y.mean()])
+        return torch.stack([found[0] / found[1], found[2] / batches])
+
+    in_training = slope_and_mean(100)
+    in_eval = [norm.eval(), slope_and_mean(100)][1]
+    torch.testing.assert_close(in_eval, in_training, rtol=0, atol=0.01)
 
 
 def test_a_domain_without_rows_has_the_statistics_of_all():
@@ -54,7 +83,7 @@ def test_an_absent_domain_stays_untouched():
     norm(torch.randn(30, 4), Routing(torch.arange(30) % 4, 3))
     before = copy.deepcopy(norm.state_dict())
     norm(torch.randn(9, 4), Routing(torch.tensor([1] * 9), 3))
-    for name in ("own_mean", "own_var", "own_rows", "own_share"):
+    for name in ("own_mean", "own_var", "own_rows", "own_share", "own_pull"):
         for domain in (0, 2, 3):
             assert torch.equal(norm.state_dict()[name][domain], before[name][domain]), name
         assert not torch.equal(norm.state_dict()[name][1], before[name][1]), name

@@ -38,13 +38,13 @@ def one_norm_per_domain(norm: DomainNorm, o: Tensor, domain: Tensor) -> Tensor:
     """The eval formula, a row at a time."""
     rows = []
     for row, d in zip(o, domain.tolist(), strict=True):
-        c = norm.own_share[d]
-        mean = c * norm.own_mean[d] + (1 - c) * norm.pooled_mean[0]
-        square = c * (norm.own_var[d] + norm.own_mean[d] ** 2)
-        square = square + (1 - c) * (norm.pooled_var[0] + norm.pooled_mean[0] ** 2)
-        rows.append(
-            norm.gain[d] * (row - mean) / (square - mean**2 + norm.eps).sqrt() + norm.bias[d]
-        )
+        itself, own = norm.own_pull[d], norm.own_share[d] - norm.own_pull[d]
+        pooled = 1 - norm.own_share[d]
+        mean = itself * row + own * norm.own_mean[d] + pooled * norm.pooled_mean[0]
+        square = itself * row**2 + own * (norm.own_var[d] + norm.own_mean[d] ** 2)
+        square = square + pooled * (norm.pooled_var[0] + norm.pooled_mean[0] ** 2)
+        apart = (row - mean) / (square - mean**2 + norm.eps).sqrt()
+        rows.append(norm.gain[d] * apart + norm.bias[d])
     return torch.stack(rows)
 
 
