@@ -36,8 +36,8 @@ def make_adapter(**options) -> Hamur:
     torch.manual_seed(1)
     given = {"site_widths": (8, 6), "condition_width": 4, "n_domains": N_DOMAINS, "rank": 2}
     adapter = Hamur(**(given | options))
-    for cell in adapter.cells.values():
-        nn.init.ones_(cell.norm.gain)
+    for site in adapter.sites:
+        nn.init.ones_(adapter.cell(site).norm.gain)
     return adapter
 
 

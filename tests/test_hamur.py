@@ -1,6 +1,6 @@
 """HAMUR as drawn and as released: the formulas, the sites, the hyper-network, the build."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -30,8 +30,15 @@ Kind = TypeVar("Kind", Hamur, HamurReleased)
 
 def make(kind: type[Kind] = Hamur, **options) -> Kind:
     torch.manual_seed(0)
-    given = {"site_widths": (12, 9), "condition_width": 6, "n_domains": N_DOMAINS}
-    return kind(**(given | {"bottleneck": 5, "rank": 3} | options))
+    given: dict[str, Any] = {
+        "site_widths": (12, 9),
+        "condition_width": 6,
+        "n_domains": N_DOMAINS,
+        "bottleneck": 5,
+        "rank": 3,
+    }
+    given |= options
+    return kind(**given)
 
 
 def one_norm_per_domain(norm: DomainNorm, o: Tensor, domain: Tensor) -> Tensor:
