@@ -11,9 +11,9 @@ What follows from that, by construction:
 - The sigmoid sits at 1.0 exactly, so the down-projection has gradient 0 until weight decay has
   shrunk it (1,200 steps and more), and the bottleneck's units stay equal to each other for ever.
 
-Departures, none of which changes a number beyond rounding in eval: the maps are applied factor by
-factor instead of building each row's weights; the hyper-network runs once, not once per domain
-(there its running statistics move n_domains times a step, which training's output does not see).
+Departures: the maps are applied factor by factor instead of building each row's weights, the same
+numbers but for rounding; the hyper-network runs once a step, not once per domain, so its running
+statistics move once where they moved n_domains times, and eval may differ by that lag.
 """
 
 from collections.abc import Sequence

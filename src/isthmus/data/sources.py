@@ -211,10 +211,21 @@ def _silent(_: str) -> None:
     pass
 
 
+# The condition was chosen on validation rows: with ids in it, HAMUR's AUC was .0015 lower there.
+_MOVIELENS_ADAPTER = """\
+  adapter:                       # name: none | hamur | hamur_released
+    name: hamur
+    bottleneck: 32
+    rank: 8
+    condition: [gender, occupation, first_genre, domain, age]   # all: as in HAMUR's experiments"""
+
+
 def _movielens_config(domain: str) -> str:
     title = _DOMAINS[domain][0]
     return _MOVIELENS_CONFIG.format(
-        title=title, licence="\n# ".join(textwrap.wrap(LICENCE, 94)), rest=model_and_train()
+        title=title,
+        licence="\n# ".join(textwrap.wrap(LICENCE, 94)),
+        rest=model_and_train(adapter=_MOVIELENS_ADAPTER),
     )
 
 

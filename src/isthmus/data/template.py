@@ -11,7 +11,7 @@ _MODEL_AND_TRAIN = """\
 model:
   backbone: {{name: mlp, widths: {widths}, dropout: {dropout}}}   # mlp | dcn | wide_deep | deepfm
   towers: shared                 # shared | per_domain: every domain has a tower of its own
-  adapter: {{name: hamur, bottleneck: 32, rank: 8}}   # none | hamur | hamur_released
+{adapter}
   calibration: none              # none | per_domain: slope and offset fitted on validation
 
 train:
@@ -26,9 +26,17 @@ train:
 """
 
 
-def model_and_train(*, widths: tuple[int, ...] = (256, 128), dropout: float = 0.2) -> str:
-    """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key."""
-    return _MODEL_AND_TRAIN.format(widths=list(widths), dropout=dropout)
+_ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # none | hamur | hamur_released"
+
+
+def model_and_train(
+    *, widths: tuple[int, ...] = (256, 128), dropout: float = 0.2, adapter: str = _ADAPTER
+) -> str:
+    """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key.
+
+    ``adapter``: the line or lines of ``model.adapter``, indented, where it is not the plain one.
+    """
+    return _MODEL_AND_TRAIN.format(widths=list(widths), dropout=dropout, adapter=adapter)
 
 
 def scalar(text: str) -> str:
