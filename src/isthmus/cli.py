@@ -132,6 +132,9 @@ def fit(
     verify_content: Annotated[
         bool, typer.Option(help="Hash the whole table to find its encoded copy")
     ] = False,
+    block_rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows held at once while encoding: bounds the memory")
+    ] = None,
 ) -> None:
     """Train one model over all domains and report each of them."""
     import isthmus
@@ -145,6 +148,7 @@ def fit(
             allow_other_threads=allow_other_threads,
             verify_content=verify_content,
             progress=progress,
+            **({} if block_rows is None else {"block_rows": block_rows}),
         )
     _print(run.evaluate())
     print(f"run folder: {run.path}")

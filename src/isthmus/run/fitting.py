@@ -21,6 +21,7 @@ from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.dataset import dataset_key
+from isthmus.data.read import BLOCK_ROWS
 from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import DomainModel, build_model
@@ -49,6 +50,7 @@ def fit(
     set: Sequence[str] = (),
     cache: str | Path | None = None,
     verify_content: bool = False,
+    block_rows: int = BLOCK_ROWS,
     allow_other_threads: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -59,7 +61,8 @@ def fit(
     exist; by default ``runs/NAME-TIME``. ``resume``: go on with the run in ``out`` (by default the
     last one of that name), from its last checkpoint; where there is none it begins, and a finished
     run is given back as it is. ``allow_other_threads``: resume on another thread count or torch,
-    though the last bits may differ. ``progress``: is called with each `Notice`; try ``print``.
+    though the last bits may differ. ``block_rows``: rows of the table that are held at once while
+    it is encoded, which bounds the memory; the result is the same. ``progress``: is called with each `Notice`; try ``print``.
 
     Raises ConfigError, SchemaError or RunError, naming key, file, column, row or folder; no run
     folder is left then, unless a checkpoint makes it worth resuming.
@@ -82,6 +85,7 @@ def fit(
         opened,
         cache=cache,
         verify_content=verify_content,
+        block_rows=block_rows,
         progress=lambda stage, done, rows: tell(
             Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
         ),
