@@ -30,7 +30,7 @@ class Ranking:
     ) -> "Ranking":
         """Sort once; ``order`` is a known order by score, to sort the next segments faster."""
         if order is None:
-            order = np.argsort(score)
+            order = np.argsort(score).astype(_place_dtype(len(score)))
         if segment is None:
             place = np.zeros(len(score), dtype=np.uint8)
         else:
@@ -77,9 +77,14 @@ class Ranking:
 
 def _numbered(new: Bool[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
     """Number each run from 0, given where runs begin."""
-    run = np.cumsum(new)
+    run = np.cumsum(new, dtype=_place_dtype(len(new)))
     run -= 1
     return run
+
+
+def _place_dtype(rows: int) -> type[np.int32] | type[np.int64]:
+    """Whole numbers wide enough for so many rows: half the memory below two thousand million."""
+    return np.int32 if rows < 1 << 31 else np.int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,8 +38,6 @@ from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, trai
 from isthmus.train import Progress as Moment
 from isthmus.version import VERSION
 
-SCORED: tuple[SplitName, ...] = ("validation", "test")
-
 
 def fit(
     config: str | Path | Mapping[str, Any] | Config,
@@ -187,7 +185,9 @@ class _Fit:
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
         looks = LookWriter(self.folder, history)
+        end = None
         try:
+            # To its very end: an exhausted training frees its optimiser before rows are scored.
             for event in events:
                 match event:
                     case Moment():
@@ -199,21 +199,19 @@ class _Fit:
                         looks.sync()
                         checkpoint.save(self.folder.checkpoint, event.state)
                     case End():
-                        return event
+                        end = event
         finally:
             looks.close()
-        raise AssertionError("a training must end with an End")
+        assert end is not None
+        return end
 
     def _finish(self, end: End) -> None:
         """Score, write what is shipped, and say that the run is finished."""
         self.tell(Notice("train", end_text(end), 1.0))
-        scored = {}
-        for split in SCORED:
-            self.tell(Notice("score", f"{split} rows"))
-            scored[split] = self._score(split)
+        scored = self._score("validation")
         calibration = None
         if self.config.model.calibration == "per_domain":
-            calibration = self._calibration(scored["validation"])
+            calibration = self._calibration(scored)
         bundle = Bundle(
             config=self.config,
             encoder=self.dataset.encoder,
@@ -222,11 +220,10 @@ class _Fit:
         )
         bundle.save(self.folder.bundle)
         self.folder.scores.mkdir(exist_ok=True)
-        for split, rows in scored.items():
-            logits = bundle.calibrated(rows.logits, self._model_ids(rows.domain))
-            scored[split] = replace(rows, logits=logits)
-            write_scores(self.folder.scores / f"{split}.parquet", scored[split])
-        table = to_markdown(evaluate_rows(scored["test"]))
+        self._write_scores(bundle, scored)
+        del scored  # one split at a time bounds the memory
+        scored = self._write_scores(bundle, self._score("test"))
+        table = to_markdown(evaluate_rows(scored))
         self.folder.write_report("\n".join([table, "", *self._facts(end)]))
         self.folder.write_state(
             replace(
@@ -246,7 +243,15 @@ class _Fit:
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
         yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
 
+    def _write_scores(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
+        """Calibrate the logits of a split and keep them in the folder."""
+        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
+        scored = replace(scored, logits=logits)
+        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
+        return scored
+
     def _score(self, split: SplitName) -> ScoredRows:
+        self.tell(Notice("score", f"{split} rows"))
         rows = self.dataset.rows(split)
         return ScoredRows(
             split=split,

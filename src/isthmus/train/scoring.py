@@ -89,19 +89,25 @@ def watch_metrics(
     label = np.asarray(rows.label) > 0
     domain = np.asarray(rows.domain, dtype=np.int64)
     weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
-    everything = Ranking.of(logits)
-    by_domain = Ranking.of(logits, domain, n_domains + 1, everything.order)
-    pooled_auc = segment_auc(everything, label, weight).value[0]
-    auc = segment_auc(by_domain, label, weight).value[1:]
-    loss = row_logloss(logits, label)
+    # Each array of a row's length goes before the next one comes: rows are many.
     mass = np.ones(len(label)) if weight is None else weight
+    weighted_loss = mass * row_logloss(logits, label)
+    pooled_loss = float(weighted_loss.sum()) / mass.sum()
     masses = np.bincount(domain, mass, minlength=n_domains + 1)[1:]
-    losses = np.bincount(domain, mass * loss, minlength=n_domains + 1)[1:]
+    losses = np.bincount(domain, weighted_loss, minlength=n_domains + 1)[1:]
+    del mass, weighted_loss
+    ranking = Ranking.of(logits)
+    pooled_auc = segment_auc(ranking, label, weight).value[0]
+    order = ranking.order
+    del ranking
+    ranking = Ranking.of(logits, domain, n_domains + 1, order)
+    auc = segment_auc(ranking, label, weight).value[1:]
+    del ranking, order
     with_rows = masses > 0
     logloss = losses[with_rows] / masses[with_rows]
     defined = np.isfinite(auc)
     support = np.bincount(domain, minlength=n_domains + 1)[1:][defined]
-    values = {"auc_pooled": pooled_auc, "logloss_pooled": float(mass @ loss) / mass.sum()}
+    values = {"auc_pooled": pooled_auc, "logloss_pooled": pooled_loss}
     if defined.any():
         values["auc_macro"] = auc[defined].mean()
         values["auc_weighted"] = np.average(auc[defined], weights=support)
