@@ -28,7 +28,7 @@ test: .venv/installed-dev
 check: .venv/installed-dev
 	.venv/bin/ruff check src tests bench
 	.venv/bin/ruff format --check src tests bench
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/python -m pytest tests/test_layout.py
 
 bench: .venv/installed-peers
