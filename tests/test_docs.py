@@ -54,7 +54,9 @@ def test_readme_commands_and_python(clicks: Path):
     code = code.replace("runs/first", "runs/second")
     values: dict[str, object] = {}
     exec(code, values)
-    assert np.shape(values["scores"]) == (10_000,)
+    scores = values["scores"]
+    assert isinstance(scores, np.ndarray)
+    assert scores.shape == (10_000,)
 
 
 def test_readme_config_is_accepted(clicks: Path):

@@ -133,8 +133,8 @@ def fit(
         bool, typer.Option(help="Hash the whole table to find its encoded copy")
     ] = False,
     block_rows: Annotated[
-        int | None, typer.Option(min=1, help="Rows held at once while encoding: bounds the memory")
-    ] = None,
+        int, typer.Option(min=1, help="Rows held at once while encoding: bounds the memory")
+    ] = 262_144,
 ) -> None:
     """Train one model over all domains and report each of them."""
     import isthmus
@@ -147,8 +147,8 @@ def fit(
             set=set_ or (),
             allow_other_threads=allow_other_threads,
             verify_content=verify_content,
+            block_rows=block_rows,
             progress=progress,
-            **({} if block_rows is None else {"block_rows": block_rows}),
         )
     _print(run.evaluate())
     print(f"run folder: {run.path}")
