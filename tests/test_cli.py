@@ -1,5 +1,6 @@
 """The command line on real files: what it prints, what it refuses, and what it leaves on the disk."""
 
+import inspect
 import json
 import os
 import resource
@@ -19,7 +20,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import isthmus
+from isthmus import cli
 from isthmus.cli import ProgressView, app
+from isthmus.data.read import BLOCK_ROWS
 from isthmus.run import Notice
 from small_runs import ROWS, clicks, content, settings
 
@@ -393,3 +396,8 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(capsys: pytest.Captur
 def test_a_run_that_is_none_is_refused_by_name(tmp_path: Path):
     for words in (("evaluate", tmp_path), ("compare", tmp_path, tmp_path)):
         assert "is not a run folder: it has no run.json" in told(isthmus_in_process(*words))
+
+
+def test_the_memory_setting_is_one_number():
+    """The command line repeats the default, so that its help needs no torch."""
+    assert inspect.signature(cli.fit).parameters["block_rows"].default == BLOCK_ROWS

@@ -95,7 +95,9 @@ def test_movielens_writes_two_files_and_a_config_that_fits(movielens):
         "monitor": "auc_pooled",
         "seed": 0,
     }
-    assert config["model"]["adapter"] == {"name": "hamur", "bottleneck": 32, "rank": 8}
+    adapter = config["model"]["adapter"]
+    assert adapter.pop("condition") == ["gender", "occupation", "first_genre", "domain", "age"]
+    assert adapter == {"name": "hamur", "bottleneck": 32, "rank": 8}
     assert "GroupLens" in text
     assert "not to be" in text
     assert max(map(len, text.splitlines())) <= 120
