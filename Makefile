@@ -32,7 +32,7 @@ check: .venv/installed-dev
 	.venv/bin/python -m pytest tests/test_layout.py
 
 bench: .venv/installed-peers
-	.venv/bin/python -m bench
+	.venv/bin/python -m bench --write
 
 results: .venv/installed-dev
 	.venv/bin/python -m bench.results

@@ -14,6 +14,7 @@ from bench import adapters, data, models
 from bench.measure import Row, load_now
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
+RECORD = PAGE.with_suffix(".json")
 CORES = 2
 
 
@@ -38,11 +39,17 @@ def main() -> None:
         for number, part in parts.items():
             if not only or number in only:
                 rows += part()
-    page = to_markdown(rows, load)
-    print(page)
+    print(to_markdown(rows, load))
     print(json.dumps([row.to_dict() for row in rows], indent=2))
     if options.write:
-        PAGE.write_text(page)
+        if only and RECORD.exists():  # the numbers that were not measured now stay
+            kept = [Row(**row) for row in json.loads(RECORD.read_text())]
+            rows = sorted(
+                [*rows, *(row for row in kept if row.name[0] not in only)],
+                key=lambda row: row.name[0],
+            )
+        RECORD.write_text(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
+        PAGE.write_text(to_markdown(rows, load))
 
 
 def to_markdown(rows: list[Row], load: float) -> str:
@@ -51,7 +58,7 @@ def to_markdown(rows: list[Row], load: float) -> str:
         "",
         "Written by `make bench`: contestants take turns in one process, each ratio is one of"
         " medians over at least 5 turns after a warm-up, on 2 cores. A bound that is missed stays"
-        " here and says so.",
+        " here and says so. Absolute values move with the machine's load; ratios much less.",
         "",
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__},"
         f" load before the start {load:.2f}.",
