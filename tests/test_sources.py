@@ -209,6 +209,16 @@ def test_a_config_that_was_edited_is_kept(tmp_path):
     assert not config.read_text().endswith("# mine\n")
 
 
+def test_the_same_table_keeps_its_time(tmp_path):
+    """The cache and a stopped run know a file by its time: writing it again must not disturb them."""
+    table = sources.write_synthetic(tmp_path) / "synthetic.parquet"
+    before = table.stat().st_mtime_ns
+    sources.write_synthetic(tmp_path)
+    assert table.stat().st_mtime_ns == before
+    sources.write_synthetic(tmp_path, seed=1)
+    assert table.stat().st_mtime_ns > before
+
+
 def test_a_full_disk_leaves_nothing(monkeypatch, tmp_path):
     def full(table, path, **options):
         Path(path).write_bytes(b"PAR1")

@@ -251,6 +251,9 @@ def _writing(path: Path) -> Iterator[Path]:
     try:
         with whole_file(path) as temporary:
             yield temporary
+            if path.exists() and sha256(path) == sha256(temporary):
+                # The same bytes keep their time, by which the cache and a stopped run know them.
+                shutil.copystat(path, temporary)
     except (OSError, pa.ArrowException) as error:
         raise IsthmusError(f"cannot write {path}: {error}") from error
 
