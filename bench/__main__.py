@@ -58,7 +58,7 @@ def to_markdown(rows: list[Row], load: float) -> str:
         "",
         "Written by `make bench`: contestants take turns in one process, each ratio is one of"
         " medians over at least 5 turns after a warm-up, on 2 cores. A bound that is missed stays"
-        " here and says so. Absolute values move with the machine's load; ratios much less.",
+        " here and says so. Absolute values move with the machine's load; ratios much less. With --only, lines of an earlier run stay; the load is the last run's.",
         "",
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__},"
         f" load before the start {load:.2f}.",
