@@ -6,7 +6,8 @@ holds one tensor per table, whatever the storage.
 
 Start: N(0, 0.001). Best validation AUC on MovieLens-1M (random split, shared MLP [256, 128], L2 5e-5,
 one seed): .8115 with standard deviation 0.1, .8149 with 0.01, .8162 with 0.001, .8155 with 0.0001
-(that of HAMUR's code). It was set with test scores in view, which rank alike. Small is better: a rare value stays near the mean until its rows move it.
+(that of HAMUR's code). It was set with test scores in view, which rank alike. Small is better: a
+rare value stays near the mean until its rows move it.
 """
 
 from collections.abc import Iterable, Mapping
