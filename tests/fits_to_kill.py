@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import isthmus
-from isthmus import bundle, checkpoint
+from isthmus import checkpoint
+from isthmus.bundle import served
 from isthmus.errors import IsthmusError
 
 
@@ -45,7 +46,7 @@ def watch_renames(kill_at: int | None) -> list[int]:
 def break_tensors(kill_at: int) -> None:
     """Die with half of a file of tensors on the disk."""
     count = [0]
-    for module in (checkpoint, bundle):
+    for module in (checkpoint, served):
         save = module.save_file
 
         def half(tensors: Any, path: Path, save: Callable[..., Any] = save) -> None:

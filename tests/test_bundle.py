@@ -145,7 +145,9 @@ def test_a_damaged_manifest_is_named(folder: Path):
 def test_a_bundle_of_another_format_says_who_wrote_it(folder: Path):
     path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 9, "isthmus": "7.0"}))
-    with pytest.raises(BundleError, match=r"must have format 1, got 9 .*written by isthmus 7\.0"):
+    with pytest.raises(
+        BundleError, match=r"must have format 1 or 2, got 9 .*written by isthmus 7\.0"
+    ):
         Bundle.load(folder)
 
 
@@ -168,7 +170,7 @@ def test_scoring_reads_a_table_block_by_block(
     bundle = Bundle.load(run.path / "bundle")
     pq.write_table(clicks(), tmp_path / "clicks.parquet")
     whole = bundle.logits(tmp_path / "clicks.parquet")
-    monkeypatch.setattr("isthmus.bundle.BLOCK_ROWS", 100)
+    monkeypatch.setattr("isthmus.bundle.served.BLOCK_ROWS", 100)
     blocks = list(bundle.score_blocks(tmp_path / "clicks.parquet"))
     assert [len(block.logits) for block in blocks] == [100] * 12
     np.testing.assert_allclose(np.concatenate([block.logits for block in blocks]), whole, atol=1e-5)

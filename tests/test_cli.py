@@ -226,11 +226,13 @@ def test_data_synthetic_is_ready_for_fit(tmp_path: Path):
         "synthetic.parquet",
     ]
     assert isthmus.load_config(tmp_path / "s" / "config.yaml").data.domain == "domain"
-    assert "must be movielens-1m or synthetic, got 'movie'" in told(
+    assert "must be movielens-1m, insteval or synthetic, got 'movie'" in told(
         isthmus_in_process("data", "movie")
     )
     text = told(isthmus_in_process("data", "movielens-1m", "--domain", "zip"))
     assert "--domain must be age, gender or occupation, got 'zip'" in text
+    text = told(isthmus_in_process("data", "insteval", "--domain", "age"))
+    assert "--domain must stand with movielens-1m only, got it with insteval" in text
 
 
 def put(name: str, values: Any) -> pa.Table:

@@ -134,7 +134,7 @@ def test_bundle_page_gives_the_errors_of_bundles(work: Path, monkeypatch: pytest
         assert refused() in page
         weights.unlink()
         assert refused() in page
-        manifest.write_text(json.dumps(json.loads(text) | {"format": 2, "isthmus": "9.0"}))
+        manifest.write_text(json.dumps(json.loads(text) | {"format": 3, "isthmus": "9.0"}))
         assert refused() in page
         assert refused(Path("runs/hamur")) in page
     finally:

@@ -155,7 +155,7 @@ def test_predict_needs_no_label_and_refuses_to_write_over(run: isthmus.Run, tmp_
 def test_a_fault_in_the_middle_of_a_prediction_leaves_no_file(
     run: isthmus.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("isthmus.bundle.BLOCK_ROWS", 100)
+    monkeypatch.setattr("isthmus.bundle.served.BLOCK_ROWS", 100)
     ages = clicks()["age"].to_numpy().copy()
     ages[1_000] = np.inf
     broken = clicks().set_column(3, "age", pa.array(ages))

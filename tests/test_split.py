@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import split as splits
 from isthmus.data.columns import Source
+from isthmus.data.values import mix
 from isthmus.errors import SchemaError
 from isthmus.schema import Split
 
@@ -58,6 +59,8 @@ def test_wider_fractions_only_add_rows() -> None:
     st.sampled_from([(0.8, 0.1, 0.1), (0.5, 0.25, 0.25), (0.1, 0.1, 0.8)]),
     st.integers(1, 100),
 )
+@example([2**63 - 1], (0.8, 0.1, 0.1), 1)  # no key lies behind the last time of all
+@example([0, 2**63 - 1], (0.5, 0.25, 0.25), 1)
 def test_time_is_cut_at_the_end_of_a_tie_nearest_to_the_fraction(
     tmp_path_factory, times: list[int], fractions: tuple[float, float, float], block: int
 ) -> None:
@@ -120,3 +123,55 @@ def test_groups_are_never_parted() -> None:
     assert not owners[1] & owners[2]
     assert not owners[0] & owners[2]
     assert abs(len(owners[0]) / 3000 - 0.8) < 0.04
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 12),
+    st.sampled_from([0.05, 0.1, 0.2]),
+    st.integers(0, 2**32),
+    st.sampled_from(["random", "user"]),
+)
+def test_rotations_test_every_key_exactly_once(
+    folds: int, validation: float, seed: int, by: str
+) -> None:
+    fractions = (1 - 1 / folds - validation, validation, 1 / folds)
+    keys = np.random.default_rng(seed).integers(-(2**63), 2**63 - 1, 5_000)
+    if by == "random":
+        keys = np.arange(5_000)
+    found = []
+    for fold in range(folds):
+        split = Split.model_validate(
+            {"by": by, "fractions": fractions, "seed": seed, "rotation": fold / folds}
+        )
+        found.append(splits.by_hash(keys, split))
+    times_in = [(np.array(found) == number).sum(axis=0) for number in range(3)]
+    assert (times_in[2] == 1).all()
+    assert (times_in[0] + times_in[1] == folds - 1).all()
+    assert abs(times_in[1].mean() - validation * folds) < 0.05 * folds
+    shares = np.bincount(found[-1], minlength=3) / len(keys)
+    np.testing.assert_allclose(shares, fractions, atol=0.04)
+
+
+def test_a_rotation_adds_to_the_hash_and_runs_over_at_one() -> None:
+    rows = np.arange(20_000)
+    u = mix(rows, seed=3) / 2.0**64
+    plain = Split(fractions=(0.7, 0.2, 0.1), seed=3)
+    assert (splits.by_hash(rows, plain) == np.digitize(u, [0.7, 0.9])).all()
+    turned = splits.by_hash(rows, plain.model_copy(update={"rotation": 0.25}))
+    assert (turned == np.digitize((u + 0.25) % 1, [0.7, 0.9])).all()
+    assert (turned != np.digitize(u, [0.7, 0.9])).any()
+
+
+@pytest.mark.parametrize("rotation", [-0.1, 1, 1.5, float("nan")])
+def test_a_rotation_is_a_part_of_one_turn(rotation: float) -> None:
+    with pytest.raises(ValueError, match="rotation"):
+        Split(rotation=rotation)
+
+
+def test_time_cannot_be_rotated() -> None:
+    with pytest.raises(
+        ValueError, match=r"split.rotation must be 0 where split.by is 'time', got 0.2"
+    ):
+        Split(by="time", rotation=0.2)
+    assert Split(by="time", rotation=0).rotation == 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
+    from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
@@ -27,6 +28,7 @@ _PLACES = {
     "isthmus.bundle": ("Bundle",),
     "isthmus.config": ("Config", "load_config"),
     "isthmus.data": ("Batch", "Dataset"),
+    "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
@@ -45,6 +47,7 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "Dataset",
+    "Diagnosis",
     "DomainModel",
     "Evaluation",
     "IsthmusError",
@@ -56,8 +59,10 @@ __all__ = [
     "__version__",
     "build_model",
     "compare",
+    "diagnose",
     "fit",
     "load_config",
+    "plan_diagnosis",
 ]
 
 

@@ -80,8 +80,11 @@ def main(
 
 @command(app, "data")
 def data(
-    name: Annotated[str, typer.Argument(help="movielens-1m or synthetic")],
-    domain: Annotated[str, typer.Option(help="movielens-1m: age, gender or occupation")] = "age",
+    name: Annotated[str, typer.Argument(help="movielens-1m, insteval or synthetic")],
+    domain: Annotated[
+        str | None,
+        typer.Option(help="movielens-1m only: age, gender or occupation [default: age]"),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write [default: NAME]")] = None,
 ) -> None:
     """Write a named data set: one Parquet file and a config that fit accepts."""
@@ -89,13 +92,18 @@ def data(
 
     folder = out or Path(name)
     if name == "movielens-1m":
-        if domain not in ("age", "gender", "occupation"):
-            raise IsthmusError(f"--domain must be age, gender or occupation, got {domain!r}")
-        sources.movielens_1m(folder, domain, report=print)
-    elif name == "synthetic":
-        sources.write_synthetic(folder, report=print)
+        by = "age" if domain is None else domain
+        if by not in ("age", "gender", "occupation"):
+            raise IsthmusError(f"--domain must be age, gender or occupation, got {by!r}")
+        sources.movielens_1m(folder, by, report=print)
+    elif name not in ("insteval", "synthetic"):
+        raise IsthmusError(f"data set must be movielens-1m, insteval or synthetic, got {name!r}")
+    elif domain is not None:
+        raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
+    elif name == "insteval":
+        sources.insteval(folder, report=print)
     else:
-        raise IsthmusError(f"data set must be movielens-1m or synthetic, got {name!r}")
+        sources.write_synthetic(folder, report=print)
     print(f"next: isthmus fit {folder / 'config.yaml'}")
 
 
@@ -135,10 +143,22 @@ def fit(
     block_rows: Annotated[
         int, typer.Option(min=1, help="Rows held at once while encoding: bounds the memory")
     ] = 262_144,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strict|balanced",
+            help="Train each domain's alternatives too; ship per domain what serves it best",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="With --guard: trainings side by side, one thread each")
+    ] = 1,
 ) -> None:
     """Train one model over all domains and report each of them."""
     import isthmus
 
+    if guard not in (None, "strict", "balanced"):
+        raise IsthmusError(f"--guard must be strict or balanced, got {guard!r}")
     with ProgressView() as progress:
         run = isthmus.fit(
             config,
@@ -148,9 +168,13 @@ def fit(
             allow_other_threads=allow_other_threads,
             verify_content=verify_content,
             block_rows=block_rows,
+            guard=guard,
+            jobs=jobs,
             progress=progress,
         )
     _print(run.evaluate())
+    if (choices := run.guard()) is not None:
+        _print(f"\n{choices}\n")
     print(f"run folder: {run.path}")
     print(
         f"next: isthmus predict {run.path} TABLE -o scored.parquet, or compare it with another run"
@@ -209,6 +233,49 @@ def compare(
     results = [isthmus.compare(first, other, split=split) for other in others]
     content = {"comparisons": [result.to_dict() for result in results]}
     _deliver("\n\n".join(map(str, results)), content, json_target)
+
+
+@command(app, "diagnose")
+def diagnose(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
+    out: Annotated[Path, typer.Option(help="Folder; given again, finished trainings are kept")],
+    level: Annotated[str, typer.Option(help="quick, standard or full")] = "standard",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the time it needs, and stop")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option(help="AUC difference that does not matter; fix it before looking")
+    ] = 0.005,
+    item: Annotated[
+        str | None, typer.Option(help="Categorical feature that test rows are clustered by too")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings at a time [default: one a core]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key")
+    ] = None,
+) -> None:
+    """Does training together help or hurt each domain, because of whom, and what to do."""
+    from isthmus.diagnosis import diagnose as run_diagnosis
+    from isthmus.diagnosis import plan_diagnosis, processes
+
+    with ProgressView() as progress:
+        chosen = {
+            "level": level,
+            "margin": margin,
+            "item": item,
+            "jobs": jobs or processes(),
+            "set": set_ or (),
+            "progress": progress,
+        }
+        if dry_run:
+            result = plan_diagnosis(config, out=out, **chosen)
+        else:
+            result = run_diagnosis(config, out=out, **chosen)
+    _print(result)
+    if not dry_run:
+        print(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")
 
 
 @command(app, "demo")

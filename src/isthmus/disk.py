@@ -3,6 +3,7 @@
 Everything is written under a temporary name in its own folder, flushed to the disk, and renamed.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from isthmus.errors import RunError
+
+LOCK = ".lock"
 TEMPORARY = ".part-"  # names that hold this are leftovers of a killed process
 
 
@@ -53,6 +57,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(path.parent)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Be the only one that writes in ``folder``; the lock goes with the process, even if killed.
+
+    Raises RunError, naming the folder and the process, while somebody else holds the lock.
+    """
+    handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            raise RunError(
+                f"{folder} must have one writer at a time, and process {holder} writes there"
+            ) from None
+        os.truncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
 
 
 def sync(path: Path) -> None:

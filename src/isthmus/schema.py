@@ -3,7 +3,9 @@
 No torch here, no files: a schema is read from YAML, checked, and carried from fit to serve.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -92,24 +94,39 @@ class Label(Section):
 
 
 class Split(Section):
-    """How rows are divided into train, validation and test."""
+    """How rows are divided into train, validation and test.
+
+    ``rotation`` turns the circle of hashes behind ``random`` and ``user`` by so many turns: with
+    fractions (1 - 1/K - v, v, 1/K), the K splits of rotation 0, 1/K .. (K - 1)/K test every row
+    once.
+    """
 
     by: Literal["random", "time", "user"] = "random"
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = Field(default=0, ge=0)
+    rotation: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _check(self) -> "Split":
         if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"split.fractions must be positive and sum to 1, got {self.fractions}")
+        if self.rotation and self.by == "time":
+            raise ValueError(
+                f"split.rotation must be 0 where split.by is 'time', got {self.rotation}"
+            )
         return self
 
 
 class DataConfig(Section):
-    """The ``data`` section: where the rows are and what each column means."""
+    """The ``data`` section: where the rows are and what each column means.
+
+    ``domains``: names of the domains whose rows are kept; every other row of the table is left out
+    before anything is split, fitted or checked.
+    """
 
     table: str | None = None
     domain: str
+    domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     label: Label
     time: str | None = None
     group: str | None = None
@@ -121,10 +138,16 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, data: Any) -> Any:
-        """Let a bare kind stand for a feature and a bare column name for the label."""
+        """Let a bare kind stand for a feature, a bare column name for the label, 3 for '3'."""
         if not isinstance(data, dict):
             return data
         data = dict(data)
+        if isinstance(data.get("domains"), Sequence) and not isinstance(data["domains"], str):
+            # YAML reads the names of numbered domains as numbers, and those of days as dates.
+            data["domains"] = [
+                str(name) if isinstance(name, int | float | date) else name
+                for name in data["domains"]
+            ]
         if isinstance(data.get("label"), str):
             data["label"] = {"column": data["label"]}
         if isinstance(data.get("features"), dict):
@@ -138,6 +161,9 @@ class DataConfig(Section):
     def _check(self) -> "DataConfig":
         if not self.features:
             raise ValueError("data.features must name at least one column, got none")
+        twice = [name for name in self.domains or () if (self.domains or ()).count(name) > 1]
+        if twice:
+            raise ValueError(f"data.domains must name each domain once, got {twice[0]!r} twice")
         for role, column in {"label": self.label.column, "weight": self.weight}.items():
             if column is not None and column in self.features:
                 raise ValueError(f"column {column!r} is the {role} and must not be a feature too")
@@ -171,6 +197,19 @@ class DataConfig(Section):
         if self.split.by == "user" and self.group is None:
             raise ValueError("split.by is 'user', so data.group must name a column")
         return self
+
+    def content(self) -> dict[str, Any]:
+        """Plain values of all that decides which rows there are and how they are encoded.
+
+        Leaves out where the table is. A key that came later stands there only where it is set, so
+        that the rest keeps the content it had, and encoded tables are found again.
+        """
+        content = self.model_dump(mode="json", exclude={"table"})
+        if self.domains is None:
+            del content["domains"]
+        if not self.split.rotation:
+            del content["split"]["rotation"]
+        return content
 
 
 @dataclass(frozen=True, slots=True)

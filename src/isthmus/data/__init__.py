@@ -6,6 +6,7 @@ from isthmus.data.dataset import Dataset, DomainCount, Rows
 from isthmus.data.encode import EncodedRows, Encoder
 from isthmus.data.read import Table, open_table
 from isthmus.data.split import SPLITS, SplitName
+from isthmus.data.subset import Subset
 from isthmus.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Jagged",
     "Rows",
     "SplitName",
+    "Subset",
     "Table",
     "Vocabulary",
     "cache_folder",

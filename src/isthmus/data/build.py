@@ -3,10 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +13,9 @@ from isthmus.data import columns as c
 from isthmus.data import split as splits
 from isthmus.data.arrays import ArrayWriter
 from isthmus.data.cache import META
+from isthmus.data.chosen import Chosen, Piece, Progress
 from isthmus.data.encode import EncodedRows, Encoder, EncoderFit, in_order
-from isthmus.data.read import BLOCK_ROWS, Block, Table
+from isthmus.data.read import BLOCK_ROWS, Table
 from isthmus.data.roles import check_types, needed, value_kinds
 from isthmus.data.split import SPLITS
 from isthmus.data.vocabulary import Counter, Vocabulary
@@ -28,27 +27,9 @@ ROLES = ("label", "weight", "time", "group")
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
 
-Progress = Callable[[str, int, int], None]
-"""``progress(stage, rows done, rows in all)``; stages are ``time``, ``fit`` and ``encode``."""
-
-_T = TypeVar("_T")
-
-
-def ahead(items: Iterator[_T], reader: Executor) -> Iterator[_T]:
-    """Yield the items while ``reader``, an executor of one thread, fetches the next one."""
-    end = object()
-
-    def fetch() -> object:
-        return next(items, end)
-
-    coming: Future[object] = reader.submit(fetch)
-    while (item := coming.result()) is not end:
-        coming = reader.submit(fetch)
-        yield item  # type: ignore[misc]
-
 
 class _Splitter:
-    """Split number of every row of a block, from the cuts that the whole table has."""
+    """Split number of every row of a piece, from the cuts that all chosen rows have."""
 
     def __init__(self, config: DataConfig, cuts: tuple[int, int], floats: bool) -> None:
         self.config = config
@@ -60,13 +41,12 @@ class _Splitter:
         column = {"time": self.config.time, "user": self.config.group}.get(self.config.split.by)
         return [] if column is None else [column]
 
-    def assign(self, block: Block, source: c.Source) -> np.ndarray:
-        config, batch = self.config, block.batch
+    def assign(self, piece: Piece) -> np.ndarray:
+        config = self.config
         if config.split.by == "random":
-            rows = np.arange(block.first_row, block.first_row + batch.num_rows, dtype=np.int64)
-            return splits.by_hash(rows, config.split)
+            return splits.by_hash(piece.row, config.split)
         (column,) = self.columns
-        array = batch.column(column)
+        array, source = piece.batch.column(column), piece.source
         if config.split.by == "user":
             return splits.by_hash(c.groups(column, array, source), config.split)
         return splits.cut(splits.time_keys(column, array, source, floats=self.floats), self.cuts)
@@ -82,6 +62,7 @@ def build(
 ) -> None:
     """Fit the encoder on the train rows of a table and write all its rows, encoded, to a folder.
 
+    Rows whose domain is not among ``config.domains``, where that is given, are left out of both.
     Peak memory follows ``block_rows`` and the vocabularies, not the table.
     """
     note = progress or (lambda *_: None)
@@ -89,76 +70,64 @@ def build(
         check_types(config, types, file, roles=ROLES)
     kinds = value_kinds(config, table.schemas)
     with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as reader:
-        splitter = _splitter(folder, config, table, block_rows, note, reader)
-        encoder, names = _fit(config, table, kinds, splitter, block_rows, note, workers, reader)
+        chosen = Chosen(
+            config, kinds[""], table, block_rows=block_rows, reader=reader, progress=note
+        )
+        splitter = _splitter(folder, config, chosen)
+        encoder, names = _fit(config, chosen, kinds, splitter, workers)
         # What was held to count and to sort goes back before the second pass takes its own.
         pa.default_memory_pool().release_unused()
         encoder.save(folder / "encoder")
-        _write(folder, encoder, names, table, splitter, block_rows, note, workers, reader)
+        _write(folder, encoder, names, chosen, splitter, workers)
     pa.default_memory_pool().release_unused()
 
 
-def _splitter(
-    folder: Path,
-    config: DataConfig,
-    table: Table,
-    block_rows: int,
-    note: Progress,
-    reader: Executor,
-) -> _Splitter:
+def _splitter(folder: Path, config: DataConfig, chosen: Chosen) -> _Splitter:
     if config.split.by != "time" or config.time is None:
         return _Splitter(config, (0, 0), False)
-    kinds = {str(types[config.time]) for _, types in table.schemas}
+    kinds = {str(types[config.time]) for _, types in chosen.table.schemas}
     floats = bool(kinds & {"double", "float", "halffloat"})
     path = folder / "time.bin"
-    done = 0
+    rows = 0
     with path.open("wb") as file:
-        for block in ahead(table.blocks([config.time], block_rows), reader):
-            source = c.Source(block.file, block.file_row)
-            column = block.batch.column(0)
-            file.write(splits.time_keys(config.time, column, source, floats=floats).data)
-            done += block.batch.num_rows
-            note("time", done, table.rows)
-    cuts = splits.time_cuts(path, table.rows, config.split, block_rows)
+        for piece in chosen.pieces([config.time], "time"):
+            column = piece.batch.column(0)
+            file.write(splits.time_keys(config.time, column, piece.source, floats=floats).data)
+            rows += piece.batch.num_rows
+    cuts = splits.time_cuts(path, rows, config.split, chosen.block_rows)
     path.unlink()
     return _Splitter(config, cuts, floats)
 
 
 def _fit(
     config: DataConfig,
-    table: Table,
+    chosen: Chosen,
     kinds: dict[str, str],
     splitter: _Splitter,
-    block_rows: int,
-    note: Progress,
     workers: Executor,
-    reader: Executor,
 ) -> tuple[Encoder, tuple[str, ...]]:
-    """The encoder, and the names of all domains: the trained ones, then the others."""
+    """The encoder, and the names of all chosen domains: the trained ones, then the others."""
     fit = EncoderFit(config, kinds)
     all_domains = Counter("string")
     columns = list(dict.fromkeys([*fit.columns, *splitter.columns]))
     totals = np.zeros(len(SPLITS), dtype=np.int64)
-    done = 0
-    for block in ahead(table.blocks(columns, block_rows), reader):
-        source = c.Source(block.file, block.file_row)
-        assigned = splitter.assign(block, source)
+    for piece in chosen.pieces(columns, "fit"):
+        source = piece.source
+        assigned = splitter.assign(piece)
         totals += np.bincount(assigned, minlength=len(SPLITS))
-        fit.add(block.batch, np.flatnonzero(assigned == 0), source, workers=workers)
-        domain = block.batch.column(config.domain)
+        fit.add(piece.batch, np.flatnonzero(assigned == 0), source, workers=workers)
+        domain = piece.batch.column(config.domain)
         codes, names = c.domains(domain, kinds[""])
         if len(codes) and codes.min() < 0:
             row = int(np.flatnonzero(codes < 0)[0])
             rule = "have a value in every row (it is the domain)"
             raise source.fault(config.domain, rule, "null", row)
         all_domains.add_counts(names, np.bincount(codes, minlength=len(names)))
-        done += block.batch.num_rows
-        note("fit", done, table.rows)
     for name, rows in zip(SPLITS, totals, strict=True):
         if not rows:
             raise SchemaError(
                 f"every split must have at least one row, got none in {name!r}"
-                f" (split by {config.split.by}, {table.rows} rows in {table.source})"
+                f" (split by {config.split.by}, {totals.sum()} rows in {chosen.source})"
             )
     encoder = fit.encoder()
     trained = set(encoder.domains)
@@ -230,32 +199,31 @@ def _write(
     folder: Path,
     encoder: Encoder,
     names: tuple[str, ...],
-    table: Table,
+    chosen: Chosen,
     splitter: _Splitter,
-    block_rows: int,
-    note: Progress,
     workers: Executor,
-    reader: Executor,
 ) -> None:
     config = encoder.config
     report = Vocabulary("string", pa.array(names, pa.large_string()))
     columns = list(dict.fromkeys([*needed(config, roles=WRITTEN), *splitter.columns]))
     writers: list[_SplitWriter] = []
-    done = 0
     try:
         for name in SPLITS:
             writers.append(_SplitWriter(folder / name, encoder, len(names)))
-        for block in ahead(table.blocks(columns, block_rows), reader):
-            source = c.Source(block.file, block.file_row)
-            assigned = splitter.assign(block, source)
+        for piece in chosen.pieces(columns, "encode"):
+            block = piece.block
+            assigned = splitter.assign(piece)
             rows = encoder.encode(
-                block.batch, block.first_row, block.file, file_row=block.file_row, workers=workers
+                piece.batch,
+                block.first_row,
+                block.file,
+                file_row=block.file_row,
+                kept=piece.kept,
+                workers=workers,
             )
             domain = report.ids(rows.domain_names).take(rows.domain_codes)
             for number, writer in enumerate(writers):
                 writer.write(rows, domain, np.flatnonzero(assigned == number))
-            done += block.batch.num_rows
-            note("encode", done, table.rows)
         for writer in writers:
             for array in writer.arrays:
                 array.close()
@@ -263,7 +231,7 @@ def _write(
         for writer in writers:
             for array in writer.arrays:
                 array.abandon()
-    _write_meta(folder, encoder, names, table, writers)
+    _write_meta(folder, encoder, names, chosen.table, writers)
 
 
 def _write_meta(

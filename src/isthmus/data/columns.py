@@ -13,17 +13,22 @@ from isthmus.schema import Label
 
 
 class Source:
-    """Where a block comes from: its file and the number of its first row within that file."""
+    """Where a block comes from: its file and the number of its first row within that file.
 
-    __slots__ = ("file", "first_row")
+    ``kept``: of a block that lost rows, the places int64 (rows,) that the others had in it.
+    """
 
-    def __init__(self, file: str, first_row: int) -> None:
+    __slots__ = ("file", "first_row", "kept")
+
+    def __init__(self, file: str, first_row: int, kept: np.ndarray | None = None) -> None:
         self.file = file
         self.first_row = first_row
+        self.kept = kept
 
     def fault(self, column: str, rule: str, value: object, row: int) -> SchemaError:
         """The error for a value at ``row`` of the block."""
-        return bad_value(column, rule, value, self.file, self.first_row + int(row))
+        place = row if self.kept is None else self.kept[row]
+        return bad_value(column, rule, value, self.file, self.first_row + int(place))
 
 
 def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -2,21 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from isthmus.data import build as building
-from isthmus.data.arrays import read_array
-from isthmus.data.batch import Batch
 from isthmus.data.cache import META, entry_folder, writing
 from isthmus.data.encode import Encoder
-from isthmus.data.iterate import Arrays, Sampling, Shuffle, in_order
 from isthmus.data.read import BLOCK_ROWS, Source, Table, open_table
+from isthmus.data.rows import Rows
 from isthmus.data.split import SPLITS, SplitName
 from isthmus.errors import BundleError, IsthmusError, SchemaError
 from isthmus.schema import DataConfig
@@ -35,102 +31,6 @@ class DomainCount:
         return self.positives / self.rows if self.rows else None
 
 
-class Rows:
-    """One split, memory-mapped: NumPy arrays of all rows in table order, and batches of them."""
-
-    def __init__(self, folder: Path, n_domains: int, n_lists: int) -> None:
-        def array(name: str) -> np.ndarray:
-            return read_array(folder / f"{name}.npy")
-
-        def if_there(name: str) -> np.ndarray | None:
-            return array(name) if (folder / f"{name}.npy").exists() else None
-
-        self._n_domains = n_domains
-        self.arrays = Arrays(
-            categorical=array("categorical"),
-            numeric=array("numeric"),
-            lists=tuple(
-                (array(f"list-{i}-values"), array(f"list-{i}-offsets")) for i in range(n_lists)
-            ),
-            domain=array("domain"),
-            label=array("label"),
-            weight=if_there("weight"),
-        )
-        self.group = if_there("group")
-        self.row = array("row")
-
-    def __len__(self) -> int:
-        return len(self.arrays.domain)
-
-    @property
-    def label(self) -> np.ndarray:
-        """Labels float32 (rows,) in {0, 1}."""
-        return self.arrays.label
-
-    @property
-    def domain(self) -> np.ndarray:
-        """Report ids int32 (rows,): the domain's name is ``Dataset.domain_names[id - 1]``."""
-        return self.arrays.domain
-
-    @property
-    def weight(self) -> np.ndarray | None:
-        """Weights float32 (rows,), or ``None`` where the config names no weight."""
-        return self.arrays.weight
-
-    def steps(self, batch_rows: int, *, shard: tuple[int, int] = (0, 1)) -> int:
-        """Batches in one shuffled epoch of a shard: the same number for every shard.
-
-        A last batch of one row is left out, since a batch norm could not learn from it.
-        """
-        full, rest = divmod(len(self) // _check_shard(shard)[1], batch_rows)
-        return full + (rest >= 2)
-
-    def batches(
-        self,
-        batch_rows: int,
-        *,
-        seed: int | None = None,
-        epoch: int = 0,
-        start: int = 0,
-        shard: tuple[int, int] = (0, 1),
-        sampling: Sampling = "proportional",
-    ) -> Iterator[Batch]:
-        """Yield batches of at most ``batch_rows`` rows.
-
-        Without a seed: every row once, in table order, the last batch short. With a seed: shuffled
-        by (seed, epoch), see ``isthmus.data.iterate``. ``start``: first step to yield; the ones
-        before it cost next to nothing. ``shard`` (r, n): the r-th of n equal parts; up to n - 1
-        rows, others in each epoch, are in no part. ``sampling``: how an epoch is shared among the
-        domains. Raises ``ValueError`` for numbers out of range.
-        """
-        if batch_rows < 1 or start < 0:
-            raise ValueError(
-                f"batch_rows must be above 0 and start 0 or more, got {batch_rows=}, {start=}"
-            )
-        part, parts = _check_shard(shard)
-        size = len(self) // parts
-        if seed is None:
-            if sampling != "proportional":
-                raise ValueError(f"sampling needs a seed, got {sampling=} and none")
-            first, last = len(self) * part // parts, len(self) * (part + 1) // parts
-            yield from in_order(
-                self.arrays, batch_rows, first + start * batch_rows, last, self._n_domains
-            )
-            return
-        shuffle = Shuffle(
-            self.arrays, seed=seed, epoch=epoch, sampling=sampling, n_domains=self._n_domains
-        )
-        size = min(size, self.steps(batch_rows, shard=shard) * batch_rows)
-        base = len(self) // parts * part
-        yield from shuffle.batches(batch_rows, base + start * batch_rows, base + size)
-
-
-def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
-    if not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
-    return shard
-
-
 class Dataset:
     """A table encoded on disk: ``Dataset.from_table`` makes or finds it, ``Dataset.open`` reads it.
 
@@ -144,7 +44,7 @@ class Dataset:
         self._meta = meta
         n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
         # Mapped now: a cache that is cleared later takes nothing away from who has it open.
-        self._splits = {name: Rows(folder / name, self.n_domains, n_lists) for name in SPLITS}
+        self._splits = {name: Rows.open(folder / name, self.n_domains, n_lists) for name in SPLITS}
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {count}" for name, count in self._meta["rows"].items())
@@ -267,7 +167,7 @@ class Dataset:
 def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:
     """Key of an encoded table: equal for equal config, encoding and files, wherever it is named."""
     content = {
-        "config": config.model_dump(mode="json", exclude={"table"}),
+        "config": config.content(),
         "version": building.VERSION,
         "files": files,
     }

@@ -133,19 +133,21 @@ class Encoder:
         file: str,
         *,
         file_row: int | None = None,
+        kept: np.ndarray | None = None,
         roles: Iterable[str] = ("label", "weight", "group"),
         workers: Executor | None = None,
     ) -> EncodedRows:
         """Encode one block of rows.
 
         ``first_row``: number of the block's first row in the table. ``file``, ``file_row``: its
-        file and its first row there, for errors. ``roles``: which of label, weight and group to
+        file and its first row there, for errors. ``kept``: of a block that lost rows, the places
+        int64 (rows,) that these rows had in it. ``roles``: which of label, weight and group to
         read, where the config names them; predicting needs none. Raises ``SchemaError`` for what
         the schema does not allow; a null or unknown domain has id 0 and raises nothing.
         """
         types = {field.name: field.type for field in batch.schema}
         check_types(self.config, types, file, roles=roles, fitted=self.kinds)
-        source = c.Source(file, first_row if file_row is None else file_row)
+        source = c.Source(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
         features = config.features
         categorical = [k for k, f in features.items() if isinstance(f, Categorical)]
@@ -183,7 +185,7 @@ class Encoder:
             domain=known.take(codes),
             domain_codes=codes,
             domain_names=names,
-            row=np.arange(first_row, first_row + rows, dtype=np.int64),
+            row=first_row + (np.arange(rows, dtype=np.int64) if kept is None else kept),
             label=c.labels(config.label, batch.column(config.label.column), source)
             if "label" in roles
             else None,

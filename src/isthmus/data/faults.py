@@ -16,6 +16,18 @@ def missing_column(column: str, columns: Iterable[str], file: str) -> SchemaErro
     return SchemaError(f"column {column!r} must be in the table, got none in {file}; {hint}")
 
 
+def unknown_domain(name: str, domains: Iterable[str], table: str) -> SchemaError:
+    """A domain that the config names and no row has; the text names the nearest one."""
+    known = sorted(domains)
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(map(repr, known[:12]))}"
+    if not near and len(known) > 12:
+        hint += f" and {len(known) - 12} more"
+    return SchemaError(
+        f"data.domains must name domains of the table, got {name!r} in {table}; {hint}"
+    )
+
+
 def wrong_type(column: str, rule: str, got: object, file: str) -> SchemaError:
     """A column of another type than its kind asks for."""
     return SchemaError(f"column {column!r} must {rule}, got {got} in {file}")

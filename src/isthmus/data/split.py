@@ -20,10 +20,14 @@ _HALF = np.uint64(1 << 63)
 def by_hash(keys: np.ndarray, split: Split) -> np.ndarray:
     """Split number uint8 (rows,) of int64 keys: 0 train, 1 validation, 2 test.
 
-    The hash of key and split seed is uniform on 64 bits and is cut at the fractions, so a row
-    number (``random``) or a group (``user``) falls in the same split in every process.
+    The hash of key and split seed is uniform on 64 bits, is turned by the rotation and is cut at
+    the fractions, so a row number (``random``) or a group (``user``) falls in the same split in
+    every process. With a hash u in [0, 1), the place that is cut is (u + rotation) mod 1. Cuts and
+    rotations are floats: where those of K folds should meet, they do so to about 1e-16.
     """
     hashed = v.mix(keys, seed=split.seed)
+    if split.rotation:
+        hashed += np.uint64(_threshold(split.rotation))  # runs over: modulo 2**64
     train, validation, _ = split.fractions
     return cut(hashed, (_threshold(train), _threshold(train + validation)))
 
@@ -33,9 +37,14 @@ def _threshold(fraction: float) -> int:
 
 
 def cut(keys: np.ndarray, cuts: tuple[int, int]) -> np.ndarray:
-    """Split number of uint64 keys: how many of the two cuts each has reached."""
-    first, second = (np.uint64(at) for at in cuts)
-    return (keys >= first).astype(np.uint8) + (keys >= second)
+    """Split number of uint64 keys: how many of the two cuts, 0 to 2**64, each has reached."""
+    first, second = (_reached(keys, at) for at in cuts)
+    return first.astype(np.uint8) + second
+
+
+def _reached(keys: np.ndarray, at: int) -> np.ndarray:
+    # No key reaches a cut behind the largest one, which uint64 cannot hold.
+    return np.zeros(len(keys), dtype=bool) if at >= 2**64 else keys >= np.uint64(at)
 
 
 def time_keys(column: str, array: pa.Array, source: c.Source, *, floats: bool) -> np.ndarray:
@@ -73,7 +82,7 @@ def time_cuts(path: Path, rows: int, split: Split, block: int = 1 << 18) -> tupl
         key, below, ties = _select(path, rows, rank, block)
         wanted = fraction * rows
         after = below + ties - wanted < wanted - below
-        cuts.append(min(key + 1, 2**64 - 1) if after else key)
+        cuts.append(key + 1 if after else key)
     return cuts[0], max(cuts)
 
 

@@ -15,7 +15,7 @@ model:
   calibration: none              # none | per_domain: slope and offset fitted on validation
 
 train:
-  batch_rows: 4096
+  batch_rows: {batch_rows}
   epochs: 20                     # at most: training stops early and keeps the best weights
   lr: 1.0e-3
   embedding_l2: 5.0e-5           # pulls embeddings towards zero
@@ -30,13 +30,19 @@ _ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # none | hamur |
 
 
 def model_and_train(
-    *, widths: tuple[int, ...] = (256, 128), dropout: float = 0.2, adapter: str = _ADAPTER
+    *,
+    widths: tuple[int, ...] = (256, 128),
+    dropout: float = 0.2,
+    adapter: str = _ADAPTER,
+    batch_rows: int = 4096,
 ) -> str:
     """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key.
 
     ``adapter``: the line or lines of ``model.adapter``, indented, where it is not the plain one.
     """
-    return _MODEL_AND_TRAIN.format(widths=list(widths), dropout=dropout, adapter=adapter)
+    return _MODEL_AND_TRAIN.format(
+        widths=list(widths), dropout=dropout, adapter=adapter, batch_rows=batch_rows
+    )
 
 
 def scalar(text: str) -> str:

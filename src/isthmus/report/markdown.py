@@ -13,15 +13,16 @@ def to_markdown(result: Evaluation | Comparison | TextTable) -> str:
         f"| {' | '.join(marks)} |",
         *(_line(row) for row in table.rows),
     ]
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    return "\n".join([f"**{_escape(table.title)}**", "", *lines, *(["", *notes] if notes else [])])
+    notes = [f"- {escape(note)}" for note in table.notes]
+    return "\n".join([f"**{escape(table.title)}**", "", *lines, *(["", *notes] if notes else [])])
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
+    return f"| {' | '.join(escape(cell) for cell in cells)} |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text as Markdown shows it: one line, with its marks taken as they are."""
     text = " ".join(text.split())
     for mark in ("\\", "|", "*", "_", "`", "<", ">"):
         text = text.replace(mark, f"\\{mark}")

@@ -29,6 +29,8 @@ from isthmus.optimisers import resolve_embedding_update
 from isthmus.report import to_markdown
 from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
+from isthmus.run.guard import Guard
+from isthmus.run.guarding import GuardedFit, check_guard
 from isthmus.run.notice import Notice, Progress, silent
 from isthmus.run.plan import Plan, target_folder
 from isthmus.run.result import Run
@@ -50,6 +52,8 @@ def fit(
     verify_content: bool = False,
     block_rows: int = BLOCK_ROWS,
     allow_other_threads: bool = False,
+    guard: Guard | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Run:
     """Train one model over the domains of a table, and score its validation and test rows.
@@ -60,15 +64,19 @@ def fit(
     last one of that name), from its last checkpoint; where there is none it begins, and a finished
     run is given back as it is. ``allow_other_threads``: resume on another thread count or torch,
     though the last bits may differ. ``block_rows``: rows of the table that are held at once while
-    it is encoded, which bounds the memory; the result is the same. ``progress``: is called with each `Notice`; try ``print``.
+    it is encoded, which bounds the memory; the result is the same. ``guard``: train what else could
+    serve each domain, too, and let the bundle hold what serves it best, see `isthmus.run.guard`;
+    ``jobs``: processes that train side by side then. ``progress``: is called with each `Notice`; try ``print``.
 
     Raises ConfigError, SchemaError or RunError, naming key, file, column, row or folder; no run
     folder is left then, unless a checkpoint makes it worth resuming.
     """
     tell = progress or silent
     settings = load_config(config, set)
+    if guard is not None:
+        check_guard(settings, guard)
     target = target_folder(config, out, resume)
-    plan = Plan(settings, target, resume, allow_other_threads)
+    plan = Plan(settings, target, resume, allow_other_threads, guard or "")
     plan.check()
     if plan.finished:
         tell(Notice("train", f"run {target} is finished already: nothing to resume"))
@@ -101,6 +109,8 @@ def fit(
             UserWarning,
             stacklevel=2,
         )
+    if guard is not None:
+        return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
     if not has_tensorboard():
         tell(Notice("train", "tensorboard is not installed: no events are written"))
     return _Fit(settings, opened, dataset, model, plan, tell).run()

@@ -48,6 +48,7 @@ class RunState:
     steps: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    guard: str = ""  # strict, balanced, or none
     format: int = FORMAT
 
 

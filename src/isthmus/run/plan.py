@@ -24,6 +24,7 @@ class Plan:
     target: Path
     resume: bool
     allow_other_threads: bool
+    guard: str = ""
 
     @property
     def folder(self) -> RunFolder:
@@ -51,6 +52,11 @@ class Plan:
                 raise RunError(f"{self.target} is not a run folder: it has no run.json")
             return
         state, old = self.folder.read_state(), self.folder.read_config()
+        if state.guard != self.guard:
+            raise RunError(
+                f"run {self.target} must be resumed with the guard it began with,"
+                f" {state.guard or 'none'}, got {self.guard or 'none'}"
+            )
         new = self.config
         if new.train.embedding_update == "auto":
             resolved = {"embedding_update": old.train.embedding_update}

@@ -10,10 +10,11 @@ import numpy as np
 from isthmus.bundle import Bundle
 from isthmus.config import Config
 from isthmus.errors import RunError
-from isthmus.metrics import Comparison, Evaluation, ScoredRows, evaluate_rows
+from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
 from isthmus.run.external import predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
+from isthmus.run.gains import guard_table, read_guard
 from isthmus.run.notice import Progress, silent
 from isthmus.run.scores import read_scores
 
@@ -58,6 +59,15 @@ class Run:
         if split not in SPLITS:
             raise RunError(f"split must be test or validation, got {split!r}")
         return read_scores(RunFolder(self.path).scores / f"{split}.parquet", source=self.name)
+
+    def guard(self) -> TextTable | None:
+        """What serves each domain, and what that gained and cost; None for a run without a guard.
+
+        Raises RunError where ``guard.json`` is missing or damaged.
+        """
+        if not self.state.guard:
+            return None
+        return guard_table(read_guard(self.path))
 
     def evaluate(
         self, split: str = "test", *, data: Any = None, progress: Progress | None = None

@@ -1,9 +1,23 @@
 """What a training tells: values that `isthmus.train.train` yields, and the state to resume from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
+
+Stopped = Literal["patience", "epochs", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A training of exactly ``steps`` steps with ``looks`` looks, the last one at its end."""
+
+    steps: int
+    looks: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.looks < 1:
+            raise ValueError(f"a budget must hold at least 1 step and 1 look, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,7 @@ class TrainState:
     threads: int
     torch_version: str
     config: dict[str, Any]  # the ``train`` section
+    weighting: dict[str, Tensor] = field(default_factory=dict)  # what `Weighting` keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class End:
     epoch: float
     best: Look
     history: tuple[Look, ...]
-    stopped: Literal["patience", "epochs"]
+    stopped: Stopped
     seconds: float
 
 

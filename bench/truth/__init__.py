@@ -1,0 +1,1 @@
+"""docs/truth.md: what the diagnosis says of data whose truth is known. ``make truth``."""

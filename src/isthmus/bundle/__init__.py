@@ -1,0 +1,7 @@
+"""The bundle: the folder that is shipped, and all that turns a raw row into its score."""
+
+from isthmus.bundle.manifest import MANIFEST
+from isthmus.bundle.parts import Part
+from isthmus.bundle.served import Bundle, ScoredBlock, is_for_reproduction, to_score
+
+__all__ = ["MANIFEST", "Bundle", "Part", "ScoredBlock", "is_for_reproduction", "to_score"]

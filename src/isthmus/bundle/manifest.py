@@ -1,0 +1,65 @@
+"""``bundle.json``: what is in the folder, with the checksum of itself and of every other file."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from isthmus.disk import sha256
+from isthmus.errors import BundleError
+
+MANIFEST = "bundle.json"
+FORMATS = (1, 2)  # one model; several, with the part of each domain
+
+
+def write_manifest(folder: Path, number: int, body: dict[str, Any]) -> None:
+    """Write the manifest of all files that the folder holds. ``number``: the format."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    body = {**body, "files": {str(file.relative_to(folder)): sha256(file) for file in files}}
+    content = {"format": number, "sha256": _checksum(body), **body}
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The content of ``bundle.json``, after checking its own checksum and every file's.
+
+    Raises `BundleError`, naming the file, where one is missing, damaged, or of another format.
+    """
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise BundleError(f"bundle folder must exist, got {folder}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content["format"] not in FORMATS:
+            known = " or ".join(map(str, FORMATS))
+            raise BundleError(
+                f"bundle must have format {known}, got {content['format']} in {file},"
+                f" written by isthmus {content.get('isthmus')}"
+            )
+        body = {name: value for name, value in content.items() if name not in ("format", "sha256")}
+        if _checksum(body) != content["sha256"]:
+            raise BundleError(f"bundle file {file} is damaged: its checksum does not match")
+        files = dict(content["files"])
+    except FileNotFoundError:
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"bundle file {file} is damaged: {error}") from error
+    for name, checksum in files.items():
+        _check_file(folder / name, checksum)
+    return content
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    """Of the manifest's content, however it is laid out."""
+    text = json.dumps(body, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_file(file: Path, checksum: str) -> None:
+    try:
+        found = sha256(file)
+    except FileNotFoundError:
+        raise BundleError(f"bundle file {file} is missing") from None
+    if found != checksum:
+        raise BundleError(f"bundle file {file} is damaged: its checksum does not match")

@@ -1,0 +1,161 @@
+"""The parts of a bundle with several models: each model, what it knows, and whose rows it scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from isthmus.data.batch import Batch, Jagged
+from isthmus.data.columns import offsets_of, ragged
+from isthmus.data.encode import Encoder
+from isthmus.data.subset import Known, hide
+from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.schema import FittedField
+from isthmus.train import score_batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One model of several. ``config``: what it was built from.
+
+    ``known``: the ids and domains that its train rows taught it; all others become unknown (id 0)
+    before it reads a row. None where it knows all that the encoder knows.
+    """
+
+    model: DomainModel
+    config: ModelConfig
+    known: Known | None = None
+
+    def logits(self, batch: Batch) -> Float64[np.ndarray, " rows"]:
+        """Logits of encoded rows, not calibrated."""
+        return score_batch(self.model, batch if self.known is None else hide(batch, self.known))
+
+    def save(self, path: Path, fields: Sequence[FittedField]) -> None:
+        """Write the weights, and as uint8 what is known: by table, and by domain."""
+        tensors = model_tensors(self.model)
+        if self.known is not None:
+            masks = {"known.domain": self.known.domain}
+            for field, mask in _columns(fields, self.known):
+                masks[f"known.table.{field.table}"] = mask
+            tensors |= {
+                name: torch.from_numpy(mask.astype(np.uint8)) for name, mask in masks.items()
+            }
+        save_file(tensors, path)
+        path.chmod(0o644)  # it comes readable by its owner only
+
+    @classmethod
+    def load(cls, path: Path, config: ModelConfig, encoder: Encoder) -> "Part":
+        """Undo `save`. Raises what safetensors and torch raise where the file does not fit."""
+        tensors = load_file(path)
+        model = build_model(config, encoder.fields, encoder.n_domains)
+        model.load_state_dict(below(tensors, "model."))
+        masks = {name: mask.numpy() > 0 for name, mask in below(tensors, "known.").items()}
+        known = None
+        if masks:
+            known = Known(
+                categorical=tuple(
+                    masks[f"table.{field.table}"]
+                    for field in encoder.fields
+                    if field.kind == "categorical"
+                ),
+                lists=tuple(
+                    masks[f"table.{field.table}"] if field.table else None
+                    for field in encoder.fields
+                    if field.kind.endswith("_list")
+                ),
+                domain=masks["domain"],
+            )
+        return cls(model.eval(), config, known)
+
+
+def _columns(fields: Sequence[FittedField], known: Known) -> list[tuple[FittedField, np.ndarray]]:
+    """Every column of ids with what is known of it; columns of one table agree."""
+    single = [field for field in fields if field.kind == "categorical"]
+    listed = [field for field in fields if field.kind.endswith("_list")]
+    pairs = [
+        *zip(single, known.categorical, strict=True),
+        *zip(listed, known.lists, strict=True),
+    ]
+    return [(field, mask) for field, mask in pairs if mask is not None]
+
+
+class Router:
+    """Sends every row to the model of its domain; no Python step per row or per domain.
+
+    ``domains``: names of the trained domains, model ids from 1. ``routes``: domain -> name of a
+    part; the rows of all others, of the unknown domain too, go to ``model``. Raises ValueError for
+    a route from a domain or to a part that is not there.
+    """
+
+    def __init__(
+        self,
+        model: DomainModel,
+        parts: Mapping[str, Part],
+        routes: Mapping[str, str],
+        domains: Sequence[str],
+    ) -> None:
+        self.model = model
+        self.parts = list(parts.values())
+        number = {name: place for place, name in enumerate(parts, start=1)}
+        ids = {name: place for place, name in enumerate(domains, start=1)}
+        self.part_of = np.zeros(len(domains) + 1, dtype=np.int64)
+        for domain, part in routes.items():
+            if domain not in ids or part not in number:
+                raise ValueError(
+                    f"a route must lead from a trained domain to a part, got {domain!r} to {part!r}"
+                )
+            self.part_of[ids[domain]] = number[part]
+
+    def logits(self, batch: Batch) -> Float64[np.ndarray, " rows"]:
+        """Logits (rows,) of encoded rows, each by the model of its domain; not calibrated."""
+        if not self.parts:
+            return score_batch(self.model, batch)
+        part = self.part_of[batch.domain.numpy()]
+        order = np.argsort(part, kind="stable")
+        used, first = np.unique(part[order], return_index=True)
+        logits = np.empty(len(part), dtype=np.float64)
+        for number, at in zip(used, np.split(order, first[1:]), strict=True):
+            rows = batch if len(used) == 1 else take(batch, at)
+            one = self.parts[number - 1].logits(rows) if number else score_batch(self.model, rows)
+            logits[at] = one
+        return logits
+
+
+def take(batch: Batch, at: Int64[np.ndarray, " chosen"]) -> Batch:
+    """The rows of a batch at the positions ``at``, in that order."""
+    index = torch.from_numpy(at)
+    lists = []
+    for jagged in batch.lists:
+        offsets = jagged.offsets.numpy()
+        starts = offsets.take(at)
+        lengths = offsets.take(at + 1) - starts
+        values = jagged.values.index_select(0, torch.from_numpy(ragged(starts, lengths)))
+        lists.append(Jagged(values, torch.from_numpy(offsets_of(lengths))))
+    return replace(
+        batch,
+        categorical=batch.categorical.index_select(0, index),
+        numeric=batch.numeric.index_select(0, index),
+        lists=tuple(lists),
+        domain=batch.domain.index_select(0, index),
+        label=batch.label.index_select(0, index),
+        weight=None if batch.weight is None else batch.weight.index_select(0, index),
+    )
+
+
+def model_tensors(model: DomainModel) -> dict[str, Tensor]:
+    """A model's tensors under ``model.``, as the files of a bundle hold them."""
+    return {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with ``prefix``, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

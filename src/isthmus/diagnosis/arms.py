@@ -1,0 +1,181 @@
+"""The trainings of a diagnosis: what each arm is, from one config.
+
+S solo, J joint; S+ own then own, J+ all then all, F all then own (the second stage of the three has
+the same steps, learning rate, batch and looks at the domain's validation rows); A adapted; pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isthmus.adapters import AdapterConfig
+from isthmus.config import Config
+from isthmus.data.dataset import Dataset
+from isthmus.diagnosis.level import (
+    MAX_EPOCHS,
+    MIN_LOOKS,
+    STAGE_TWO_EPOCHS,
+    STAGE_TWO_LOOKS,
+    STAGE_TWO_LR,
+)
+from isthmus.models import ModelConfig
+from isthmus.train import Budget, TrainConfig, watch_metrics
+from isthmus.trainings import Training
+from isthmus.trainings.cost import train_rows
+
+MIN_BATCH = 32
+SHARE = 50  # a small domain's epoch has about so many steps
+LOWER_LR = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Batch and learning rate that were chosen for an arm."""
+
+    batch_rows: int
+    lr: float
+
+    def to_dict(self) -> dict[str, float | int]:
+        """Plain values."""
+        return {"batch_rows": self.batch_rows, "lr": self.lr}
+
+
+class Arms:
+    """Makes trainings for ``datasets``, one of which every replicate reads.
+
+    ``adapter``: what the adapted arm wears; where the config names one, that is the config's, and
+    the joint arm goes without.
+    """
+
+    def __init__(self, config: Config, datasets: Sequence[Dataset], *, hide_domain: bool) -> None:
+        self.config = config
+        self.datasets = tuple(datasets)
+        self.hide_domain = hide_domain
+        wears = config.model.adapter.name != "none"
+        self.adapter = config.model.adapter if wears else AdapterConfig(name="hamur")
+        self.model = config.model.model_copy(
+            update={"adapter": AdapterConfig(), "calibration": "none"}
+        )
+        self.adapted_model = self.model.model_copy(update={"adapter": self.adapter})
+
+    def dataset(self, k: int) -> Dataset:
+        """The dataset of replicate ``k``."""
+        return self.datasets[min(k, len(self.datasets) - 1)]
+
+    def _train(self, k: int, watch: Sequence[str] | None, recipe: Recipe | None) -> TrainConfig:
+        base = self.config.train
+        changes = {
+            "seed": base.seed + k,
+            "epochs": MAX_EPOCHS,
+            "looks_per_epoch": max(MIN_LOOKS, base.looks_per_epoch),
+            "weighting": "proportional",
+            "compile": False,
+        }
+        if recipe is not None:
+            changes |= recipe.to_dict()
+        if watch is not None:
+            changes["domain_sampling"] = "proportional"
+            if not self._monitored(k, watch):
+                changes["monitor"] = "logloss_pooled"
+        return base.model_copy(update=changes)
+
+    def _monitored(self, k: int, watch: Sequence[str]) -> bool:
+        """Whether the config's monitor is defined on the validation rows of these domains."""
+        dataset = self.dataset(k)
+        training = Training(model=self.model, train=self.config.train, watch=tuple(watch))
+        rows = training.subset(dataset).rows("validation")
+        zeros = np.zeros(len(rows))
+        return (
+            watch_metrics(zeros, rows, len(dataset.domain_names))[self.config.train.monitor]
+            is not None
+        )
+
+    def _replicate(self, k: int) -> int:
+        return min(k, len(self.datasets) - 1)
+
+    def joint(
+        self,
+        k: int,
+        recipe: Recipe | None = None,
+        *,
+        domains: Sequence[str] | None = None,
+        model: ModelConfig | None = None,
+        hide_domain: bool | None = None,
+        weighting: str = "proportional",
+    ) -> Training:
+        """One model of all domains, or of some."""
+        chosen = None if domains is None else tuple(domains)
+        train = self._train(k, chosen, recipe)
+        if weighting != "proportional":
+            train = train.model_copy(update={"weighting": weighting})
+        return Training(
+            model=model or self.model,
+            train=train,
+            replicate=self._replicate(k),
+            domains=chosen,
+            scored=chosen,
+            hide_domain=self.hide_domain if hide_domain is None else hide_domain,
+        )
+
+    def adapted(self, k: int, recipe: Recipe) -> Training:
+        """The joint arm with adapters."""
+        return self.joint(k, recipe, model=self.adapted_model)
+
+    def solo(
+        self,
+        k: int,
+        domain: str,
+        recipe: Recipe | None = None,
+        *,
+        model: ModelConfig | None = None,
+        hide_domain: bool | None = None,
+    ) -> Training:
+        """One domain alone; all are scored, which gives the cross-scores."""
+        training = self.joint(k, recipe, domains=(domain,), model=model, hide_domain=hide_domain)
+        return replace(training, scored=None)
+
+    def matched(self, k: int, pair: tuple[str, str], recipe: Recipe) -> Training:
+        """A pair whose larger domain is cut to the rows of the smaller."""
+        training = self.joint(k, recipe, domains=pair)
+        rows = min(train_rows(replace(training, domains=(name,)), self.dataset(k)) for name in pair)
+        return replace(training, rows_per_domain=rows)
+
+    def grid(self, training: Training) -> list[Training]:
+        """The choices of a training: two batches by two learning rates."""
+        base = self.config.train
+        rows = train_rows(training, self.dataset(training.replicate))
+        batch = min(base.batch_rows, max(2, rows))
+        smaller = min(max(MIN_BATCH, rows // SHARE), max(2, batch // 2))
+        return [
+            training.with_recipe(batch_rows=size, lr=lr)
+            for size in (batch, smaller)
+            for lr in (base.lr, base.lr * LOWER_LR)
+        ]
+
+    def stage_two(self, first: Training, domain: str, recipe: Recipe, *, own: bool) -> Training:
+        """Begin with a first stage's weights: on the domain's own rows, or on all."""
+        k = first.train.seed - self.config.train.seed
+        lr = self.config.train.lr * STAGE_TWO_LR
+        chosen = Recipe(recipe.batch_rows, lr)
+        budget = self.stage_budget(k, domain, recipe)
+        train = self._train(k, (domain,), chosen)
+        return Training(
+            model=first.model,
+            train=train,
+            replicate=first.replicate,
+            domains=(domain,) if own else None,
+            watch=(domain,),
+            scored=(domain,),
+            hide_domain=first.hide_domain,
+            start=first,
+            budget=budget,
+        )
+
+    def stage_budget(self, k: int, domain: str, recipe: Recipe) -> Budget:
+        """Steps and looks of a domain's second stage."""
+        solo = self.joint(k, recipe, domains=(domain,))
+        rows = train_rows(solo, self.dataset(k))
+        epoch = max(1, rows // recipe.batch_rows)
+        steps = max(STAGE_TWO_LOOKS, STAGE_TWO_EPOCHS * epoch)
+        return Budget(steps=steps, looks=STAGE_TWO_LOOKS)

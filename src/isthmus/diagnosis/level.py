@@ -1,0 +1,46 @@
+"""How much a diagnosis may cost: what each level measures, and how often."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from isthmus.errors import ConfigError
+
+LevelName = Literal["quick", "standard", "full"]
+FOLDS = 5  # a small table is cut into so many test parts; a lower level takes the first of them
+MIN_FOLDS = 3
+SMALL_TABLE = 100_000  # rows below which replicates are folds, where the split allows it
+MAX_DOMAINS = 40  # domains that get trainings of their own
+MAX_PAIRED = 14  # domains in the pairwise matrix: 91 pairs
+WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the config's widths, on the capacity curve
+RANDOM_GROUPINGS = 5
+STAGE_TWO_EPOCHS = 2  # of the domain's own rows
+STAGE_TWO_LOOKS = 8
+STAGE_TWO_LR = 0.3  # of the config's learning rate
+MIN_LOOKS = 4  # an epoch, at the validation rows
+MAX_EPOCHS = 200  # patience stops a training, not this
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a level measures. ``seeds``: replicates of N, T and I; ``few``: of all that is dearer."""
+
+    name: LevelName
+    seeds: int
+    few: int
+    stages: bool  # transfer and interference, likeness, early gradients
+    adapted: bool  # a joint model with adapters
+    dear: bool  # pairs, leave-one-out, capacity, groups, weightings
+
+
+LEVELS: dict[str, Level] = {
+    "quick": Level("quick", seeds=2, few=0, stages=False, adapted=False, dear=False),
+    "standard": Level("standard", seeds=5, few=0, stages=True, adapted=True, dear=False),
+    "full": Level("full", seeds=5, few=3, stages=True, adapted=True, dear=True),
+}
+
+
+def level_named(name: str) -> Level:
+    """The level of that name; ConfigError where there is none."""
+    if name not in LEVELS:
+        raise ConfigError(f"level must be one of {', '.join(get_args(LevelName))}, got {name!r}")
+    return LEVELS[name]

@@ -1,0 +1,307 @@
+"""A diagnosis from start to end: plan, choices, arms, matrices, verdicts; every training once."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from isthmus.config import Config
+from isthmus.data.dataset import Dataset
+from isthmus.diagnosis.arms import Arms, Recipe
+from isthmus.diagnosis.level import Level
+from isthmus.diagnosis.measured import Measured
+from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Rows
+from isthmus.diagnosis.trained import Phases
+from isthmus.metrics.effects import Effect
+from isthmus.metrics.equivalence import with_holm
+from isthmus.trainings import Engine, Outcome, Training
+from isthmus.trainings.cost import Pace, cost, steps
+from isthmus.version import VERSION
+
+SECONDS_WORTH_TELLING = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a diagnosis will train, and about how long it takes.
+
+    ``phases``: trainings of each, in order; ``cached``: how many of those that can be named before
+    the choices are made are finished already. ``seconds``: expected, of those that are not.
+    """
+
+    level: str
+    table: str
+    split: str
+    replicates: str
+    seeds: int
+    jobs: int
+    phases: dict[str, int]
+    cached: int
+    seconds: float
+    measured: tuple[str, ...]
+    left_out: dict[str, str]
+    sampled: str | None
+
+    @property
+    def trainings(self) -> int:
+        """All trainings."""
+        return sum(self.phases.values())
+
+    def __str__(self) -> str:
+        names = ", ".join(self.measured[:12]) + (", ..." if len(self.measured) > 12 else "")
+        lines = [
+            f"{self.level} diagnosis of {len(self.measured)} domains ({names})",
+            f"table {self.table}, {self.split} split, {self.seeds} {self.replicates}",
+            *(f"  {count:5,} trainings: {phase}" for phase, count in self.phases.items()),
+            f"  {self.trainings:5,} in all, {self.cached:,} of them finished before",
+            f"about {duration(self.seconds)} with {self.jobs} processes of one thread each",
+        ]
+        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        lines += [self.sampled] if self.sampled else []
+        return "\n".join(lines)
+
+
+class Study:
+    """The parts of one diagnosis, and what it has found so far.
+
+    ``datasets``: one a replicate where replicates are folds, otherwise a single one. ``config``
+    is that of the encoded rows; ``original`` the user's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        original: Config,
+        config: Config,
+        datasets: Sequence[Dataset],
+        measured: Measured,
+        level: Level,
+        engine: Engine,
+        margins: Margins,
+        item: str | None,
+        tell: Callable[[str, float | None], None],
+    ) -> None:
+        self.original, self.config = original, config
+        self.measured, self.level, self.margins, self.item = measured, level, margins, item
+        self.engine, self.tell = engine, tell
+        self.folds = len(datasets) > 1
+        hide = original.data.domain not in original.data.features
+        self.arms = Arms(config, datasets, hide_domain=hide)
+        self.phases = Phases(self.arms, measured, level)
+        per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
+        self.rows = Rows(per_replicate, item)
+        self.began = time.perf_counter()
+        self.planned = 0
+        self.work = 0.0
+        self.done_work = 0.0
+        self.notes: list[str] = []
+        self.choices: dict[str | None, list[Outcome]] = {}
+        self.arm_outcomes: dict[str, dict[str, list[Outcome]]] = {}
+        self.joint: list[Outcome] = []
+
+    def plan(self, pace: Pace) -> Plan:
+        """What will be trained, with the recipes that are known so far."""
+        if all(self.engine.is_done(t) for grid in self.phases.choices().values() for t in grid):
+            self.choose()
+        planned = self.phases.planned()
+        seen: dict[str, Training] = {}
+        phases = {}
+        for phase, trainings in planned.items():
+            new = {self.engine.path(t).name: t for t in trainings}
+            new = {key: training for key, training in new.items() if key not in seen}
+            if new:
+                phases[phase] = len(new)
+            seen |= new
+        missing = [training for training in seen.values() if not self.engine.is_done(training)]
+        self.planned = len(seen)
+        self.work = sum(cost(t, self.arms.dataset(t.replicate)) for t in missing)
+        return Plan(
+            level=self.level.name,
+            table=self.original.data.table or "(given)",
+            split=self.config.data.split.by,
+            replicates="folds" if self.folds else "seeds",
+            seeds=self.level.seeds,
+            jobs=self.engine.jobs,
+            phases=phases,
+            cached=len(seen) - len(missing),
+            seconds=pace.seconds(missing, self.arms.datasets, self.engine.jobs),
+            measured=self.measured.names,
+            left_out=self.measured.left_out,
+            sampled=self.measured.sampled,
+        )
+
+    def progress(self, what: str, done: int, of: int, training: Training) -> None:
+        """Tell how far the trainings are, and how long the rest may take."""
+        self.done_work += cost(training, self.arms.dataset(training.replicate))
+        spent = time.perf_counter() - self.began
+        share = min(self.done_work / self.work, 0.999) if self.work else 0.999
+        left = spent * (1 - share) / max(share, 1e-9)
+        self.tell(f"{what}: {done} of {of}; about {duration(left)} left", share)
+
+    def choose(self) -> None:
+        """Train the grids of the first replicate and keep the best of each on validation."""
+        grids = self.phases.choices()
+        outcomes = self.engine.run([t for grid in grids.values() for t in grid], "choices")
+        at = 0
+        for name, grid in grids.items():
+            self.choices[name] = outcomes[at : at + len(grid)]
+            at += len(grid)
+            best = max(self.choices[name], key=_rank)
+            recipe = Recipe(best.training.train.batch_rows, best.training.train.lr)
+            if name is None:
+                self.phases.recipes.joint = recipe
+            else:
+                self.phases.recipes.solo[name] = recipe
+
+    def train_arms(self) -> None:
+        """N, and at the levels that have them T, I and the adapted arm."""
+        phases, names = self.phases, self.measured.names
+        self.engine.run(phases.first_stage(), "solo and joint")
+        self.joint = [self.engine.outcome(phases.joint(k)) for k in phases.seeds]
+        for name in names:
+            solos = [self.engine.outcome(phases.solo(k, name)) for k in phases.seeds]
+            self.arm_outcomes[name] = {"joint": self.joint, "solo": solos}
+        if self.level.stages:
+            self.engine.run(phases.second_stage(), "transfer and interference")
+            for name in names:
+                staged = [phases.stage_two(k, name) for k in phases.seeds]
+                for arm in staged[0]:
+                    outcomes = [self.engine.outcome(stage[arm]) for stage in staged]
+                    self.arm_outcomes[name][arm] = outcomes
+        if self.level.adapted:
+            adapted = self.engine.run(phases.adapted(), "adapted")
+            for name in names:
+                self.arm_outcomes[name]["adapted"] = adapted
+
+    def reading(self, name: str, replicates: int | None = None) -> DomainReading:
+        """The test rows of a domain."""
+        return DomainReading(self.rows, name, replicates or self.level.seeds, self.margins)
+
+    def effects(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Domain -> metric -> levels and effects, Holm's p filled in for the net effect."""
+        found = {
+            name: dict(self.reading(name).effects(self.arm_outcomes[name]))
+            for name in self.measured.names
+        }
+        for name in found:
+            seen = self._seen(name)
+            for metric in METRICS:
+                found[name][metric]["net_seen"] = seen[metric]
+        for metric in METRICS:
+            nets = with_holm({name: found[name][metric]["net"] for name in found})  # type: ignore[arg-type]
+            for name, net in nets.items():
+                found[name][metric]["net"] = net
+        return found  # type: ignore[return-value]
+
+    def _seen(self, name: str) -> dict[str, Effect]:
+        """N on the test rows whose values the solo had all seen."""
+        arms = self.arm_outcomes[name]
+        keep = [self.rows.seen(name, k, solo) for k, solo in enumerate(arms["solo"])]
+        reading = DomainReading(self.rows, name, self.level.seeds, self.margins, keep=keep)
+        if not all(mask.any() for mask in keep):
+            why = "no test row holds only values that the solo had seen"
+            return {metric: Effect(None, reason=why) for metric in METRICS}
+        return {
+            metric: reading.difference(arms["joint"], arms["solo"], metric) for metric in METRICS
+        }
+
+    def flags(self, name: str) -> list[str]:
+        """What makes a domain's numbers less sure."""
+        solos = self.arm_outcomes[name]["solo"]
+        capped = sum(one.told.stopped == "epochs" for one in solos)
+        told = []
+        if capped:
+            told.append(f"{capped} of {len(solos)} solos ended at the epoch cap, not by patience")
+        if any(one.training.train.monitor != self.config.train.monitor for one in solos):
+            told.append(
+                f"solo chosen by logloss: {self.config.train.monitor} is undefined on its"
+                " validation rows"
+            )
+        return told
+
+    def told_plan(self, plan: Plan) -> dict[str, Any]:
+        """The ``plan`` of the report."""
+        train = self.config.train
+        choices = {None: {}} | {name: {} for name in self.measured.names}
+        for name, outcomes in self.choices.items():
+            recipe = self.phases.recipes.joint if name is None else self.phases.recipes.solo[name]
+            choices[name] = recipe.to_dict() | {"tried": [one.facts() for one in outcomes]}
+        return {
+            "level": self.level.name,
+            "table": plan.table,
+            "split": plan.split,
+            "replicates": plan.replicates,
+            "seeds": plan.seeds,
+            "trainings": self.engine.trained + self.engine.cached,
+            "trained": self.engine.trained,
+            "cached": self.engine.cached,
+            "estimate_seconds": round(plan.seconds, 1),
+            "seconds": round(time.perf_counter() - self.began, 1),
+            "jobs": self.engine.jobs,
+            "threads": 1 if self.engine.jobs > 1 else torch.get_num_threads(),
+            "monitor": train.monitor,
+            "looks_per_epoch": self.joint[0].training.train.looks_per_epoch,
+            "choices": {
+                "joint": choices[None],
+                "solo": {name: choices[name] for name in self.measured.names},
+            },
+            "stage_two": self._told_stages(),
+            "measured": list(self.measured.names),
+            "left_out": dict(self.measured.left_out),
+            "sampled": plan.sampled,
+            "clusters": self.config.data.group or "row",
+            "item": self.item,
+            "notes": self._told_notes(),
+            "isthmus": VERSION,
+            "torch": torch.__version__,
+        }
+
+    def _told_stages(self) -> dict[str, Any] | None:
+        if not self.level.stages:
+            return None
+        told = {}
+        for name in self.measured.names:
+            training = self.phases.stage_two(0, name)["tuned"]
+            told[name] = {
+                "steps": steps(training, self.arms.dataset(0)),
+                "looks": training.budget.looks if training.budget else None,
+                "batch_rows": training.train.batch_rows,
+                "lr": training.train.lr,
+            }
+        return told
+
+    def _told_notes(self) -> list[str]:
+        told = list(self.notes)
+        if self.config.data.group is None:
+            told.append("no group column: rows are taken as independent")
+        if self.config.data.weight is not None:
+            told.append("rows have weights: AUCs have no interval, so logloss leads")
+        if self.folds:
+            told.append(
+                f"small table: {self.level.seeds} folds in place of seeds, each with its own test"
+                " rows, a fifth of the table"
+            )
+        return told
+
+
+def _rank(outcome: Outcome) -> float:
+    """Larger is better, whatever the monitor."""
+    best = outcome.told.best
+    return -best if outcome.training.train.monitor.startswith("logloss") else best
+
+
+def duration(seconds: float) -> str:
+    """Time in words: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, SECONDS_WORTH_TELLING):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def named(effects: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values of levels and effects."""
+    return {
+        name: value.to_dict() if isinstance(value, Effect) else value
+        for name, value in effects.items()
+    }

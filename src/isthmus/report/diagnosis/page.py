@@ -1,0 +1,142 @@
+"""A diagnosis as one HTML page that opens from disk, without network, and without script too."""
+
+import json
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from isthmus.metrics.table import NOTHING
+from isthmus.report.diagnosis import words
+from isthmus.report.diagnosis.sections import (
+    capacity_charts,
+    effect_charts,
+    group_letters,
+    map_chart,
+    matrix_view,
+    net_chart,
+    strip_chart,
+    weighting_chart,
+)
+from isthmus.report.diagnosis.svg import sign
+from isthmus.report.diagnosis.values import (
+    SHOWN,
+    Report,
+    by_advice,
+    by_size,
+    dig,
+    margin_of,
+    pointer,
+)
+
+PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
+
+
+def page(report: Report) -> str:
+    """Render a diagnosis, given as the dict of report.json, as one self-contained HTML page.
+
+    Every number is written beside its place in the report (a JSON pointer in ``data-path``), and
+    the report itself is embedded as JSON. What is null is left out or named with its reason.
+    """
+    env = Environment(
+        loader=PackageLoader(PACKAGE, TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = by_size(report)
+    return env.get_template("page.html.j2").render(
+        report=report,
+        plan=report.get("plan") or {},
+        names=names,
+        shown=names[:SHOWN],
+        folded=names[SHOWN:],
+        sections=by_advice(report),
+        headline=words.headline([dig(report, "domains", name, "verdict") for name in names]),
+        advice=words.advice,
+        words=words,
+        sign=sign,
+        dig=partial(_dig, report),
+        pointer=pointer,
+        margin_of=partial(margin_of, report),
+        num=partial(_num, report),
+        count=partial(_count, report),
+        chance=partial(_chance, report),
+        net_chart=partial(net_chart, report),
+        effect_charts=partial(effect_charts, report),
+        matrix_view=partial(matrix_view, report),
+        capacity=capacity_charts(report),
+        domain_map=map_chart(report),
+        letters=group_letters(report),
+        strip=strip_chart(report),
+        weighting=weighting_chart(report),
+        style=_asset("style.css"),
+        script=_asset("script.js"),
+        embedded=_embedded(report),
+    )
+
+
+Step = str | int | tuple[str | int, ...]
+
+
+def _flat(steps: tuple[Step, ...]) -> tuple[str | int, ...]:
+    """Templates give a path in parts: single steps, or tuples of them."""
+    return tuple(one for step in steps for one in (step if isinstance(step, tuple) else (step,)))
+
+
+def _dig(report: Report, *steps: Step) -> Any:
+    return dig(report, *_flat(steps))
+
+
+def _num(report: Report, *steps: Step, places: int = 4, signed: bool = False) -> Markup:
+    """A number of the report as text, with its place; a dash where it is null."""
+    path = _flat(steps)
+    value = dig(report, *path)
+    place = pointer(path)
+    if value is None:
+        reason = dig(report, *path[:-1], "reason")
+        return Markup('<span class="nil" data-path="{}"{}>{}</span>').format(
+            place,
+            Markup(' title="{}"').format(reason) if isinstance(reason, str) else "",
+            NOTHING,
+        )
+    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return _tagged(place, text.replace("-", "−"))
+
+
+def _chance(report: Report, *steps: Step) -> Markup:
+    """A p value; what three places cannot show is below 0.001."""
+    path = _flat(steps)
+    value = dig(report, *path)
+    if value is not None and value < 0.0005:
+        return _tagged(pointer(path), "<0.001")
+    return _num(report, *path, places=3)
+
+
+def _count(report: Report, *steps: Step) -> Markup:
+    """A whole number with its place."""
+    path = _flat(steps)
+    value = dig(report, *path)
+    if value is None:
+        return _num(report, *path)
+    return _tagged(pointer(path), f"{value:,}")
+
+
+def _tagged(place: str, text: str) -> Markup:
+    return Markup('<span data-path="{}">{}</span>').format(place, text)
+
+
+def _asset(name: str) -> Markup:
+    return Markup((files(PACKAGE) / TEMPLATES / name).read_text("utf-8"))
+
+
+def _embedded(report: Report) -> Markup:
+    """The report as JSON that cannot end its own script element."""
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False)
+    for mark, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(mark, code)
+    return Markup(text)

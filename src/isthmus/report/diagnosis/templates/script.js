@@ -1,0 +1,136 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  const report = JSON.parse(document.getElementById("report").textContent);
+  for (const part of document.querySelectorAll("button[hidden], label[hidden]")) part.hidden = false;
+
+  // Theme: the system's, until the reader chooses.
+  const theme = document.getElementById("theme");
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const remembered = () => { try { return localStorage.getItem("isthmus-theme"); } catch { return null; } };
+  const isDark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+  const name = () => { theme.textContent = isDark() ? "Light theme" : "Dark theme"; };
+  if (["dark", "light"].includes(remembered())) root.dataset.theme = remembered();
+  theme.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    try { localStorage.setItem("isthmus-theme", root.dataset.theme); } catch { /* a page from disk may have no store */ }
+    name();
+  });
+  system.addEventListener("change", name);
+  name();
+
+  // Matrices: order, hover and focus, arrow keys.
+  const follow = (cell) => {
+    const says = cell.closest("figure").querySelector(".readout");
+    says.textContent = cell.getAttribute("aria-label");
+    says.classList.remove("rest");
+  };
+  for (const table of document.querySelectorAll("table.heat")) {
+    const says = table.closest("figure").querySelector(".readout");
+    says.textContent = says.dataset.rest;
+    says.classList.add("rest");
+    const orders = JSON.parse(table.dataset.orders);
+    const head = [...table.tHead.rows[0].cells].slice(1);
+    const lines = [...table.tBodies[0].rows].map((row) => ({ row, cells: [...row.cells].slice(1) }));
+    const cellsNow = () => [...table.tBodies[0].rows].map((row) => [...row.cells].slice(1));
+    const reach = (cell) => {
+      table.querySelector('td[tabindex="0"]')?.setAttribute("tabindex", "-1");
+      cell.setAttribute("tabindex", "0");
+    };
+    const sort = (by) => {
+      const order = orders[by];
+      for (const place of order) table.tHead.rows[0].append(head[place]);
+      for (const place of order) {
+        const { row, cells } = lines[place];
+        for (const column of order) row.append(cells[column]);
+        table.tBodies[0].append(row);
+      }
+      reach(cellsNow()[0][0]);
+    };
+    const choose = document.querySelector(`select[data-order="${table.closest("figure").id}"]`);
+    choose.addEventListener("change", () => sort(choose.value));
+    sort(choose.value);
+    table.addEventListener("mouseover", (event) => {
+      const cell = event.target.closest("td");
+      if (cell) follow(cell);
+    });
+    table.addEventListener("focusin", (event) => {
+      const cell = event.target.closest("td");
+      if (cell) { reach(cell); follow(cell); }
+    });
+    table.addEventListener("keydown", (event) => {
+      const cell = event.target.closest("td");
+      if (!cell) return;
+      const grid = cellsNow();
+      const row = grid.findIndex((cells) => cells.includes(cell));
+      const column = grid[row].indexOf(cell);
+      const to = {
+        ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1],
+        ArrowRight: [row, column + 1], Home: [row, 0], End: [row, grid[row].length - 1],
+      }[event.key];
+      if (!to) return;
+      event.preventDefault();
+      grid[to[0]]?.[to[1]]?.focus();
+    });
+  }
+
+  const at = (path) => path.slice(1).split("/").map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"))
+    .reduce((value, step) => value?.[step], report);
+
+  // CSV: tables as they stand but with full numbers; matrices one cell a line, from the report.
+  const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const ofTable = (table) => {
+    const lines = [];
+    for (const row of table.rows) {
+      const line = [];
+      for (const cell of row.cells) {
+        const numbers = [...cell.querySelectorAll("[data-path]")].map((one) => at(one.dataset.path) ?? "");
+        const text = cell.textContent.replace(/\s+/g, " ").trim();
+        const both = cell.querySelector(".ci") !== null;
+        const told = row.parentNode.tagName === "THEAD" ? text : numbers.length ? numbers.join(both ? ";" : " ") : text;
+        line.push(told === "–" ? "" : told);
+      }
+      lines.push(line);
+    }
+    // An interval is two columns: lower and upper.
+    const split = lines[0].map((title) => title.includes("interval"));
+    return lines.map((line, at) => line.flatMap((told, place) => {
+      if (!split[place]) return [told];
+      if (at === 0) return [`${told} lower`, `${told} upper`];
+      const [low = "", high = ""] = told.split(";");
+      return [low, high];
+    }));
+  };
+  const ofMatrix = (key) => {
+    const held = key === "distance" ? report.likeness.distance : report.matrix[key];
+    const lines = [["target", "source", "estimate", "lower", "upper", "p", "p_bh"]];
+    for (const [target, row] of Object.entries(held)) {
+      for (const [source, cell] of Object.entries(row)) {
+        const of = cell !== null && typeof cell === "object" ? cell : { estimate: cell };
+        const [low, high] = of.ci ?? [null, null];
+        lines.push([target, source, of.estimate, low, high, of.p, of.p_bh].map((one) => String(one ?? "")));
+      }
+    }
+    return lines;
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button.csv");
+    if (!button) return;
+    const table = button.closest("details, figure").querySelector("table");
+    const lines = button.dataset.matrix ? ofMatrix(button.dataset.matrix) : ofTable(table);
+    const text = lines.map((line) => line.map(quote).join(",")).join("\r\n");
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }));
+    link.download = `${button.dataset.name.replace(/[^\w]+/g, "-").toLowerCase()}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+
+  // Print: everything that folds is shown.
+  addEventListener("beforeprint", () => {
+    for (const fold of document.querySelectorAll("details:not([open])")) { fold.dataset.closed = ""; fold.open = true; }
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of document.querySelectorAll("details[data-closed]")) { fold.open = false; delete fold.dataset.closed; }
+  });
+})();

@@ -1,0 +1,38 @@
+"""A diagnosis as plain text of 100 columns."""
+
+from textwrap import fill
+
+from isthmus.metrics.table import WIDTH
+from isthmus.report.diagnosis.tables import (
+    advice_lines,
+    fine_print,
+    group_lines,
+    narrow_effects,
+    verdict_table,
+)
+from isthmus.report.diagnosis.values import SHOWN, Report, by_advice, dig
+from isthmus.report.diagnosis.words import headline, several
+
+
+def to_terminal(report: Report) -> str:
+    """What to do with each domain, the numbers behind it, and the fine print."""
+    domains = report["domains"]
+    names = [name for _, held in by_advice(report) for name in held]
+    told = advice_lines(report, names[:SHOWN])
+    lines = [_filled(f"{name}: {text}") for name, text in told]
+    if len(names) > SHOWN:
+        lines.append(f"{several(len(names) - SHOWN, 'more domain')}: see the page.")
+    effects = narrow_effects(report)
+    parts = [
+        _filled(headline([dig(domains, name, "verdict") for name in names])),
+        str(verdict_table(report, sure=False)),
+        "\n".join(lines),
+        "" if effects is None else str(effects),
+        "\n".join(_filled(line) for line in group_lines(report)),
+        "\n".join(_filled(line) for line in fine_print(report)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _filled(text: str) -> str:
+    return fill(text, WIDTH, subsequent_indent="  ", break_long_words=False)

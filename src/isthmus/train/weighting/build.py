@@ -1,0 +1,151 @@
+"""A weighting at work on one training, and the one that a config names."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.errors import ConfigError
+from isthmus.layers.tables import FusedTable
+from isthmus.objectives import binary_cross_entropy
+from isthmus.train.weighting._base import AbstractRule, DomainLosses
+from isthmus.train.weighting.shares import (
+    DynamicAverage,
+    GradNorm,
+    RandomWeights,
+    Uncertainty,
+    Uniform,
+)
+from isthmus.train.weighting.surgery import CAGrad, PCGrad
+
+WeightingName = Literal[
+    "proportional", "uniform", "uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "random"
+]
+
+# Each domain costs those that take a gradient per domain one backward pass a step.
+MAX_DOMAINS = 64
+
+
+class Weighting:
+    """A weighting at work on one training: its rule, its random numbers, what resuming needs."""
+
+    def __init__(self, rule: AbstractRule | None, *, n_groups: int, seed: int) -> None:
+        self.rule = rule
+        self.n_groups = n_groups
+        if rule is not None:
+            # Far from the seeds that people choose, and from that of domain dropout.
+            rule.draw.manual_seed(seed + 2**41)
+
+    def backward(
+        self, logits: Float[Tensor, " rows"], batch: Batch, domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, ""]:
+        """Fill the gradients; return the mean loss over rows, whatever the weighting, detached.
+
+        ``domain``: (rows,) int64, the group of each row, on the CPU, so that asking whether there
+        are two of them waits for no device.
+        """
+        loss = binary_cross_entropy(logits, batch.label, batch.weight)
+        if self.rule is None:
+            loss.backward()
+            return loss.detach()
+        one = bool(domain.min() == domain.max())
+        losses = DomainLosses.of(logits, batch, domain.to(logits.device), self.n_groups)
+        self.rule.note(losses)
+        if one:
+            loss.backward()
+        else:
+            self.rule.backward(losses)
+        return loss.detach()
+
+    def end_epoch(self) -> None:
+        """Tell the rule that an epoch is over."""
+        if self.rule is not None:
+            self.rule.end_epoch()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that `load_state_dict` needs; empty for proportional. The tensors are living ones."""
+        if self.rule is None:
+            return {}
+        return {**self.rule.kept, "random": self.rule.draw.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave; the tensors are copied."""
+        if self.rule is None:
+            return
+        for name, tensor in self.rule.kept.items():
+            tensor.copy_(state[name])
+        self.rule.draw.set_state(state["random"].cpu())
+
+
+def build_weighting(
+    name: WeightingName, model: nn.Module, *, n_domains: int, lr: float, seed: int, compiled: bool
+) -> Weighting:
+    """The weighting of one training over ``n_domains`` domains; ``model`` is on its device.
+
+    Raises ConfigError where gradients per domain are asked for and there are more than 64 domains,
+    a compiled model, or no dense parameters that domains share.
+    """
+    n_groups = n_domains + 1
+    device = next(model.parameters()).device
+    rule: AbstractRule | None = None
+    if name == "uniform":
+        rule = Uniform()
+    elif name == "uncertainty":
+        rule = Uncertainty(n_groups=n_groups, lr=lr, device=device)
+    elif name == "dwa":
+        rule = DynamicAverage(n_groups=n_groups, device=device)
+    elif name == "random":
+        rule = RandomWeights()
+    elif name != "proportional":
+        if n_domains > MAX_DOMAINS:
+            raise ConfigError(
+                f"train.weighting {name!r} takes a gradient per domain, of at most {MAX_DOMAINS}"
+                f" domains, got {n_domains}"
+            )
+        if compiled:
+            raise ConfigError(
+                f"train.weighting {name!r} takes several gradients of one forward pass and so needs"
+                " train.compile false, got true"
+            )
+        shared = shared_parameters(model, n_domains)
+        if not shared:
+            raise ConfigError(
+                f"train.weighting {name!r} needs dense parameters that domains share, got a model"
+                " with none"
+            )
+        if name == "gradnorm":
+            rule = GradNorm(_last_layer(model, shared), n_groups=n_groups, lr=lr, device=device)
+        else:
+            rule = PCGrad(shared) if name == "pcgrad" else CAGrad(shared)
+    return Weighting(rule, n_groups=n_groups, seed=seed)
+
+
+def shared_parameters(model: nn.Module, n_domains: int) -> list[nn.Parameter]:
+    """The dense parameters that several domains move, in the order of ``model.parameters()``.
+
+    Left out: embedding tables, and sets with one entry per domain, told by a first axis of
+    ``n_domains + 1`` (those of ``model.n_domains`` where it has that). Torch's own layers are no such
+    sets, whatever their width, but for its embeddings.
+    """
+    n_domains = getattr(model, "n_domains", n_domains)
+    found: list[nn.Parameter] = []
+    for module in model.modules():
+        if isinstance(module, FusedTable):
+            continue
+        torchs = type(module).__module__.startswith("torch.nn.modules")
+        plain = torchs and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        for parameter in module.parameters(recurse=False):
+            per_domain = not plain and len(parameter.shape) and len(parameter) == n_domains + 1
+            if parameter.requires_grad and not per_domain:
+                found.append(parameter)
+    known = {id(parameter) for parameter in found}
+    return [parameter for parameter in model.parameters() if id(parameter) in known]
+
+
+def _last_layer(model: nn.Module, shared: list[nn.Parameter]) -> nn.Parameter:
+    """The last shared parameter that is a matrix or more and no bias, else the last shared one."""
+    biases = {id(p) for name, p in model.named_parameters() if name.endswith("bias")}
+    layers = [p for p in shared if p.ndim > 1 and id(p) not in biases]
+    return layers[-1] if layers else shared[-1]

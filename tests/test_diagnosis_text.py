@@ -1,0 +1,182 @@
+"""The diagnosis as text and figures: words, scales, orders, Markdown, plain text, PNG and SVG."""
+
+import copy
+import itertools
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import diagnosis_example as examples
+from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
+from isthmus.report.diagnosis.svg import short, ticks
+from isthmus.report.diagnosis.values import dig, orders, pointer, reach
+from isthmus.report.diagnosis.words import ADVICE, headline
+
+REPORTS = {"six": examples.example(), "quick": examples.quick(), "many": examples.many()}
+
+
+def test_names_of_any_kind_make_a_pointer_that_resolves():
+    report = {"domains": {"a/b~c": {"x": [1, 2]}}}
+    assert pointer(("domains", "a/b~c", "x", 1)) == "/domains/a~1b~0c/x/1"
+    assert dig(report, "domains", "a/b~c", "x", 1) == 2
+    assert dig(report, "domains", "none", "x") is None
+
+
+def test_alike_domains_stand_together():
+    names = [f"d{place}" for place in range(9)]
+    group = {name: place % 3 for place, name in enumerate(names)}
+    matrix = {
+        a: {
+            b: {"estimate": (0.01 if group[a] == group[b] else -0.01) + 0.001 * (int(a[1]) % 2)}
+            for b in names
+            if a != b
+        }
+        for a in names
+    }
+    del matrix["d0"]["d1"], matrix["d4"]["d7"]
+    report = {"domains": {name: {"rows": 1} for name in names}}
+    held = [group[names[place]] for place in orders(report, matrix, names)["alike"]]
+    assert changes(held) == 2
+    apart = {a: {b: 0.5 - cell["estimate"] for b, cell in row.items()} for a, row in matrix.items()}
+    held = [group[names[p]] for p in orders(report, apart, names, distance=True)["alike"]]
+    assert changes(held) == 2
+
+
+def changes(values: list[int]) -> int:
+    return sum(a != b for a, b in itertools.pairwise(values))
+
+
+def test_a_report_with_the_least_it_may_hold_still_gives_all_three_texts():
+    report = copy.deepcopy(REPORTS["quick"])
+    report["plan"] = {}
+    for held in report["domains"].values():
+        for key in ("flags", "with", "agree", "finding", "config", "certainty"):
+            del held[key]
+        held["logloss"] = {}
+    del report["matrix"], report["capacity"], report["likeness"]
+    for text in (page(report), to_markdown(report), to_terminal(report)):
+        assert "home" in text
+
+
+# --- words and scales ---------------------------------------------------------------------------
+
+
+def test_the_headline_counts_each_kind_of_advice():
+    verdicts = [held["verdict"] for held in REPORTS["six"]["domains"].values()]
+    assert headline(verdicts) == (
+        "Of 6 domains, train 1 together, 1 together with an adapter, 1 in a small group, 1 alone"
+        " and 1 alone for now; 1 cannot be told yet."
+    )
+    assert headline(["share"]) == "Of 1 domain, train 1 together."
+
+
+@given(st.lists(st.sampled_from([*ADVICE, "something new", None]), min_size=1, max_size=60))
+def test_no_domain_is_lost_in_the_headline(verdicts: list[str | None]):
+    first, *counts = map(int, re.findall(r"\d+", headline(verdicts)))
+    assert first == sum(counts) == len(verdicts)
+
+
+@given(st.floats(1e-6, 1e3))
+def test_ticks_are_round_few_and_hold_zero(half: float):
+    marks = ticks(-half, half, 7)
+    assert 3 <= len(marks) <= 11
+    assert 0 in marks
+    assert max(map(abs, marks)) <= half * (1 + 1e-9)
+    steps = {round(b - a, 12) for a, b in itertools.pairwise(marks)}
+    assert max(steps) - min(steps) < 1e-6 * half + 1e-11
+
+
+def test_one_wide_interval_does_not_flatten_the_others():
+    usual = [(0.01, (0.008, 0.012), 0.005)] * 6
+    assert reach([*usual, (0.0, (-2.0, 2.0), 0.005)]) == pytest.approx(1.04 * 0.03)
+    assert reach(usual) >= 0.012
+    assert reach([(None, None, 0.005)]) == pytest.approx(1.04 * 0.01)
+    assert reach([]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "+.012"), (-0.0006, "−.001"), (0.0004, "0"), (1.25, "+1.250")]
+)
+def test_short_numbers(value: float, text: str):
+    assert short(value) == text
+
+
+# --- Markdown, plain text, figures --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_plain_text_fits_100_columns_and_starts_with_what_to_do(name: str):
+    text = to_terminal(REPORTS[name])
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.startswith(f"Of {len(REPORTS[name]['domains'])} domains, train")
+    if name == "six":
+        home = next(line for line in text.splitlines() if line.startswith("home "))
+        assert "84,210  share" in home
+        assert "0.7121  0.7242  +0.0121 [+0.0093, +0.0149]" in home
+        assert "Left out: archive, one class only: 0 positives in 98 test rows." in text
+
+
+def test_markdown_holds_every_verdict_and_number():
+    report = REPORTS["six"]
+    text = to_markdown(report)
+    for name, held in report["domains"].items():
+        assert f"- **{name}**: " in text
+        net = held["auc"]["net"]
+        if net["estimate"] is not None:
+            assert f"{net['estimate']:+.4f} [{net['ci'][0]:+.4f}, {net['ci'][1]:+.4f}]" in text
+        assert re.search(rf"^\| {name} \| {held['rows']:,} \| {held['verdict']}", text, re.M)
+    for section in ("What to do", "Why", "Who helps whom", "Groups", "Capacity", "Weighting"):
+        assert f"\n## {section}\n" in text
+    assert "unadjusted" in text
+    large = to_markdown(REPORTS["many"])
+    assert "40 domains; in report.json and on the page" in large
+    assert "\\</script\\>" in large
+
+
+def test_figures_are_written_as_png_and_svg_and_are_the_same_twice(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["six"])
+    for key in ("cross_score", "pairwise_matched", "leave_one_out", "gradients"):
+        report["matrix"][key] = None
+    first = write_figures(report, tmp_path / "a")
+    second = write_figures(report, tmp_path / "b")
+    names = {path.name for path in first}
+    kinds = ("effects-auc", "effects-logloss", "matrix-pairwise", "capacity", "map", "weighting")
+    assert {f"{kind}.{end}" for kind in kinds for end in ("png", "svg")} <= names
+    for a, b in zip(first, second, strict=True):
+        if a.suffix == ".svg":
+            assert a.read_bytes() == b.read_bytes()
+            assert "unadjusted" in a.read_text() or not a.stem.startswith("effects")
+        else:
+            assert a.read_bytes().startswith(b"\x89PNG")
+    quick = {path.stem for path in write_figures(REPORTS["quick"], tmp_path / "c")}
+    assert quick == {"effects-auc", "effects-logloss"}
+
+
+def test_names_that_look_like_formulas_can_be_drawn(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["quick"])
+    report["domains"] = {f"$x_{{{name}$ $": held for name, held in report["domains"].items()}
+    assert write_figures(report, tmp_path)
+
+
+def test_without_matplotlib_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'isthmus\[plots\]'"):
+        write_figures(REPORTS["six"], tmp_path)
+
+
+def test_the_examples_hold_what_they_say():
+    for held in REPORTS["six"]["domains"].values():
+        auc = held["auc"]
+        if auc["net"]["estimate"] is not None:
+            plus = auc["transfer"]["estimate"] - auc["interference"]["estimate"]
+            assert math.isclose(auc["net_plus"]["estimate"], plus, abs_tol=1e-12)
+    assert {held["verdict"] for held in REPORTS["six"]["domains"].values()} | {
+        REPORTS["quick"]["domains"]["live video"]["verdict"]
+    } == set(ADVICE)

@@ -1,0 +1,63 @@
+"""A process with an engine of two workers, to be killed by test_trainings.py.
+
+    python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ...}'
+
+It says one line after each training, and ``end`` when all are finished.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from isthmus.config import Config, validate
+from isthmus.data import Dataset
+from isthmus.train import Budget
+from isthmus.trainings import Engine, Training
+from small_runs import settings
+
+DOMAINS = ("home", "search", "mail")
+
+
+def config() -> Config:
+    """A checkpoint after every step, so that a killed training goes on in its middle."""
+    return validate(Config, settings(checkpoint_minutes=0, batch_rows=64, epochs=4, patience=4))
+
+
+def trainings(config: Config) -> list[Training]:
+    """All and each alone, two seeds, and a second stage of each; the starts are not named."""
+    wanted = []
+    for seed in (0, 1):
+        train = config.train.model_copy(update={"seed": seed})
+        joint = Training(model=config.model, train=train)
+        for name in DOMAINS:
+            wanted.append(Training(model=config.model, train=train, domains=(name,)))
+            wanted.append(
+                Training(
+                    model=config.model,
+                    train=train,
+                    domains=(name,),
+                    scored=(name,),
+                    start=joint,
+                    budget=Budget(steps=20, looks=4),
+                )
+            )
+    return wanted
+
+
+def main(order: dict[str, Any]) -> None:
+    settled = config()
+    dataset = Dataset.from_table(settled.data, order["table"], cache=order["cache"])
+
+    def tell(what: str, done: int, of: int, training: Training) -> None:
+        sys.stdout.write(f"{what} {done} of {of}\n")
+        sys.stdout.flush()
+
+    with Engine([dataset], Path(order["folder"]), jobs=2, tell=tell) as engine:
+        engine.run(trainings(settled), "done")
+        sys.stdout.write("end\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
