@@ -60,7 +60,7 @@ def guard(seed: int, repetitions: int, rows: int, domains: int) -> Result:
     wrong = 0
     for repetition in range(repetitions):
         rng = np.random.default_rng([8, seed, repetition])
-        arms = dict.fromkeys(("joint", "adapted", "tuned"), [-MARGIN] * domains)
+        arms = {name: [-MARGIN] * domains for name in ("joint", "adapted", "tuned")}
         choices = choose(_judged(rng, rows, arms))
         wrong += any(choice.arm != "solo" for choice in choices)
     return {"chosen": wrong, "of": repetitions}
