@@ -1,9 +1,10 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
-# bench: the numbers, as ratios.  results: docs/results.md again (hours on 2 cores).
+# bench: the numbers, as ratios.  results: docs/results.md again.  truth: docs/truth.md again
+# (hours on 2 cores each; both go on where they were stopped).
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench results clean
+.PHONY: demo test check bench results truth clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -36,6 +37,9 @@ bench: .venv/installed-peers
 
 results: .venv/installed-dev
 	.venv/bin/python -m bench.results
+
+truth: .venv/installed-dev
+	.venv/bin/python -m bench.truth
 
 clean:
 	rm -rf .venv

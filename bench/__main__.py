@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench import adapters, data, models
+from bench import adapters, data, diagnosis, models
 from bench.measure import Row, load_now
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
@@ -22,19 +22,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/bench.md as well")
     parser.add_argument("--only", default="", help="comma-separated numbers, such as 2,3")
+    parser.add_argument("--folder", type=Path, help="keep tables and runs here [default: not]")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
     torch.set_num_threads(CORES)
     load = load_now()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as name:
-        folder = Path(name)
+        folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         parts: dict[str, Callable[[], list[Row]]] = {
             "1": lambda: models.training(folder),
             "2": adapters.step_against_backbone,
             "3": adapters.many_domains,
             "4": models.large_tables,
             "5": lambda: data.everything(folder),
+            "6": lambda: diagnosis.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

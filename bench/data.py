@@ -99,17 +99,29 @@ def speed(folder: Path, rows: int = ROWS, runs: int = RUNS) -> list[Row]:
     ]
 
 
-def anonymous_bytes(process: int) -> int:
-    """Memory of a process and its children that no file stands behind (Linux)."""
-    total = 0
+def own_bytes(process: int) -> int:
+    """Memory of one process that no file stands behind (Linux); 0 where it has ended."""
     try:
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("RssAnon"):
-                total = int(line.split()[1]) * 1024
-        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+                return int(line.split()[1]) * 1024
     except (FileNotFoundError, ProcessLookupError):
-        return 0  # it ended while it was looked at
-    return total + sum(anonymous_bytes(int(child)) for child in children)
+        pass  # it ended while it was looked at
+    return 0
+
+
+def children(process: int) -> list[int]:
+    """Children of a process that live now (Linux)."""
+    try:
+        text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(number) for number in text.split()]
+
+
+def anonymous_bytes(process: int) -> int:
+    """Memory of a process and its children that no file stands behind."""
+    return own_bytes(process) + sum(map(anonymous_bytes, children(process)))
 
 
 def fit_peak(folder: Path, table: Path, name: str) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """Checkpoints: exact, whole or not there, and a damaged one is named."""
 
+import hashlib
 import json
 import os
 import signal
@@ -183,10 +184,24 @@ def test_a_damaged_file_is_named(tmp_path: Path):
         with pytest.raises(BundleError, match=r"checkpoint\.json"):
             checkpoint.load(tmp_path)
     numbers.write_text(json.dumps({**json.loads(sound_text), "format": 99}))
-    with pytest.raises(BundleError, match=r"must have format 1, got 99 in .*checkpoint\.json"):
+    with pytest.raises(BundleError, match=r"must have format 2, got 99 in .*checkpoint\.json"):
         checkpoint.load(tmp_path)
     numbers.write_text(sound_text)
     assert_same_state(checkpoint.load(tmp_path), make_state())
+
+
+def test_a_checkpoint_from_before_weightings_is_named(tmp_path: Path):
+    """Its state has no `weighting`; format 1 says that it is an older one."""
+    checkpoint.save(tmp_path, make_state())
+    numbers = tmp_path / checkpoint.FILE
+    content = json.loads(numbers.read_text())
+    body = json.loads(content["body"])
+    del body["state"]["weighting"]
+    text = json.dumps(body)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    numbers.write_text(json.dumps({"format": 1, "sha256": digest, "body": text}))
+    with pytest.raises(BundleError, match="must have format 2, got 1"):
+        checkpoint.load(tmp_path)
 
 
 def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path):

@@ -116,9 +116,10 @@ def test_verdicts_come_first_and_each_domain_has_one(pages: dict[str, Path], bro
         assert word == f"verdict: {domains[name]['verdict']}"
         assert domains[name]["why"] in text
         assert domains[name]["certainty"] in text
-        assert str(domains[name]["config"] or "") in text
+        assert str(domains[name].get("command") or domains[name]["config"] or "") in text
+        assert "By AUC the verdict is" not in text  # `why` tells where the metrics disagree
     assert "Train it with live video." in cards[2][2]
-    assert "By AUC the verdict is own tower, by log loss own tower, provisional." in cards[3][2]
+    assert "Train together, then tune on its own rows" in cards[1][2]
     assert "solo ended at the epoch cap" in cards[4][2]
     assert "31 positives in 212 test rows" in cards[5][2]
 

@@ -59,6 +59,17 @@ def test_readme_commands_and_python(clicks: Path):
     assert scores.shape == (10_000,)
 
 
+def test_readme_diagnose_is_planned(clicks: Path):
+    (line,) = [
+        line for b in blocks("README.md", "sh") for line in b.splitlines() if "diagnose" in line
+    ]
+    asked = ["isthmus", "init", "clicks.parquet", "--domain", "tab", "--label", "click"]
+    for arguments in (asked, [*shlex.split(line, comments=True), "--dry-run", "--jobs", "1"]):
+        result = CliRunner().invoke(app, arguments[1:])
+        assert result.exit_code == 0, result.output
+    assert "quick diagnosis of 2 domains (home, search)" in result.output
+
+
 def test_readme_config_is_accepted(clicks: Path):
     (text,) = blocks("README.md", "yaml")
     config = isthmus.load_config(yaml.safe_load(text), [])

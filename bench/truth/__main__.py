@@ -47,18 +47,19 @@ def check_3(run: Callable[..., dict[str, Result]]) -> list[Line]:
             harm.conflicting,
             {str(s): {"seed": s, "widths": widths, "domain_input": seen} for s in range(100)},
         )
-        # Harm counts as found where every domain, both of which are harmed, has that verdict.
-        found = sum(all(result["harm"]) for result in done.values())
-        some = sum(any(result["harm"]) for result in done.values())
+        both = sum(all(result["harm"]) for result in done.values())
+        found = sum(any(result["harm"]) for result in done.values())
         net = np.mean([result["net"] for result in done.values()])
+        setting = (
+            f"conflict at 180 degrees, width {widths[0]} {told} the domain as an input, 2 x 4,000"
+            f" rows, 5 folds (mean N {net:+.3f})"
+        )
         lines.append(
             (
-                f"3. conflict at 180 degrees, width {widths[0]} {told} the domain as an input, 2 x"
-                f" 4,000 rows, 5 folds: harm found on both domains (on one at least: {some};"
-                f" mean N {net:+.3f})",
-                f"{found} of {len(done)}",
+                f"3. {setting}: harm found on both domains (on one at least: {found})",
+                f"{both} of {len(done)}",
                 ">= 95",
-                found >= 95,
+                both >= 95,
             )
         )
     return lines
@@ -70,12 +71,12 @@ def check_4(run: Callable[..., dict[str, Result]]) -> list[Line]:
     sets: list[tuple[str, dict[str, Any], bool]] = [
         ("3 x 2, 5,000 rows each", {"sizes": [2, 2, 2], "rows": 5000}, True),
         ("3 x 2, 20,000 rows each", {"sizes": [2, 2, 2], "rows": 20_000}, True),
-        ("3 x 4, 20,000 rows each", {"sizes": [4, 4, 4], "rows": 20_000}, True),
         (
             "3 x 2 of 2,500 and 10,000 rows, 2 loners of 5,000",
             {"sizes": [2, 2, 2], "rows": unequal, "loners": 2},
             False,
         ),
+        ("3 x 4, 20,000 rows each", {"sizes": [4, 4, 4], "rows": 20_000}, True),
     ]
     for name, setting, bound in sets:
         slug = "".join(c if c.isalnum() else "-" for c in name)
@@ -84,6 +85,10 @@ def check_4(run: Callable[..., dict[str, Result]]) -> list[Line]:
             relations.grouped,
             {str(s): setting | {"seed": s} for s in range(DATASETS)},
         )
+        if not done:
+            lines.append((f"4. groups {name}", "not run yet", ">= 9" if bound else "", None))
+            continue
+        whole = bound and len(done) == DATASETS
         perfect = sum(result["rand"] == 1.0 for result in done.values())
         rand = sorted(round(result["rand"], 2) for result in done.values())
         free = np.median([result["rand_without_penalty"] for result in done.values()])
@@ -92,8 +97,8 @@ def check_4(run: Callable[..., dict[str, Result]]) -> list[Line]:
                 f"4. groups {name}, 90 degrees, width 16: datasets with adjusted Rand index 1"
                 f" (all: {rand}; median without the penalty m: {free:.2f})",
                 f"{perfect} of {len(done)}",
-                ">= 9" if bound else "reported",
-                perfect >= 9 if bound else None,
+                ">= 9 of 10" if bound else "reported",
+                perfect >= 9 if whole else None,
             )
         )
         within = min(result["within"] for result in done.values())
@@ -104,7 +109,7 @@ def check_4(run: Callable[..., dict[str, Result]]) -> list[Line]:
                 f" {len(done)} datasets: X {crossed:.3f}, A",
                 f"{within:.3f}",
                 ">= 0.99" if bound else "reported",
-                within >= 0.99 and crossed >= 0.99 if bound else None,
+                within >= 0.99 and crossed >= 0.99 if whole else None,
             )
         )
     return lines
@@ -274,11 +279,13 @@ def main(tell: Callable[[str], None] = print) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/truth"))
     parser.add_argument("--only", default="", help="comma-separated numbers of checks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--page-only", action="store_true", help="of what is finished")
     options = parser.parse_args()
     only = [int(number) for number in options.only.split(",") if number] or list(CHECKS)
 
     def run(name: str, one: Callable[..., Result], settings: Any) -> dict[str, Result]:
-        return repeat(name, one, settings, options.folder, options.jobs, tell)
+        jobs = 0 if options.page_only else options.jobs
+        return repeat(name, one, settings, options.folder, jobs, tell)
 
     lines = [line for number in only for line in CHECKS[number](run)]
     for line in lines:

@@ -29,7 +29,10 @@ def repeat(
     jobs: int,
     tell: Callable[[str], None],
 ) -> dict[str, Result]:
-    """``one(**setting)`` for each named setting, several at a time; finished ones are read back."""
+    """``one(**setting)`` for each named setting, several at a time; finished ones are read back.
+
+    ``jobs``: processes; 0 runs nothing more.
+    """
     folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     done = {
@@ -38,6 +41,8 @@ def repeat(
         if (path := folder / f"{key}.json").exists()
     }
     waiting = {key: value for key, value in settings.items() if key not in done}
+    if jobs == 0:
+        return done
     began = time.perf_counter()
     if not waiting:
         return {key: done[key] for key in settings}

@@ -23,7 +23,7 @@ from isthmus.disk import remove_leftovers, sha256, whole_file, write_whole
 from isthmus.errors import BundleError, RunError
 from isthmus.train.events import Look, TrainState
 
-FORMAT = 1
+FORMAT = 2  # 2: with what a weighting of losses keeps
 FILE = "checkpoint.json"
 
 

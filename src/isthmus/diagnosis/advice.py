@@ -1,18 +1,21 @@
 """From effects to advice: the verdict of every domain, and the config that follows from it."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from isthmus.config import Config
-from isthmus.diagnosis.arms import Recipe
 from isthmus.diagnosis.groups import Grouped
 from isthmus.diagnosis.reading import METRICS
 from isthmus.diagnosis.study import Study
 from isthmus.diagnosis.verdict import DomainVerdict, Evidence, Verdict, join_verdicts, judge_domain
 from isthmus.disk import write_whole
 from isthmus.metrics.effects import Effect, EffectMetric
+from isthmus.trainings import Training
 
+LONGEST = 60  # characters of a name in a file name
+KINDS = ("joint", "adapted", "own-*", "group-*")  # of configs
 Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
@@ -65,81 +68,82 @@ def _of_group(
 
 
 class Configs:
-    """Writes each advice as a config that ``fit`` accepts, once; gives its path from the report."""
+    """Writes each advice as a config that ``fit`` accepts, once; gives its path from the report.
+
+    A config is the arm that was measured: its features, network and recipe, on the split of the
+    user's own config. What an earlier diagnosis wrote and no advice asks for any more is removed.
+    """
 
     def __init__(self, study: Study, folder: Path) -> None:
         self.study = study
         self.folder = folder
-        folder.mkdir(exist_ok=True)
         self.written: dict[str, str] = {}
+        folder.mkdir(exist_ok=True)
+        for old in (path for kind in KINDS for path in folder.glob(f"{kind}.yaml")):
+            old.unlink()
 
     def command(self, name: str, verdict: Verdict) -> str | None:
-        """What to type for it: tuning is the guard's work, which also holds it to its promise."""
+        """What to type for it: tuning is the guard's work, which also holds it to its promise.
+
+        None where there is no config, and where the guard refuses the table, since rows have
+        weights.
+        """
         path = self.of(name, verdict)
-        if path is None:
+        tuning = verdict.remedy == "tuning"
+        if path is None or (tuning and self.study.original.data.weight is not None):
             return None
-        guard = " --guard strict" if verdict.remedy == "tuning" else ""
-        return f"isthmus fit {path}{guard}"
+        return f"isthmus fit {path}{' --guard strict' if tuning else ''}"
 
     def of(self, name: str, verdict: Verdict) -> str | None:
         """The config that a domain's verdict asks for; None where it asks for none."""
         study, phases = self.study, self.study.phases
         if verdict.action == "adapt" and verdict.remedy == "adapter":
-            return self._write("adapted", phases.recipes.joint, adapted=True)
-        if verdict.action == "adapt":
-            return self._write("joint", phases.recipes.joint)
+            return self._write("adapted", phases.arms.adapted(0, phases.recipes.joint))
+        if verdict.action in ("share", "adapt"):
+            return self._write("joint", phases.joint(0))
         if verdict.action == "group":
             group = (name, *verdict.group)
             members = [other for other in study.measured.names if other in group]
-            return self._write(
-                f"group-{slug('-'.join(members))}", phases.recipe_of(members), domains=members
-            )
+            return self._write(group_slug(members), phases.together(0, members), members)
         if verdict.action.startswith("own tower"):
-            return self._write(f"own-{slug(name)}", phases.recipes.solo[name], domains=[name])
-        if verdict.action == "share":
-            return self._write("joint", phases.recipes.joint)
+            return self._write(f"own-{slug(name)}", phases.solo(0, name), [name])
         return None
 
-    def _write(
-        self,
-        stem: str,
-        recipe: Recipe,
-        *,
-        adapted: bool = False,
-        domains: list[str] | None = None,
-    ) -> str:
+    def _write(self, stem: str, training: Training, domains: Sequence[str] | None = None) -> str:
         if stem not in self.written:
-            config = self._config(recipe, adapted=adapted, domains=domains)
             path = self.folder / f"{stem}.yaml"
-            write_whole(path, config.to_yaml())
+            write_whole(path, self._config(training, domains).to_yaml())
             self.written[stem] = f"{self.folder.name}/{path.name}"
         return self.written[stem]
 
-    def _config(self, recipe: Recipe, *, adapted: bool, domains: list[str] | None) -> Config:
+    def _config(self, training: Training, domains: Sequence[str] | None) -> Config:
         original = self.study.original
         features = {name: self.study.config.data.features[name] for name in original.data.features}
         data = original.data.model_copy(update={"features": features})
         if domains is not None:
             data = data.model_copy(update={"domains": tuple(domains)})
-        arms = self.study.arms
-        model = arms.model.model_copy(update={"calibration": original.model.calibration})
-        if adapted:
-            model = model.model_copy(update={"adapter": arms.adapter})
-        looks = max(
-            original.train.looks_per_epoch, self.study.joint[0].training.train.looks_per_epoch
+        calibration = {"calibration": original.model.calibration}
+        return Config(
+            data=data,
+            model=training.model.model_copy(update=calibration),
+            train=training.train.model_copy(update={"compile": original.train.compile}),
         )
-        train = original.train.model_copy(
-            update=recipe.to_dict()
-            | {"epochs": max(original.train.epochs, 200), "looks_per_epoch": looks}
-        )
-        return original.model_copy(update={"data": data, "model": model, "train": train})
 
 
 def slug(text: str) -> str:
-    """A name that every file system takes; different names stay different."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
-    if plain == text and len(text) < 60:
-        return text
-    import hashlib
+    """A file name of letters, digits and ``-``; different texts get different names.
 
+    What is short and plain stays as it is; all else ends in a hash.
+    """
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    if plain == text and 0 < len(text) < LONGEST:
+        return text
     return f"{plain[:40]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def group_slug(members: Sequence[str]) -> str:
+    """A file name for a group of domains; different groups get different names."""
+    plain = "+".join(members)
+    if all(slug(name) == name for name in members) and len(plain) < LONGEST:
+        return f"group-{plain}"
+    return f"group-{slug(chr(31).join(members))}"

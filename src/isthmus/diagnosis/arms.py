@@ -12,21 +12,12 @@ import numpy as np
 from isthmus.adapters import AdapterConfig
 from isthmus.config import Config
 from isthmus.data.dataset import Dataset
-from isthmus.diagnosis.level import (
-    MAX_EPOCHS,
-    MIN_LOOKS,
-    STAGE_TWO_EPOCHS,
-    STAGE_TWO_LOOKS,
-    STAGE_TWO_LR,
-)
+from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS, STAGE_TWO_LR
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig, watch_metrics
 from isthmus.trainings import Training
 from isthmus.trainings.cost import train_rows
-
-MIN_BATCH = 32
-SHARE = 50  # a small domain's epoch has about so many steps
-LOWER_LR = 0.3
+from isthmus.trainings.grid import MAX_EPOCHS, MIN_LOOKS, choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +26,11 @@ class Recipe:
 
     batch_rows: int
     lr: float
+
+    @classmethod
+    def of(cls, training: Training) -> "Recipe":
+        """What a training was given."""
+        return cls(training.train.batch_rows, training.train.lr)
 
     def to_dict(self) -> dict[str, float | int]:
         """Plain values."""
@@ -52,6 +48,7 @@ class Arms:
         self.config = config
         self.datasets = tuple(datasets)
         self.hide_domain = hide_domain
+        self._defined: dict[tuple[int, tuple[str, ...]], bool] = {}
         wears = config.model.adapter.name != "none"
         self.adapter = config.model.adapter if wears else AdapterConfig(name="hamur")
         self.model = config.model.model_copy(
@@ -82,14 +79,14 @@ class Arms:
 
     def _monitored(self, k: int, watch: Sequence[str]) -> bool:
         """Whether the config's monitor is defined on the validation rows of these domains."""
-        dataset = self.dataset(k)
-        training = Training(model=self.model, train=self.config.train, watch=tuple(watch))
-        rows = training.subset(dataset).rows("validation")
-        zeros = np.zeros(len(rows))
-        return (
-            watch_metrics(zeros, rows, len(dataset.domain_names))[self.config.train.monitor]
-            is not None
-        )
+        key = (self._replicate(k), tuple(watch))
+        if key not in self._defined:
+            dataset = self.dataset(k)
+            training = Training(model=self.model, train=self.config.train, watch=tuple(watch))
+            rows = training.subset(dataset).rows("validation")
+            metrics = watch_metrics(np.zeros(len(rows)), rows, len(dataset.domain_names))
+            self._defined[key] = metrics[self.config.train.monitor] is not None
+        return self._defined[key]
 
     def _replicate(self, k: int) -> int:
         return min(k, len(self.datasets) - 1)
@@ -143,15 +140,7 @@ class Arms:
 
     def grid(self, training: Training) -> list[Training]:
         """The choices of a training: two batches by two learning rates."""
-        base = self.config.train
-        rows = train_rows(training, self.dataset(training.replicate))
-        batch = min(base.batch_rows, max(2, rows))
-        smaller = min(max(MIN_BATCH, rows // SHARE), max(2, batch // 2))
-        return [
-            training.with_recipe(batch_rows=size, lr=lr)
-            for size in (batch, smaller)
-            for lr in (base.lr, base.lr * LOWER_LR)
-        ]
+        return choices(training, train_rows(training, self.dataset(training.replicate)))
 
     def stage_two(self, first: Training, domain: str, recipe: Recipe, *, own: bool) -> Training:
         """Begin with a first stage's weights: on the domain's own rows, or on all."""

@@ -4,8 +4,14 @@ from typing import Any
 
 from isthmus.diagnosis.study import Study
 from isthmus.diagnosis.trained import WEIGHTINGS
-from isthmus.metrics.effects import macro_effect
+from isthmus.metrics.effects import Effect, macro_effect
+from isthmus.trainings import Outcome
 from isthmus.trainings.outcome import build
+
+DWA_BEGINS = 2  # epochs after which its weights leave those of uniform
+SHORT_DWA = (
+    "dwa weighs as uniform does for two epochs, and each of its trainings had its best look by then"
+)
 
 
 def capacity(study: Study) -> list[dict[str, Any]]:
@@ -40,11 +46,21 @@ def capacity(study: Study) -> list[dict[str, Any]]:
 
 
 def weightings(study: Study) -> list[dict[str, Any]]:
-    """Each weighting of the domains' losses against the plain mean over rows."""
+    """Each weighting of the domains' losses against the plain mean over rows.
+
+    One that the model cannot be trained under has no numbers, and the reason.
+    """
     phases, few = study.phases, study.level.few
     study.engine.run(phases.weightings(), "weighting of losses")
     told = []
     for name in WEIGHTINGS:
+        if (why := phases.refused.get(name)) is not None:
+            nothing = Effect(None, reason=why).to_dict()
+            domains = dict.fromkeys(study.measured.names, nothing)
+            told.append(
+                {"name": name, "domains": domains, "macro": nothing, "reason": why, "note": None}
+            )
+            continue
         outcomes = [study.engine.outcome(phases.weighted(k, name)) for k in phases.few]
         parts, domains = [], {}
         for domain in study.measured.names:
@@ -54,5 +70,19 @@ def weightings(study: Study) -> list[dict[str, Any]]:
             domains[domain] = reader.effect(left - right, study.margins.auc).to_dict()
             parts.append((reader, left - right))
         macro = macro_effect(parts, study.margins.auc)
-        told.append({"name": name, "domains": domains, "macro": macro.to_dict()})
+        told.append(
+            {
+                "name": name,
+                "domains": domains,
+                "macro": macro.to_dict(),
+                "reason": None,
+                "note": SHORT_DWA if name == "dwa" and all(map(_is_short, outcomes)) else None,
+            }
+        )
     return told
+
+
+def _is_short(outcome: Outcome) -> bool:
+    """Whether the weights that were kept come from the first two epochs."""
+    told = outcome.told
+    return told.best_step * told.epochs <= DWA_BEGINS * told.steps * (1 + 1e-9)

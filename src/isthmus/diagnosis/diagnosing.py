@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus.bundle import is_for_reproduction
 from isthmus.config import Config, load_config
 from isthmus.data.dataset import Dataset
 from isthmus.data.read import open_table
@@ -42,6 +43,7 @@ from isthmus.run.notice import Notice, Progress, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 from isthmus.trainings import Engine
 from isthmus.trainings.cost import probe
+from isthmus.trainings.outcome import build
 
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
@@ -143,10 +145,16 @@ def prepared(
     if not 0 < margin < 0.5:
         raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
     original = load_config(config, overrides)
+    if is_for_reproduction(original):
+        raise ConfigError(
+            "a diagnosis advises models that are served, so model.adapter.name must not be"
+            " 'hamur_released', which is for reproduction only"
+        )
     source = original.data.table if table is None else table
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
     opened = open_table(source)
+    original = _with_table(original, source)
     data = encoded_as(original.data)
     replicates = _replicates(data, opened.rows, level)
     datasets = [
@@ -162,7 +170,8 @@ def prepared(
     ]
     measured = measure(datasets)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     study: Study | None = None
 
     def told(what: str, done: int, of: int, training: Any) -> None:
@@ -182,6 +191,25 @@ def prepared(
             tell=lambda text, done: tell(Notice("diagnose", text, done)),
         )
         yield study, folder
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Name the folder where the disk does not take what is written."""
+    try:
+        yield
+    except OSError as fault:
+        raise RunError(
+            f"the folder of a diagnosis must be writable at {folder}, got: {fault}"
+        ) from fault
+
+
+def _with_table(config: Config, source: Any) -> Config:
+    """The config with the table that is read, wherever its copies will lie; None for a frame."""
+    path = None
+    if isinstance(source, str | Path):
+        path = str(Path(source).expanduser().absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update={"table": path})})
 
 
 def encoded_as(data: DataConfig) -> DataConfig:
@@ -225,6 +253,8 @@ def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
 def _plan(study: Study) -> Plan:
     study.tell("probe: how fast are a few steps", None)
     arms = study.arms
+    if study.level.adapted:
+        build(study.phases.adapted()[0], arms.dataset(0))  # now, not after hours of trainings
     pace = probe(arms.model, arms.config.train, arms.dataset(0), jobs=study.engine.jobs)
     return study.plan(pace)
 
@@ -253,48 +283,51 @@ def _run(study: Study, plan: Plan, folder: Path) -> Diagnosis:
         like = likeness(study, matrix["pairwise"])
     matrix["spearman"] = agreements(matrix)
     advice = verdicts(study, found, groups)
-    configs = Configs(study, folder / "configs")
-    domains = {}
-    for name in study.measured.names:
-        support = study.measured.support[name]
-        domains[name] = {
-            "rows": support.rows,
-            "positives": support.positives,
-            "clusters": support.clusters,
-            "train_rows": support.train_rows,
-            **{metric: named(found[name][metric]) for metric in METRICS},
-            **advice[name].to_dict(),
-            "config": configs.of(name, advice[name].verdict),
-            "command": configs.command(name, advice[name].verdict),
-            "flags": study.flags(name),
+    with _writable(folder):
+        configs = Configs(study, folder / "configs")
+        domains = {}
+        for name in study.measured.names:
+            domains[name] = {
+                **_support(study, name),
+                **{metric: named(found[name][metric]) for metric in METRICS},
+                **advice[name].to_dict(),
+                "config": configs.of(name, advice[name].verdict),
+                "command": configs.command(name, advice[name].verdict),
+                "flags": study.flags(name),
+            }
+        for name, why in study.measured.left_out.items():
+            domains[name] = _left_out(study, name, why)
+        report = {
+            "plan": study.told_plan(plan),
+            "margin": study.margins.auc,
+            "margin_logloss": study.margins.logloss,
+            "seeds": level.seeds,
+            "split": "test",
+            "domains": domains,
+            "matrix": matrix,
+            "capacity": curve,
+            "groups": None if groups is None else groups.told,
+            "likeness": like,
+            "weighting": weighting,
         }
-    for name, why in study.measured.left_out.items():
-        domains[name] = _left_out(study, name, why)
-    report = {
-        "plan": study.told_plan(plan),
-        "margin": study.margins.auc,
-        "margin_logloss": study.margins.logloss,
-        "seeds": level.seeds,
-        "split": "test",
-        "domains": domains,
-        "matrix": matrix,
-        "capacity": curve,
-        "groups": None if groups is None else groups.told,
-        "likeness": like,
-        "weighting": weighting,
-    }
-    _write(report, folder, study)
+        _write(report, folder, study)
     return Diagnosis(folder, report)
 
 
-def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
-    """A domain that nothing was trained for: named, with the reason."""
+def _support(study: Study, name: str) -> dict[str, int]:
     support = study.measured.support[name]
     return {
         "rows": support.rows,
         "positives": support.positives,
         "clusters": support.clusters,
         "train_rows": support.train_rows,
+    }
+
+
+def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
+    """A domain that nothing was trained for: named, with the reason."""
+    return {
+        **_support(study, name),
         "auc": None,
         "logloss": None,
         "verdict": "not enough data",

@@ -94,8 +94,8 @@ def _outcomes(study: Study, group: Sequence[str], replicates: range) -> list[Out
     return [study.engine.outcome(study.phases.together(k, group)) for k in replicates]
 
 
-def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> float:
-    """Mean AUC over domains, each by its own group's model."""
+def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> float | None:
+    """Mean AUC over domains, each by its own group's model; None where none has one."""
     held = {}
     for group in groups:
         outcomes = _outcomes(study, group, replicates)
@@ -103,11 +103,11 @@ def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> 
     return _macro_of(study, held, replicates)
 
 
-def _macro_of(study: Study, held: dict[str, list[Outcome]], replicates: range) -> float:
+def _macro_of(study: Study, held: dict[str, list[Outcome]], replicates: range) -> float | None:
     values = []
     for name, outcomes in held.items():
         reading = study.reading(name, len(replicates))
         mean = reading.mean(reading.measure("auc", outcomes))
         if mean is not None:
             values.append(mean)
-    return float(np.mean(values))
+    return float(np.mean(values)) if values else None

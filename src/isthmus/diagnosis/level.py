@@ -16,8 +16,6 @@ RANDOM_GROUPINGS = 5
 STAGE_TWO_EPOCHS = 2  # of the domain's own rows
 STAGE_TWO_LOOKS = 8
 STAGE_TWO_LR = 0.3  # of the config's learning rate
-MIN_LOOKS = 4  # an epoch, at the validation rows
-MAX_EPOCHS = 200  # patience stops a training, not this
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """What is read off the joint model alone: domain vectors, their distances, early gradients."""
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +11,7 @@ from isthmus.diagnosis.gradients import early_cosines
 from isthmus.diagnosis.likeness import agreement, distances, domain_vectors, flat_map
 from isthmus.diagnosis.matrices import Cells
 from isthmus.diagnosis.study import Study
+from isthmus.disk import write_whole
 from isthmus.trainings.outcome import build
 
 
@@ -45,21 +49,36 @@ def _foretold(study: Study, between: np.ndarray, pairwise: Cells | None) -> floa
 
 
 def gradients(study: Study) -> Cells:
-    """Mean cosine of early gradients; exploratory, without intervals."""
+    """Mean cosine of early gradients; exploratory, without intervals. Kept beside the trainings."""
     training = study.phases.joint(0)
-    dataset = study.arms.dataset(0)
     names = study.measured.names
+    path = study.engine.path(training)
+    path = path.with_name(f"{path.name}.gradients.json")
+    if (kept := _read(path, names)) is not None:
+        return kept
     study.tell("early gradients", None)
+    dataset = study.arms.dataset(0)
     agreed = early_cosines(
         build(training, dataset), training.subset(dataset), training.train, domains=names
     )
-    return {
+    cells: Cells = {
         target: {
             source: {"estimate": _plain(agreed.cosine[i, j]), "ci": None}
             for j, source in enumerate(names)
         }
         for i, target in enumerate(names)
     }
+    write_whole(path, json.dumps(cells))
+    return cells
+
+
+def _read(path: Path, names: Sequence[str]) -> Cells | None:
+    """What an earlier diagnosis of the same domains found, or None."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return cells if list(cells) == list(names) else None
 
 
 def _plain(value: float) -> float | None:

@@ -51,13 +51,16 @@ def pairwise(study: Study) -> tuple[Cells, np.ndarray]:
     for pair in phases.pairs():
         outcomes = together(pair)
         for target, source in (pair, pair[::-1]):
-            gains = [
-                _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
-                for k, (one, solo) in enumerate(
-                    zip(outcomes, study.arm_outcomes[target]["solo"], strict=False)
-                )
-            ]
-            chosen[names.index(target), names.index(source)] = np.mean(gains)
+            solos = study.arm_outcomes[target]["solo"]
+            gains = np.array(
+                [
+                    _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
+                    for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
+                ]
+            )
+            there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
+            if len(there):
+                chosen[names.index(target), names.index(source)] = there.mean()
     return cells, chosen
 
 

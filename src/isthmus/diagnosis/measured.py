@@ -1,16 +1,19 @@
 """Which domains a diagnosis can say something about, and why not of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from isthmus.data.dataset import Dataset
+from isthmus.data.dataset import Dataset, DomainCount
+from isthmus.data.split import SplitName
 from isthmus.diagnosis.level import MAX_DOMAINS, MAX_PAIRED
 from isthmus.errors import SchemaError
 from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES
 
 DRAW_SEED = 0
+Counts = Mapping[SplitName, Mapping[str, DomainCount]]
+LEAST_ROWS = 2  # that a training takes, and that can stop it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,11 @@ class Measured:
 def measure(datasets: Sequence[Dataset]) -> Measured:
     """Choose the domains. Raises SchemaError where fewer than two can be trained alone."""
     names = datasets[0].domain_names
-    support = {name: _support(datasets, number) for number, name in enumerate(names, start=1)}
+    counts = [dataset.summary() for dataset in datasets]
+    support = {name: _support(datasets, name, counts[0]["train"][name].rows) for name in names}
     left_out = {}
-    for number, name in enumerate(names, start=1):
-        why = _fault(datasets, number) or _too_few(support[name])
+    for name in names:
+        why = _fault(counts, name) or _too_few(support[name])
         if why is not None:
             left_out[name] = why
     able = [name for name in names if name not in left_out]
@@ -87,38 +91,36 @@ def _some(by_size: Sequence[str], most: int) -> list[str]:
     return [*by_size[:first], *(by_size[first + int(place)] for place in rest)]
 
 
-def _support(datasets: Sequence[Dataset], number: int) -> Support:
+def _support(datasets: Sequence[Dataset], name: str, train_rows: int) -> Support:
     seen: dict[str, list[np.ndarray]] = {"row": [], "label": [], "cluster": []}
     for dataset in dict.fromkeys(datasets):
         rows = dataset.rows("test")
+        # Another number in a fold where it has no train rows.
+        number = dataset.domain_names.index(name) + 1
         at = np.flatnonzero(np.asarray(rows.domain) == number)
         seen["row"].append(rows.row[at])
         seen["label"].append(rows.label[at])
-        group = rows.row[at] if rows.group is None else rows.group[at]
-        seen["cluster"].append(np.where(group < 0, -1 - rows.row[at], group))
+        seen["cluster"].append(rows.row[at] if rows.group is None else rows.group[at])
     row, first = np.unique(np.concatenate(seen["row"]), return_index=True)
     return Support(
         rows=len(row),
         positives=int((np.concatenate(seen["label"])[first] > 0).sum()),
         clusters=len(np.unique(np.concatenate(seen["cluster"])[first])),
-        train_rows=_count(datasets[0], "train", number)[0],
+        train_rows=train_rows,
     )
 
 
-def _count(dataset: Dataset, split: str, number: int) -> tuple[int, int]:
-    count = dataset.summary()[split][dataset.domain_names[number - 1]]  # type: ignore[index]
-    return count.rows, count.positives
-
-
-def _fault(datasets: Sequence[Dataset], number: int) -> str | None:
+def _fault(counts: Sequence[Counts], name: str) -> str | None:
     """Why no solo can be trained, or None."""
-    for dataset in datasets:
-        for split, least in (("train", 2), ("validation", 2)):
-            rows, positives = _count(dataset, split, number)
-            if rows < least:
-                return f"{rows} {split} rows, {least} are needed"
-            if split == "train" and positives in (0, rows):
-                return f"one class in its {rows} train rows"
+    for number, splits in enumerate(counts, start=1):
+        fold = f" of fold {number}" if len(counts) > 1 else ""
+        for split in ("train", "validation"):
+            count = splits[split][name]
+            if count.rows < LEAST_ROWS:
+                rows = f"{count.rows:,} {split} row{'s' * (count.rows != 1)}{fold}"
+                return f"{rows}, {LEAST_ROWS} are needed"
+            if split == "train" and count.positives in (0, count.rows):
+                return f"one class in its {count.rows:,} train rows{fold}"
     return None
 
 

@@ -1,21 +1,26 @@
 """From outcomes to effects: the arms of a domain on its test rows, replicate by replicate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64
 
+from isthmus.data import values as v
 from isthmus.data.dataset import Dataset
+from isthmus.data.roles import vocabulary_name
 from isthmus.data.split import SplitName
 from isthmus.errors import ConfigError
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader
+from isthmus.metrics.losses import corrected, effective_weight
 from isthmus.trainings import Outcome
 
 METRICS: tuple[EffectMetric, ...] = ("auc", "logloss")
 Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]
+LEVELS: tuple[Arm, ...] = ("solo", "joint", "solo_plus", "joint_plus")  # whose means are told
 # Effect: the arm that is measured, minus this one.
 EFFECTS: dict[str, tuple[Arm, Arm]] = {
     "net": ("joint", "solo"),
@@ -48,13 +53,27 @@ class Rows:
     """The rows of every domain in every replicate, cut out once.
 
     ``item``: a categorical feature whose values are the second way of clustering, or None.
-    Raises ConfigError where there is no such feature.
+    Clusters and items have the same numbers in every replicate, whatever their keys and ids there.
+    Raises ConfigError where there is no such feature, or where it is the domain or the group.
     """
 
     def __init__(self, datasets: Sequence[Dataset], item: str | None) -> None:
         self.datasets = tuple(datasets)
+        self.negative_rate = datasets[0].config.negative_rate
         self.item_column = None if item is None else _column(datasets[0], item)
+        self.items = None if item is None else _item_numbers(datasets, item)
         self._cut: dict[tuple[str, SplitName, int], Replicate] = {}
+
+    @cached_property
+    def groups(self) -> Int64[np.ndarray, " groups"]:
+        """Keys of all groups that are tested, ascending: hashes of any sign, or numbers."""
+        keys = [
+            np.unique(group)
+            for dataset in dict.fromkeys(self.datasets)
+            for split in ("validation", "test")
+            if (group := dataset.rows(split).group) is not None
+        ]
+        return np.unique(np.concatenate(keys))
 
     def positions(self, domain: str, k: int, split: SplitName = "test") -> np.ndarray:
         """Positions of a domain's rows in a split of replicate ``k``."""
@@ -68,20 +87,25 @@ class Rows:
         if key not in self._cut:
             rows, at = self.datasets[k].rows(split), self.positions(domain, k, split)
             item = None
-            if self.item_column is not None:
-                item = rows.arrays.categorical[at, self.item_column].astype(np.int64)
-                item[item == 0] = -1  # unknown values are not one item
+            if self.item_column is not None and self.items is not None:
+                item = self.items[k][rows.arrays.categorical[at, self.item_column]]
+            cluster = None
+            if rows.group is not None:
+                cluster = np.searchsorted(self.groups, rows.group[at])
             self._cut[key] = Replicate(
                 row=rows.row[at],
                 label=rows.label[at] > 0,
-                cluster=None if rows.group is None else np.asarray(rows.group[at]),
+                cluster=cluster,
                 item=item,
                 weight=None if rows.weight is None else rows.weight[at].astype(np.float64),
             )
         return self._cut[key]
 
     def seen(self, domain: str, k: int, solo: Outcome) -> np.ndarray:
-        """Which test rows hold only values that the domain's own solo knew, the domain aside."""
+        """Which test rows hold only values that the domain's own solo knew.
+
+        Of single categorical values; the domain's own column and lists are left aside.
+        """
         dataset = self.datasets[k]
         known = solo.training.subset(dataset).known
         assert known is not None
@@ -97,9 +121,30 @@ class Rows:
 
 def _column(dataset: Dataset, item: str) -> int:
     fields = [field.name for field in dataset.encoder.fields if field.kind == "categorical"]
-    if item not in fields:
-        raise ConfigError(f"item must be a categorical feature of {fields}, got {item!r}")
+    able = [name for name in fields if name not in (dataset.config.domain, dataset.config.group)]
+    if item not in able:
+        raise ConfigError(
+            f"item must be a categorical feature beside domain and group, {', '.join(able)},"
+            f" got {item!r}"
+        )
     return fields.index(item)
+
+
+def _item_numbers(datasets: Sequence[Dataset], item: str) -> tuple[Int64[np.ndarray, " ids"], ...]:
+    """By replicate: the number of each of the item's ids; -1 for the unknown, which is no item.
+
+    An id means another value in another fold, whose vocabulary has seen other train rows.
+    """
+    keys = {}
+    for dataset in dict.fromkeys(datasets):
+        words = dataset.encoder.vocabularies[vocabulary_name(dataset.config, item)]
+        if words.hash_buckets is not None:
+            keys[dataset] = np.arange(1, words.rows, dtype=np.int64)
+        else:
+            given = v.hash_text(words.values) if words.is_text else words.values.to_numpy()
+            keys[dataset] = given
+    known = np.unique(np.concatenate(list(keys.values())))
+    return tuple(np.append(-1, np.searchsorted(known, keys[dataset])) for dataset in datasets)
 
 
 class DomainReading:
@@ -118,6 +163,7 @@ class DomainReading:
         self.margins = margins
         self.many = replicates
         self.keep = keep
+        self.rate = rows.negative_rate
         held = [rows.replicate(domain, k) for k in range(replicates)]
         if keep is not None:
             held = [one.take(mask) for one, mask in zip(held, keep, strict=True)]
@@ -125,14 +171,22 @@ class DomainReading:
 
     @cached_property
     def readers(self) -> dict[EffectMetric, Reader]:
-        """One reader a metric."""
-        return {metric: Reader(self.held, metric) for metric in METRICS}
+        """One reader a metric; a logloss is that of the table before its negatives were thinned."""
+        whole = self.held
+        if self.rate != 1.0:
+            whole = [
+                replace(one, weight=effective_weight(one.label, one.weight, self.rate))
+                for one in self.held
+            ]
+        return {"auc": Reader(self.held, "auc"), "logloss": Reader(whole, "logloss")}
 
     def measure(self, metric: EffectMetric, outcomes: Sequence[Outcome]) -> Measured:
         """One arm, from its outcome in each replicate."""
         logits = [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
         if self.keep is not None:
             logits = [one[mask] for one, mask in zip(logits, self.keep, strict=True)]
+        if metric == "logloss":
+            logits = [corrected(one, self.rate) for one in logits]
         return self.readers[metric].measure(logits)
 
     def mean(self, measured: Measured) -> float | None:
@@ -143,7 +197,7 @@ class DomainReading:
     def effects(
         self, arms: Mapping[str, Sequence[Outcome]]
     ) -> dict[EffectMetric, dict[str, object]]:
-        """Levels of solo and joint, and every effect whose two arms are there; None for others."""
+        """Means of arms, and every effect whose two arms are there; None for others."""
         return {metric: self._effects(metric, arms) for metric in METRICS}
 
     def _effects(
@@ -152,7 +206,9 @@ class DomainReading:
         measured = {name: self.measure(metric, outcomes) for name, outcomes in arms.items()}
         solo = self.mean(measured["solo"])
         margin = self.margins.of(metric, solo)
-        told: dict[str, object] = {name: self.mean(one) for name, one in measured.items()}
+        told: dict[str, object] = {
+            name: self.mean(measured[name]) if name in measured else None for name in LEVELS
+        }
         for name, (plus, minus) in EFFECTS.items():
             there = plus in measured and minus in measured
             told[name] = (

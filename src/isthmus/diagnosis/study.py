@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from isthmus.trainings.cost import Pace, cost, steps
 from isthmus.version import VERSION
 
 SECONDS_WORTH_TELLING = 1.0
+SHOWN = 10  # domains that a plan names one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ class Plan:
             f"  {self.trainings:5,} in all, {self.cached:,} of them finished before",
             f"about {duration(self.seconds)} with {self.jobs} processes of one thread each",
         ]
-        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        left_out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        lines += left_out[:SHOWN]
+        lines += [f"left out: {len(left_out) - SHOWN:,} more"] if left_out[SHOWN:] else []
         lines += [self.sampled] if self.sampled else []
         return "\n".join(lines)
 
@@ -119,7 +123,7 @@ class Study:
         self.work = sum(cost(t, self.arms.dataset(t.replicate)) for t in missing)
         return Plan(
             level=self.level.name,
-            table=self.original.data.table or "(given)",
+            table=Path(self.original.data.table or "(given)").name,
             split=self.config.data.split.by,
             replicates="folds" if self.folds else "seeds",
             seeds=self.level.seeds,
@@ -200,7 +204,7 @@ class Study:
         arms = self.arm_outcomes[name]
         keep = [self.rows.seen(name, k, solo) for k, solo in enumerate(arms["solo"])]
         reading = DomainReading(self.rows, name, self.level.seeds, self.margins, keep=keep)
-        if not all(mask.any() for mask in keep):
+        if not any(mask.any() for mask in keep):
             why = "no test row holds only values that the solo had seen"
             return {metric: Effect(None, reason=why) for metric in METRICS}
         return {
@@ -214,6 +218,12 @@ class Study:
         told = []
         if capped:
             told.append(f"{capped} of {len(solos)} solos ended at the epoch cap, not by patience")
+        restarts = sum(one.told.restarts for arm in self.arm_outcomes[name].values() for one in arm)
+        if restarts:
+            told.append(
+                f"{restarts} restarts from other first weights: the network had answered every row"
+                " alike"
+            )
         if any(one.training.train.monitor != self.config.train.monitor for one in solos):
             told.append(
                 f"solo chosen by logloss: {self.config.train.monitor} is undefined on its"
@@ -278,10 +288,44 @@ class Study:
             told.append("no group column: rows are taken as independent")
         if self.config.data.weight is not None:
             told.append("rows have weights: AUCs have no interval, so logloss leads")
+        told += self._told_rows()
+        return told + self._told_arms()
+
+    def _told_rows(self) -> list[str]:
+        """What is not as a reader of the config would take it, in the rows."""
+        told = []
         if self.folds:
             told.append(
                 f"small table: {self.level.seeds} folds in place of seeds, each with its own test"
                 " rows, a fifth of the table"
+            )
+        elif (split := self.arms.dataset(0).config.split) != self.original.data.split:
+            told.append(
+                "small table: the first of the folds that a higher level takes, whose test rows are"
+                f" {split.fractions[2]:.0%} of the table; the config's own split has"
+                f" {self.original.data.split.fractions[2]:.0%}"
+            )
+        if self.config.data.negative_rate != 1.0:
+            told.append(
+                f"negatives were thinned to {self.config.data.negative_rate:g}: logloss is that of"
+                " the table before, as in evaluate"
+            )
+        return told
+
+    def _told_arms(self) -> list[str]:
+        """What is not as a reader of the config would take it, in the arms."""
+        told, config = [], self.original
+        if self.arms.hide_domain:
+            told.append("the domain is no feature: no arm sees it as an input")
+        if config.model.adapter.name != "none":
+            told.append(
+                f"the config's adapter, {config.model.adapter.name}, is worn by the adapted arm;"
+                " the joint arm goes without"
+            )
+        if config.train.weighting != "proportional":
+            told.append(
+                f"every arm weighs rows alike; the config's weighting, {config.train.weighting}, is"
+                " among those that level full compares"
             )
         return told
 

@@ -5,15 +5,19 @@ The plan counts these lists before anything is trained; the study hands the same
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import get_args
 
 from isthmus.diagnosis.arms import Arms, Recipe
-from isthmus.diagnosis.level import WIDTHS, Level
+from isthmus.diagnosis.grouping import random_groupings
+from isthmus.diagnosis.level import RANDOM_GROUPINGS, WIDTHS, Level
 from isthmus.diagnosis.measured import Measured
+from isthmus.errors import ConfigError
 from isthmus.models import ModelConfig
-from isthmus.train.weighting import WeightingName
+from isthmus.train.weighting import WeightingName, build_weighting
 from isthmus.trainings import Training
+from isthmus.trainings.outcome import build
 
 WEIGHTINGS = tuple(name for name in get_args(WeightingName) if name != "proportional")
 
@@ -36,15 +40,17 @@ class Width:
 
 
 class Phases:
-    """The trainings of each phase, at a level, for the domains that are measured."""
+    """The trainings of each phase, at a level, for the domains that are measured.
+
+    ``recipes`` hold the first of the choices until somebody has chosen.
+    """
 
     def __init__(self, arms: Arms, measured: Measured, level: Level) -> None:
         self.arms = arms
         self.measured = measured
         self.level = level
-        train = arms.config.train
-        base = Recipe(train.batch_rows, train.lr)
-        self.recipes = Recipes(base, dict.fromkeys(measured.names, base))
+        first = {name: Recipe.of(grid[0]) for name, grid in self.choices().items()}
+        self.recipes = Recipes(first.pop(None), {name: first[name] for name in measured.names})
 
     @property
     def seeds(self) -> range:
@@ -111,6 +117,8 @@ class Phases:
         """Some domains trained together; one alone is its solo, all are the joint arm."""
         if len(domains) == 1:
             return self.solo(k, domains[0])
+        if set(domains) == set(self.arms.dataset(k).domain_names):
+            return self.joint(k)
         return self.arms.joint(k, self.recipe_of(domains), domains=domains)
 
     def pairs(self) -> list[tuple[str, str]]:
@@ -130,8 +138,10 @@ class Phases:
         return [self.matched(k, pair) for k in self.few for pair in self.pairs()]
 
     def without(self, k: int, name: str) -> Training:
-        """All domains but one."""
+        """All domains but one, by the joint arm's recipe; where one is left, its solo."""
         others = tuple(n for n in self.arms.dataset(k).domain_names if n != name)
+        if len(others) == 1:
+            return self.solo(k, others[0])
         return self.arms.joint(k, self.recipes.joint, domains=others)
 
     def leave_one_out(self) -> list[Training]:
@@ -141,9 +151,12 @@ class Phases:
     def widths(self) -> Iterator[Width]:
         """The points of the capacity curve."""
         base = self.arms.model
+        scaled = [
+            tuple(max(2, round(width * factor)) for width in base.backbone.widths)
+            for factor in WIDTHS
+        ]
         for domain_input in (True, False):
-            for factor in WIDTHS:
-                widths = tuple(max(2, round(w * factor)) for w in base.backbone.widths)
+            for widths in dict.fromkeys(scaled):
                 backbone = base.backbone.model_copy(update={"widths": widths})
                 model = base.model_copy(update={"backbone": backbone})
                 yield Width(model, widths, domain_input)
@@ -170,9 +183,29 @@ class Phases:
         """J under another weighting of the domains' losses."""
         return self.arms.joint(k, self.recipes.joint, weighting=name)
 
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """Weightings that the joint arm cannot be trained under, and why."""
+        dataset, joint = self.arms.dataset(0), self.joint(0)
+        model, reasons = build(joint, dataset), {}
+        for name in WEIGHTINGS:
+            try:
+                build_weighting(
+                    name,
+                    model,
+                    n_domains=len(dataset.domain_names),
+                    lr=joint.train.lr,
+                    seed=joint.train.seed,
+                    compiled=joint.train.compile,
+                )
+            except ConfigError as fault:
+                reasons[name] = str(fault)
+        return reasons
+
     def weightings(self) -> list[Training]:
-        """J under each weighting."""
-        return [self.weighted(k, name) for name in WEIGHTINGS for k in self.few]
+        """J under each weighting that it can be trained under."""
+        able = [name for name in WEIGHTINGS if name not in self.refused]
+        return [self.weighted(k, name) for name in able for k in self.few]
 
     def groupings(
         self, groupings: Sequence[Sequence[Sequence[str]]], many: range
@@ -191,15 +224,23 @@ class Phases:
         if self.level.adapted:
             phases["adapted"] = self.adapted()
         if self.level.dear:
-            half = len(self.measured.paired) // 2 or 1
-            guess = [self.measured.paired[:half], self.measured.paired[half:]]
+            guess, *controls = self._guessed_groupings()
             phases["pairs"] = self.pairwise()
             phases["pairs of equal rows"] = self.pairwise_matched()
             phases["leave one out"] = self.leave_one_out()
             phases["capacity"] = self.capacity()
             phases["groups"] = [
                 *self.groupings([guess], self.seeds),
-                *(self.together(k, group) for _ in range(5) for k in self.few for group in guess),
+                *self.groupings(controls, self.few),
             ]
             phases["weighting of losses"] = self.weightings()
         return phases
+
+    def _guessed_groupings(self) -> list[list[list[str]]]:
+        """Two halves, as if they were found, and as many random groupings as will confirm them."""
+        names = self.measured.paired
+        half = len(names) // 2
+        guess = [range(half), range(half, len(names))]
+        sizes = [len(group) for group in guess]
+        drawn = random_groupings(len(names), sizes, RANDOM_GROUPINGS, 0, unlike=guess)
+        return [[[names[place] for place in group] for group in g] for g in (guess, *drawn)]

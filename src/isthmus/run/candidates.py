@@ -18,12 +18,7 @@ from isthmus.data import Dataset, SplitName
 from isthmus.run.guard import Arm, halves
 from isthmus.train import TrainConfig
 from isthmus.trainings import Engine, Outcome, Training
-
-MAX_EPOCHS = 200  # patience stops solo and tuned, not a cap
-MIN_LOOKS = 4  # an epoch
-SHARE = 50  # a small domain's epoch has about so many steps
-MIN_BATCH = 32
-LOWER_LR = 0.3
+from isthmus.trainings.grid import LOWER_LR, MAX_EPOCHS, MIN_LOOKS, choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +126,14 @@ class Candidates:
 
     def _grid(self, domain: str) -> list[Training]:
         """What solo may choose from."""
-        train = self._own(domain)
-        rows = self.dataset.summary()["train"][domain].rows
-        batch = min(train.batch_rows, max(2, rows))
-        smaller = min(max(MIN_BATCH, rows // SHARE), max(2, batch // 2))
-        return [
-            Training(
-                model=self.joint.model,
-                train=train.model_copy(update={"batch_rows": size, "lr": lr}),
-                domains=(domain,),
-                scored=(domain,),
-                half=True,
-            )
-            for size in dict.fromkeys((batch, smaller))
-            for lr in (train.lr, train.lr * LOWER_LR)
-        ]
+        alone = Training(
+            model=self.joint.model,
+            train=self._own(domain),
+            domains=(domain,),
+            scored=(domain,),
+            half=True,
+        )
+        return choices(alone, self.dataset.summary()["train"][domain].rows)
 
     def _tuned(self, domain: str, solo: Training) -> Training:
         """Go on from joint on the domain's own rows, more slowly."""

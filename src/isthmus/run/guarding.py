@@ -106,7 +106,7 @@ class GuardedFit:
                 self.tell(Notice("train", f"stopped; go on with --resume --out {self.folder.path}"))
                 raise
             except Exception as fault:
-                kept = any(self.trainings.glob("*/outcome.json"))
+                kept = any(self.trainings.glob("[!.]*/outcome.json"))
                 if not kept:
                     self.folder.discard()
                 if not isinstance(fault, OSError | IsthmusError):

@@ -10,7 +10,11 @@ Stopped = Literal["patience", "epochs", "budget"]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A training of exactly ``steps`` steps with ``looks`` looks, the last one at its end."""
+    """A training of exactly ``steps`` steps with ``looks`` looks, the last one at its end.
+
+    Looks lie evenly, at most one a step: ``Budget(steps=3, looks=8)`` takes 3. Raises ValueError for
+    numbers below 1.
+    """
 
     steps: int
     looks: int

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isthmus import checkpoint
 from isthmus.data.dataset import Dataset
+from isthmus.data.subset import Subset
 from isthmus.errors import BundleError, RunError
 from isthmus.models import DomainModel
 from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
@@ -17,25 +18,48 @@ from isthmus.trainings.outcome import SPLITS, Outcome, build, told, write
 from isthmus.trainings.training import Training
 
 CHECKPOINT = ".checkpoint"  # folders of this suffix stand beside the outcome to come
+STARTS = 5  # first weights that are tried before a network that learns nothing is kept
 
 
 def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | None) -> None:
     """Train, score and write ``folder``. ``start``: the outcome of ``training.start``.
 
-    While it trains, a checkpoint stands beside the folder. Raises what `train` raises; RunError
-    where the start does not fit, a logit is not finite or the disk does not take the outcome.
+    While it trains, a checkpoint stands beside the folder. A network that ends by answering every
+    row alike was dead from its first weights (every unit of a narrow layer at 0): it is trained
+    again from others, up to `STARTS` times, and the outcome says so. Raises what `train` raises;
+    RunError where the start does not fit, a logit is not finite or the disk does not take the
+    outcome.
     """
     began = time.perf_counter()
-    model = build(training, dataset)
-    if training.start is not None:
-        assert start is not None
-        _begin_with(model, Outcome(start, training.start, dataset).weights())
     subset = training.subset(dataset)
     saved = folder.with_name(f"{folder.name}{CHECKPOINT}")
+    for restart in range(STARTS):
+        model = build(training, dataset, restart)
+        if training.start is not None:
+            assert start is not None
+            _begin_with(model, Outcome(start, training.start, dataset).weights())
+        end = _train(training, model, subset, saved)
+        logits = {
+            split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS
+        }
+        for split, scores in logits.items():
+            if not np.isfinite(scores).all():
+                raise RunError(f"logits of the {split} rows must be finite, got nan or inf")
+        if training.start is not None or np.ptp(logits["validation"]) > 0:
+            break
+        shutil.rmtree(saved, ignore_errors=True)
+    rows = len(subset.rows("train"))
+    summary = told(training, end, rows, time.perf_counter() - began, restart)
+    write(folder, training, summary, logits, model.state_dict())
+    shutil.rmtree(saved, ignore_errors=True)
+
+
+def _train(training: Training, model: DomainModel, subset: Subset, saved: Path) -> End:
+    """One training to its end, its checkpoints in ``saved``."""
     state = _state(saved)
-    end = None
     events = train(model, subset, training.train, budget=training.budget, state=state, exact=False)
     del state
+    end = None
     with closing(events):
         for event in events:
             match event:
@@ -44,14 +68,7 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
                 case End():
                     end = event
     assert end is not None
-    logits = {split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS}
-    for split, scores in logits.items():
-        if not np.isfinite(scores).all():
-            raise RunError(f"logits of the {split} rows must be finite, got nan or inf")
-    rows = len(subset.rows("train"))
-    summary = told(training, end, rows, time.perf_counter() - began)
-    write(folder, training, summary, logits, model.state_dict())
-    shutil.rmtree(saved, ignore_errors=True)
+    return end
 
 
 def _state(saved: Path) -> TrainState | None:

@@ -29,6 +29,7 @@ from isthmus.trainings.training import Training
 
 FORMAT = 1
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
+RESTART_SEED = 1_000_003  # far from the seeds that people choose
 FILE = "outcome.json"
 LOGITS = "logits.safetensors"
 WEIGHTS = "weights.safetensors"
@@ -36,7 +37,10 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How a training went. ``best``: the monitor at the best look; ``rows``: train rows."""
+    """How a training went. ``best``: the monitor at the best look; ``rows``: train rows.
+
+    ``restarts``: how often it was begun again because the network answered every row alike.
+    """
 
     best: float
     best_step: int
@@ -47,9 +51,10 @@ class Told:
     seconds: float
     rows: int
     metrics: dict[str, float | None]  # every monitor metric at the best look
+    restarts: int = 0
 
 
-def told(training: Training, end: End, rows: int, seconds: float) -> Told:
+def told(training: Training, end: End, rows: int, seconds: float, restarts: int) -> Told:
     """Read what is kept of a training's end."""
     best = end.best.metrics[training.train.monitor]
     assert best is not None
@@ -63,6 +68,7 @@ def told(training: Training, end: End, rows: int, seconds: float) -> Told:
         seconds=round(seconds, 3),
         rows=rows,
         metrics=end.best.metrics,
+        restarts=restarts,
     )
 
 
@@ -175,13 +181,13 @@ class Outcome:
         }
 
 
-def build(training: Training, dataset: Dataset) -> DomainModel:
+def build(training: Training, dataset: Dataset, restart: int = 0) -> DomainModel:
     """The model with its first weights, drawn with the training's seed.
 
-    Raises ConfigError where the model does not fit the dataset's features.
+    ``restart``: draw others, where the first did not live. Raises ConfigError where the model does not fit the dataset's features.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.train.seed)
+        torch.manual_seed(training.train.seed + restart * RESTART_SEED)
         try:
             return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as fault:

@@ -56,6 +56,7 @@ def page(report: Report) -> str:
         sections=by_advice(report),
         headline=words.headline([dig(report, "domains", name, "verdict") for name in names]),
         advice=words.advice,
+        act_of=words.act_of,
         words=words,
         sign=sign,
         dig=partial(_dig, report),

@@ -28,7 +28,7 @@ from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS, MatrixWor
 PANELS = {
     "net": (1, ("worse together", "better together")),
     "transfer": (1, ("others' rows harm", "others' rows help")),
-    "interference": (-1, ("costs nothing", "sharing costs more")),
+    "interference": (-1, ("recovers nothing", "recovers more")),
 }
 NUMBERS_UP_TO = 12  # larger matrices show their numbers on hover and focus only
 
@@ -268,10 +268,10 @@ def strip_chart(report: Report) -> Markup | None:
     if score is None:
         return None
     marks = [("these groups", score, "chosen")]
-    for key, name in (("against_all", "all in one"), ("against_none", "each alone")):
-        difference = dig(confirmed, key, "estimate")
-        if difference is not None:
-            marks.append((name, score - difference, "other"))
+    for key, name in (("score_all", "all in one"), ("score_none", "each alone")):
+        value = dig(confirmed, key)
+        if value is not None:
+            marks.append((name, value, "other"))
     others = [value for value in dig(confirmed, "random") or [] if value is not None]
     return strip(marks, others, what="Mean AUC over domains")
 

@@ -12,7 +12,7 @@ from isthmus.report.diagnosis.values import (
     dig,
     matrix_names,
 )
-from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS, advice, duration, listed
+from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS, act_of, duration, listed
 
 UNADJUSTED = "Intervals are 95 %, unadjusted; verdicts use tests adjusted over domains."
 
@@ -192,7 +192,9 @@ def group_lines(report: Report) -> list[str]:
     others = ", ".join(number(value) for value in dig(confirmed, "random") or [])
     return [
         *lines,
-        f"Mean AUC on test rows {number(dig(confirmed, 'score'))};"
+        f"Mean AUC on test rows {number(dig(confirmed, 'score'))}"
+        f" (all in one {number(dig(confirmed, 'score_all'))},"
+        f" each alone {number(dig(confirmed, 'score_none'))});"
         f" against all in one {effect_text(report, (*path, 'against_all'))},"
         f" against each alone {effect_text(report, (*path, 'against_none'))};"
         f" random groupings {others or NOTHING}.",
@@ -226,16 +228,13 @@ def advice_lines(report: Report, names: Sequence[str]) -> list[tuple[str, str]]:
     for name in names:
         of = report["domains"][name]
         partners = of.get("with") or []
-        act = f"{advice(of.get('verdict')).act}{f' with {listed(partners)}' if partners else ''}."
+        act = f"{act_of(of)}{f' with {listed(partners)}' if partners else ''}."
         sure = of.get("certainty")
         notes = [f"{flag}." for flag in of.get("flags") or []]
-        if of.get("agree") is False:
-            notes.append(
-                f"By AUC the verdict is {of.get('verdict_auc')},"
-                f" by log loss {of.get('verdict_logloss')}."
-            )
-        if of.get("config"):
-            notes.append(f"Config: {of['config']}")
+        if dig(of, "auc", "net", "note"):
+            notes.append(f"Note: {dig(of, 'auc', 'net', 'note')}.")
+        if of.get("command") or of.get("config"):
+            notes.append(f"Next: {of.get('command') or of['config']}")
         said = [act, f"{sure[0].upper()}{sure[1:]}." if sure else "", of.get("why") or "", *notes]
         lines.append((name, " ".join(part for part in said if part)))
     return lines

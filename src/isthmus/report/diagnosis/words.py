@@ -1,7 +1,8 @@
 """Plain words for a diagnosis: what a verdict asks for, and how its parts are called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,10 @@ ADVICE: dict[str, Advice] = {
     "no verdict of harm at this level": UNDECIDED,
     "not enough data": UNKNOWN,
 }
+REMEDIES = {
+    "adapter": "Train together, with an adapter",
+    "tuning": "Train together, then tune on its own rows",
+}
 TRAINED = ("share", "adapt", "group", "own tower", "own tower, provisional")
 
 EFFECTS: dict[str, tuple[str, str]] = {
@@ -73,7 +78,7 @@ EFFECTS: dict[str, tuple[str, str]] = {
     "transfer": ("Transfer T", "what the other domains' rows teach this one"),
     "interference": (
         "Interference I",
-        "what sharing costs and a last training on own rows recovers",
+        "what a last training on own rows recovers, with its budget",
     ),
     "net_plus": ("Net effect N+", "the same after a second stage for both; N+ = T - I"),
     "net_seen": ("Net effect, ids seen", "on the test rows whose ids the solo model had seen"),
@@ -143,6 +148,13 @@ MATRICES: dict[str, MatrixWords] = {
 def advice(verdict: str | None) -> Advice:
     """What a verdict asks for; an unknown one is treated as undecided."""
     return ADVICE.get(verdict or "", UNDECIDED)
+
+
+def act_of(domain: Mapping[str, Any]) -> str:
+    """What to do with one domain; for an adapted one, by which remedy."""
+    if domain.get("verdict") == "adapt" and domain.get("remedy") in REMEDIES:
+        return REMEDIES[domain["remedy"]]
+    return advice(domain.get("verdict")).act
 
 
 def several(count: int, noun: str) -> str:
