@@ -39,19 +39,24 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
             assert start is not None
             _begin_with(model, Outcome(start, training.start, dataset).weights())
         end = _train(training, model, subset, saved)
-        logits = {
-            split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS
-        }
-        for split, scores in logits.items():
-            if not np.isfinite(scores).all():
-                raise RunError(f"logits of the {split} rows must be finite, got nan or inf")
-        if training.start is not None or np.ptp(logits["validation"]) > 0:
-            break
+        logits = _scored(training, model, subset)
+        alive = training.start is not None or np.ptp(logits["validation"]) > 0
+        if alive or restart == STARTS - 1:
+            rows = len(subset.rows("train"))
+            summary = told(training, end, rows, time.perf_counter() - began, restart)
+            write(folder, training, summary, logits, model.state_dict())
         shutil.rmtree(saved, ignore_errors=True)
-    rows = len(subset.rows("train"))
-    summary = told(training, end, rows, time.perf_counter() - began, restart)
-    write(folder, training, summary, logits, model.state_dict())
-    shutil.rmtree(saved, ignore_errors=True)
+        if alive:
+            return
+
+
+def _scored(training: Training, model: DomainModel, subset: Subset) -> dict[str, np.ndarray]:
+    """Finite logits of the rows that are to be scored, by split."""
+    logits = {split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS}
+    for split, scores in logits.items():
+        if not np.isfinite(scores).all():
+            raise RunError(f"logits of the {split} rows must be finite, got nan or inf")
+    return {str(split): scores for split, scores in logits.items()}
 
 
 def _train(training: Training, model: DomainModel, subset: Subset, saved: Path) -> End:
