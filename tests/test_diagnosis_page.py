@@ -32,7 +32,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        # The page keeps the focus, also after a test has stepped out of it by the Tab key.
+        opened.call("Emulation.setFocusEmulationEnabled", enabled=True)
         yield opened
+
+
+# Where an element's number stands in the report: its own path, or one counted from its row's.
+PLACE = (
+    "(e.dataset.path.startsWith('/') ? e.dataset.path"
+    " : e.closest('[data-base]').dataset.base + '/' + e.dataset.path)"
+)
 
 
 def resolve(report: Any, path: str) -> Any:
@@ -58,7 +67,7 @@ def test_every_number_on_the_page_is_the_one_of_the_report(
     assert json.loads(embedded) == report
     shown = browser.run(
         "[...document.querySelectorAll('[data-path]')].filter(e => !e.closest('svg'))"
-        ".map(e => [e.dataset.path, e.textContent])"
+        f".map(e => [{PLACE}, e.textContent])"
     )
     assert len(shown) > 100
     for path, text in shown:
@@ -114,9 +123,9 @@ def test_verdicts_come_first_and_each_domain_has_one(pages: dict[str, Path], bro
     assert [name for name, _, _ in cards] == list(domains)
     for name, word, text in cards:
         assert word == f"verdict: {domains[name]['verdict']}"
-        assert domains[name]["why"] in text
+        assert domains[name]["why"].replace("(-", "(−") in text
         assert domains[name]["certainty"] in text
-        assert str(domains[name].get("command") or domains[name]["config"] or "") in text
+        assert str(domains[name]["command"] or "") in text
         assert "By AUC the verdict is" not in text  # `why` tells where the metrics disagree
     assert "Train it with live video." in cards[2][2]
     assert "Train together, then tune on its own rows" in cards[1][2]
@@ -352,14 +361,79 @@ def test_print_shows_what_was_folded_and_hides_the_controls(
     browser.media()
 
 
+# --- commands -----------------------------------------------------------------------------------
+
+COPY = """
+(async () => { window.got = null;
+  Object.defineProperty(navigator, 'clipboard', { configurable: true, value: {
+    writeText: async (text) => { if (REFUSED) throw new Error('no'); window.got = text; } } });
+  const button = document.querySelectorAll('button.copy')[1];
+  button.click();
+  await new Promise((done) => setTimeout(done, 50));
+  return [window.got, getSelection().toString(), document.getElementById('copied').textContent,
+    button.firstChild.data]; })()
+"""
+
+
+def test_a_command_is_copied_or_at_least_selected(pages: dict[str, Path], browser: Browser):
+    command = REPORTS["six"]["domains"]["search"]["command"]
+    browser.open(pages["six"])
+    assert browser.run(COPY.replace("REFUSED", "false")) == [command, "", "Copied.", "Copied"]
+    browser.open(pages["six"])
+    got, selected, said, label = browser.run(COPY.replace("REFUSED", "true"))
+    assert (got, selected) == (None, command)
+    assert (said, label) in {
+        ("Copied.", "Copied"),
+        ("The command is selected.", "Selected"),
+    }
+    names = browser.run("[...document.querySelectorAll('button.copy')].map(b => b.textContent)")
+    assert len(names) == len(set(names)) == 5
+
+
+def test_notes_stand_where_their_effects_are(pages: dict[str, Path], browser: Browser):
+    browser.open(pages["six"])
+    for place, note in (
+        ("#groups .remark", "against all in one: 3 of 5 replicates have a value."),
+        ("#capacity .remark", "Everywhere: two trainings tell little"),
+        (".of-auc .remark", "Net effect N of kids & family: 4 of 5 replicates have a value."),
+    ):
+        found = browser.run(f"document.querySelector('{place}')?.textContent ?? ''")
+        assert found.startswith(note)
+    cards = browser.run(
+        "[...document.querySelectorAll('.verdict .much')].map(c => c.innerText)"
+        ".filter(t => t.includes('4 of 5 replicates have a value')).length"
+    )
+    assert cards == 1
+
+
+def test_the_fine_print_tells_recipes_budgets_and_what_was_tried(
+    pages: dict[str, Path], browser: Browser
+):
+    browser.open(pages["six"])
+    browser.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    text = browser.run("document.getElementById('print').innerText")
+    for told in (
+        "the best of 2 tried on validation rows",
+        "120 to 320 steps, 8 looks at validation",
+        "by user_id and by item_id",
+        "archive: one class only",
+        "6 measured, 1 left out",
+        "4,096 × 0.001: 0.7181 (chosen)",
+        "1,024 × 0.0003: 0.7177",
+        "time; every number is of the test rows",
+        "5 seeds",
+    ):
+        assert told in text
+
+
 # --- matrices and downloads ---------------------------------------------------------------------
 
 GRID = """
 (() => { const t = document.querySelector('#matrix-KEY table');
   return { head: [...t.tHead.rows[0].cells].slice(1).map(c => c.title),
     rows: [...t.tBodies[0].rows].map(r => [r.cells[0].title, [...r.cells].slice(1)
-      .map(c => c.dataset.path ?? null)]) }; })()
-"""
+      .map(e => e.dataset.path ? PLACE : null)]) }; })()
+""".replace("PLACE", PLACE)
 
 
 @pytest.mark.parametrize("name", ["six", "many"])
@@ -425,14 +499,39 @@ def test_cells_are_read_in_words_on_focus_and_on_hover(pages: dict[str, Path], b
     assert told == "home on weather: not testable"
 
 
+def test_a_cell_of_another_domains_model_says_how_far_it_is_from_the_own(
+    pages: dict[str, Path], browser: Browser
+):
+    browser.open(pages["six"])
+    browser.run(
+        "[...document.querySelectorAll('#matrix-cross_score td')]"
+        ".find(e => e.classList.contains('up')).focus()"
+    )
+    said = browser.run("document.querySelector('#matrix-cross_score .readout').textContent")
+    row = REPORTS["six"]["matrix"]["cross_score"]["search"]
+    more = row["home"]["estimate"] - row["search"]["estimate"]
+    assert said.startswith(
+        f"The model trained on home alone has AUC {short(row['home']['estimate'], 4, signed=False)}"
+        f" on search, {short(more, 4)} against its own model; 95 % interval"
+    )
+    assert "better than its own" in browser.run(
+        "document.querySelector('#matrix-cross_score .legend').textContent"
+    )
+
+
+def test_the_page_of_forty_domains_stays_small(pages: dict[str, Path]):
+    embedded = len(json.dumps(REPORTS["many"], separators=(",", ":")))
+    assert pages["many"].stat().st_size < 3 * embedded
+
+
 def test_in_small_matrices_sign_and_certainty_are_text_too(
     pages: dict[str, Path], browser: Browser
 ):
     browser.open(pages["six"])
     cells = browser.run(
         "[...document.querySelectorAll('#matrix-pairwise td[data-path]')]"
-        ".map(c => [c.dataset.path, c.textContent, c.classList.contains('sure'),"
-        " getComputedStyle(c, '::after').content])"
+        f".map(e => [{PLACE}, e.textContent, e.classList.contains('sure'),"
+        " getComputedStyle(e, '::after').content])"
     )
     assert len(cells) == 30
     for path, text, sure, mark in cells:
@@ -487,7 +586,7 @@ def test_a_table_downloads_with_full_numbers(
             *(net["ci"] or (None, None)),
         ]
         assert [float(cell) if cell else None for cell in line[3:8]] == expected
-        assert line[-1] == of["why"]
+        assert line[-2:] == [of["command"] or "", of["why"].replace("(-", "(−")]
 
 
 def test_every_table_can_be_downloaded(pages: dict[str, Path], browser: Browser):

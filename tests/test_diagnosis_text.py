@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 import diagnosis_example as examples
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
+from isthmus.report.diagnosis.matrices import matrix_view
+from isthmus.report.diagnosis.sections import strip_chart
 from isthmus.report.diagnosis.svg import short, ticks
+from isthmus.report.diagnosis.tables import recipes, remark_lines
 from isthmus.report.diagnosis.values import dig, orders, pointer, reach
-from isthmus.report.diagnosis.words import ADVICE, headline
+from isthmus.report.diagnosis.words import ADVICE, against, headline, minus
 
 REPORTS = {"six": examples.example(), "quick": examples.quick(), "many": examples.many()}
 
@@ -69,8 +72,8 @@ def test_a_report_with_the_least_it_may_hold_still_gives_all_three_texts():
 def test_the_headline_counts_each_kind_of_advice():
     verdicts = [held["verdict"] for held in REPORTS["six"]["domains"].values()]
     assert headline(verdicts) == (
-        "Of 6 domains, train 1 together, 1 together with an adapter, 1 in a small group, 1 alone"
-        " and 1 alone for now; 1 cannot be told yet."
+        "Of 6 domains, train 1 together, 1 together with tuning or an adapter, 1 in a small"
+        " group, 1 alone and 1 alone for now; 1 cannot be told yet."
     )
     assert headline(["share"]) == "Of 1 domain, train 1 together."
 
@@ -104,6 +107,146 @@ def test_one_wide_interval_does_not_flatten_the_others():
 )
 def test_short_numbers(value: float, text: str):
     assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ci", "said"),
+    [
+        ([0.001, 0.009], "do better than"),
+        ([-0.02, -0.001], "do worse than"),
+        ([-0.02, 0.001], "are not told apart from"),
+        (None, "cannot be compared with"),
+    ],
+)
+def test_groups_are_compared_in_words(ci: list[float] | None, said: str):
+    assert against({"ci": ci}) == said
+
+
+def test_only_minus_signs_become_minus_signs():
+    assert minus("falls by (-.003 to -0.1), 95 %, second-stage 2-3 d-4") == (
+        "falls by (−.003 to −0.1), 95 %, second-stage 2-3 d-4"
+    )
+
+
+# --- matrices, recipes, notes -------------------------------------------------------------------
+
+
+def test_a_model_of_another_domain_is_coloured_against_the_targets_own():
+    cells = {
+        "a": {"a": 0.80, "b": 0.80, "c": 0.70},  # b's model is as good as a's own
+        "b": {"a": 0.50, "b": 0.60, "c": 0.65},  # c's is better than b's own
+        "c": {"a": 0.60, "b": 0.55},  # c has no model of its own
+    }
+    matrix = {a: {b: {"estimate": value} for b, value in row.items()} for a, row in cells.items()}
+    report = {"domains": {name: {"rows": 1} for name in "abc"}, "matrix": {"cross_score": matrix}}
+    view = matrix_view(report, "cross_score")
+    assert view is not None
+    held = [[(one.text, one.tone, one.share) for one in row] for row in view.cells]
+    assert held[0] == [(".800", "level own", 1.0), (".800", "level", 1.0), (".700", "level", 0.0)]
+    assert held[1] == [(".500", "level", 0.0), (".600", "level own", 1.0), (".650", "up", 1.0)]
+    assert held[2] == [(".600", "level", 0.0), (".550", "level", 0.0), ("", "self", 0.0)]
+    assert [kind for kind, _ in view.legend] == ["none", "level", "up"]
+
+
+def test_what_pairs_do_is_coloured_around_zero_and_one_cell_does_not_pale_the_others():
+    names = [f"d{place}" for place in range(8)]
+    matrix = {
+        a: {b: {"estimate": 0.01 if a < b else -0.005} for b in names if a != b} for a in names
+    }
+    matrix["d0"]["d1"]["estimate"] = 0.9
+    report = {"domains": {name: {"rows": 1} for name in names}, "matrix": {"pairwise": matrix}}
+    view = matrix_view(report, "pairwise")
+    assert view is not None
+    assert {(one.tone, one.share) for row in view.cells for one in row} == {
+        ("up", 1.0),
+        ("down", 0.5),
+        ("self", 0.0),
+    }
+    assert [told for _, told in view.legend] == [
+        "harms (−.010 or beyond)",
+        "no change",
+        "helps (+.010 or beyond)",
+    ]
+
+
+def test_the_strip_of_groupings_shows_scores_of_the_same_replicates():
+    chart = str(strip_chart(REPORTS["six"]))
+    paths = re.findall(r'data-path="/groups/confirmed/([^"]*)"', chart)
+    assert paths == ["score_all", "score", "score_none", *(f"random/{place}" for place in range(5))]
+    for value in (".6921", ".7012", ".6977"):
+        assert f">{value}</text>" in chart
+
+
+def test_recipes_are_told_in_words():
+    assert recipes(REPORTS["six"]) == [
+        (
+            "Joint model",
+            "4,096 rows a batch, learning rate 0.001; the best of 2 tried on validation rows",
+        ),
+        ("Solo models", "512 rows a batch, learning rate 0.001"),
+        (
+            "Second stage",
+            "120 to 320 steps, 8 looks at validation, 512 rows a batch, learning rate 0.0003",
+        ),
+    ]
+    assert recipes({"domains": {}}) == []
+
+
+def test_a_note_is_told_once_with_the_names_it_holds_for():
+    held = {f"d{place}": {"estimate": 0.1, "note": "rough"} for place in range(9)}
+    report = {"effects": held}
+    paths = [(name, ("effects", name)) for name in held]
+    assert remark_lines(report, paths) == ("Everywhere: rough.",)
+    held["d8"]["note"] = "few"
+    assert remark_lines(report, paths) == ("d0, d1, d2, d3, d4, d5 and 2 more: rough.", "d8: few.")
+    assert remark_lines({"effects": {}}, paths) == ()
+
+
+@pytest.mark.parametrize("write", [page, to_markdown, to_terminal])
+def test_each_text_says_what_to_type_and_tells_a_disagreement_once(write):
+    report = copy.deepcopy(REPORTS["six"])
+    told = "By logloss alone the verdict would be: share."
+    report["domains"]["search"] |= {"agree": False, "verdict_logloss": "share"}
+    report["domains"]["search"]["why"] += f" {told}"
+    text = " ".join(write(report).split('<script type="application/json"')[0].split())
+    for held in report["domains"].values():
+        if held["command"]:
+            assert held["command"] in text
+    assert "by log loss" not in text
+    assert "Train together, then tune on its own rows" in text
+    assert "4 of 5 replicates have a value" in text
+    assert "3 of 5 replicates have a value" in text
+    assert "120 to 320 steps" in text
+
+
+def test_a_command_stands_on_a_line_of_its_own_that_is_not_wrapped():
+    report = copy.deepcopy(REPORTS["six"])
+    long = f"isthmus fit configs/{'group-' * 20}.yaml"
+    report["domains"]["home"]["command"] = long
+    assert f"\n  $ {long}\n" in to_terminal(report)
+    assert f" Next: `{long}`\n" in to_markdown(report)
+
+
+def test_a_weighting_that_could_not_be_used_is_named_with_its_reason(tmp_path: Path):
+    report = REPORTS["six"]
+    for text in (page(report), to_markdown(report)):
+        assert "the tables are lazy: cagrad needs whole gradients" in text
+        assert "its weights stayed even" in text
+    only = copy.deepcopy(report)
+    only["weighting"] = only["weighting"][:1]
+    assert "the tables are lazy" in page(only).split('<script type="application/json"')[0]
+    assert not any(path.stem == "weighting" for path in write_figures(only, tmp_path))
+
+
+def test_a_domain_that_was_left_out_has_its_reason_and_no_number(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["quick"])
+    left = {"rows": 98, "positives": 0, "clusters": 12, "train_rows": 700, "auc": None}
+    left |= {"logloss": None, "verdict": "not enough data", "certainty": "cannot tell"}
+    left |= {"why": "Left out: one class only.", "with": [], "agree": True, "flags": []}
+    report["domains"]["archive"] = left | {"config": None, "command": None}
+    for text in (page(report), to_markdown(report), to_terminal(report)):
+        assert "Left out: one class only." in text
+    assert write_figures(report, tmp_path)
 
 
 # --- Markdown, plain text, figures --------------------------------------------------------------

@@ -18,6 +18,7 @@ from isthmus.report.diagnosis.svg import (
 
 ROW = 27  # height of one domain
 TOP, BOTTOM = 10, 44
+NAME = 16  # letters of a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Interval:
     path: str
     reason: str | None = None
     good: int = 1
+    note: str | None = None
 
     @property
     def tone(self) -> str:
@@ -51,20 +53,28 @@ class Interval:
         if self.estimate is None:
             return f"{self.name}: {self.reason or 'not measured'}"
         text = f"{self.name}: {short(self.estimate, 4)}"
-        if self.ci is None:
-            return text
-        return f"{text}, 95 % interval {short(self.ci[0], 4)} to {short(self.ci[1], 4)}, unadjusted"
+        if self.ci is not None:
+            ends = f"{short(self.ci[0], 4)} to {short(self.ci[1], 4)}"
+            text += f", 95 % interval {ends}, unadjusted"
+        return f"{text}; {self.note}" if self.note else text
 
 
 def forest(
-    lines: Sequence[Interval], *, reach: float, title: str, ends: tuple[str, str], count: int = 7
+    lines: Sequence[Interval],
+    *,
+    axis: tuple[float, float],
+    title: str,
+    ends: tuple[str, str],
+    count: int = 6,
 ) -> Markup:
     """Estimates with intervals, one line for each domain; the band is the margin.
 
-    ``reach``: the axis runs from -reach to reach; intervals beyond it end in an arrow.
+    ``axis``: its lower and upper end, 0 between them; intervals beyond it end in an arrow.
     """
-    width, left, right = 370, 106, 362
-    scale = Scale(-reach, reach, left, right)
+    width, right = 370, 362
+    longest = max((len(clipped(of.name, NAME)) for of in lines), default=0)
+    left = 18 + round(5.6 * max(4, longest))
+    scale = Scale(*axis, left, right)
     bottom = TOP + ROW * len(lines)
     parts: list[Markup] = []
     for place, of in enumerate(lines):
@@ -80,7 +90,7 @@ def forest(
                     class_="band",
                 )
             )
-    for tick in ticks(-reach, reach, count):
+    for tick in ticks(*axis, count):
         x = scale.at(tick)
         parts.append(line(x, TOP, x, bottom, "zero" if tick == 0 else "grid"))
         parts.append(label(x, bottom + 15, short(tick), "tick", "middle"))
@@ -96,8 +106,8 @@ def forest(
         title,
         parts,
         "chart forest",
-        data_low=-reach,
-        data_high=reach,
+        data_low=axis[0],
+        data_high=axis[1],
         data_start=left,
         data_end=right,
     )
@@ -132,7 +142,7 @@ def single(of: Interval, *, reach: float) -> Markup:
 def _mark(of: Interval, scale: Scale, y: float, *, named: bool) -> Markup:
     parts: list[Markup] = [element("title", of.told)]
     if named:
-        parts.append(label(4, y + 4, clipped(of.name, 16), "name"))
+        parts.append(label(4, y + 4, clipped(of.name, NAME), "name"))
     if of.estimate is None:
         if named:
             parts.append(label(scale.at(0), y + 4, "no estimate", "nil", "middle"))

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 
 from isthmus.report.diagnosis.charts import Interval
-from isthmus.report.diagnosis.sections import capacity_series, common_reach, effect_lines, interval
-from isthmus.report.diagnosis.values import Report, cell, dig, matrix_names, orders
+from isthmus.report.diagnosis.matrices import colours, judged
+from isthmus.report.diagnosis.sections import capacity_series, common_ends, effect_lines, interval
+from isthmus.report.diagnosis.values import Report, dig, matrix_names, orders
 from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS
 
 UP, DOWN, FLAT, BAND = "#1a5f97", "#a9401a", "#57554f", "#ebe7da"
+SCALES = {
+    "cross_score": "AUC minus that of the target's own model",
+    "gradients": "cosine",
+    "distance": "distance",
+}
 Maker = Callable[..., Any]
 STYLE = {
     "font.size": 9,
@@ -72,19 +78,20 @@ def _effects(figure: Maker, report: Report, metric: str) -> Any:
     panels = effect_lines(report, metric)
     if not panels:
         return None
-    reach = common_reach([of for lines in panels.values() for of in lines])
+    ends = common_ends([of for lines in panels.values() for of in lines])
     count = len(report["domains"])
     of = figure(figsize=(3.1 * len(panels) + 0.8, 0.24 * count + 1.4), layout="constrained")
     axes = of.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (key, lines) in zip(axes, panels.items(), strict=True):
-        _forest(axis, lines, reach)
+        _forest(axis, lines, ends)
         axis.set_title(EFFECTS[key][0])
         unit = "AUC" if metric == "auc" else "log loss reduction, nats"
         axis.set_xlabel(f"{unit}; 95 %, unadjusted")
     return of
 
 
-def _forest(axis: Any, lines: Sequence[Interval], reach: float) -> None:
+def _forest(axis: Any, lines: Sequence[Interval], ends: tuple[float, float]) -> None:
+    low, high = ends
     for place, line in enumerate(lines):
         axis.fill_betweenx([place - 0.5, place + 0.5], -line.margin, line.margin, color=BAND, lw=0)
         if line.estimate is None:
@@ -92,14 +99,15 @@ def _forest(axis: Any, lines: Sequence[Interval], reach: float) -> None:
         colour = {"up": UP, "down": DOWN}.get(line.tone, FLAT)
         if line.ci is not None:
             axis.plot(line.ci, [place, place], color=colour, lw=1.3, solid_capstyle="butt")
-            for end, side, sign in ((line.ci[0], -reach, "<"), (line.ci[1], reach, ">")):
-                if abs(end) > reach:
+            cut = ((line.ci[0] < low, low, "<"), (line.ci[1] > high, high, ">"))
+            for beyond, side, sign in cut:
+                if beyond:
                     axis.plot(side, place, sign, color=colour, ms=4, clip_on=False)
         mark = {"up": "^", "down": "v"}.get(line.tone, "o")
         fill = "white" if line.tone == "flat" else colour
         axis.plot(line.estimate, place, mark, color=colour, mfc=fill, ms=5)
     axis.axvline(0, color=FLAT, lw=0.8)
-    axis.set_xlim(-reach, reach)
+    axis.set_xlim(low, high)
     axis.set_ylim(len(lines) - 0.5, -0.5)
     axis.set_yticks(range(len(lines)), [_plain(line.name) for line in lines])
     axis.tick_params(axis="y", length=0)
@@ -115,8 +123,11 @@ def _matrix(figure: Maker, report: Report, key: str) -> Any:
     names = [names[place] for place in places]
     values = np.array(
         [
-            [np.nan if (v := cell(matrix, a, b).get("estimate")) is None else v for b in names]
-            for a in names
+            [
+                np.nan if (v := judged(matrix, target, source, told)) is None else v
+                for source in names
+            ]
+            for target in names
         ],
         dtype=float,
     )
@@ -126,8 +137,8 @@ def _matrix(figure: Maker, report: Report, key: str) -> Any:
     side = 0.34 * len(names) + 1.6
     of = figure(figsize=(side + 0.8, side), layout="constrained")
     axis = of.subplots()
-    full = float(np.abs(known).max()) or 1.0
-    limits = (-full, full) if told.signed else (float(known.min()), float(known.max()))
+    low, high = colours(matrix, told)
+    limits = (-high, high) if told.signed else (low, high)
     shown = axis.imshow(
         np.ma.masked_invalid(values),
         cmap="RdBu" if told.signed else "YlGn",
@@ -139,7 +150,10 @@ def _matrix(figure: Maker, report: Report, key: str) -> Any:
     axis.set_xlabel("source")
     axis.set_ylabel("target")
     axis.set_title(told.title)
-    of.colorbar(shown, ax=axis, shrink=0.7)
+    ends = known.min() < limits[0], known.max() > limits[1]
+    extend = {(1, 1): "both", (1, 0): "min", (0, 1): "max"}.get(ends, "neither")
+    bar = of.colorbar(shown, ax=axis, shrink=0.7, extend=extend)
+    bar.set_label(SCALES.get(key, "AUC"))
     return of
 
 
@@ -147,7 +161,8 @@ def _capacity(figure: Maker, report: Report) -> Any:
     series, labels = capacity_series(report)
     if not series:
         return None
-    reach = common_reach([of for curves in series.values() for c in curves for _, of in c.points])
+    lines = [of for curves in series.values() for c in curves for _, of in c.points]
+    ends = common_ends(lines, 1.25)
     columns = min(4, len(series))
     rows = -(-len(series) // columns)
     of = figure(figsize=(2.5 * columns, 1.9 * rows + 0.3), layout="constrained")
@@ -174,7 +189,7 @@ def _capacity(figure: Maker, report: Report) -> Any:
                 if line.ci is not None:
                     axis.plot([step, step], line.ci, color=colour, lw=1)
         axis.set_title(_plain(name))
-        axis.set_ylim(-reach, reach)
+        axis.set_ylim(*ends)
         axis.set_xticks(range(len(labels)), labels)
     for axis in axes[len(series) :]:
         axis.set_axis_off()
@@ -210,10 +225,13 @@ def _weighting(figure: Maker, report: Report) -> Any:
     lines = [
         interval(report, ("weighting", place, "macro"), one["name"], margin)
         for place, one in enumerate(held)
+        if dig(one, "macro", "estimate") is not None
     ]
+    if not lines:
+        return None
     of = figure(figsize=(4.2, 0.26 * len(lines) + 1.2), layout="constrained")
     axis = of.subplots()
-    _forest(axis, lines, common_reach(lines))
+    _forest(axis, lines, common_ends(lines))
     axis.set_title("Weighting against proportional")
     axis.set_xlabel("mean AUC over domains; 95 %, unadjusted")
     return of

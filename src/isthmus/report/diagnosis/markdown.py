@@ -4,6 +4,7 @@ from isthmus.metrics import TextTable
 from isthmus.report.diagnosis.tables import (
     advice_lines,
     capacity_table,
+    choice_table,
     effect_table,
     fine_print,
     group_lines,
@@ -27,7 +28,8 @@ def to_markdown(report: Report) -> str:
     parts.append(_table(verdict_table(report, sure=True)))
     parts.append(
         "\n".join(
-            f"- **{escape(name)}**: {escape(text)}" for name, text in advice_lines(report, names)
+            f"- **{escape(name)}**: {escape(text)}{f' Next: `{command}`' if command else ''}"
+            for name, text, command in advice_lines(report, names)
         )
     )
     parts.append("## Why")
@@ -44,6 +46,7 @@ def to_markdown(report: Report) -> str:
     if weighting is not None:
         parts += ["## Weighting", _table(weighting)]
     parts += ["## Fine print", "\n".join(f"- {escape(line)}" for line in fine_print(report))]
+    parts.append(_table(choice_table(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -10,17 +10,18 @@ from markupsafe import Markup
 
 from isthmus.metrics.table import NOTHING
 from isthmus.report.diagnosis import words
+from isthmus.report.diagnosis.matrices import matrix_view
 from isthmus.report.diagnosis.sections import (
     capacity_charts,
     effect_charts,
     group_letters,
     map_chart,
-    matrix_view,
     net_chart,
     strip_chart,
     weighting_chart,
 )
 from isthmus.report.diagnosis.svg import sign
+from isthmus.report.diagnosis.tables import recipes, remark_lines, said_of
 from isthmus.report.diagnosis.values import (
     SHOWN,
     Report,
@@ -37,8 +38,8 @@ PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 def page(report: Report) -> str:
     """Render a diagnosis, given as the dict of report.json, as one self-contained HTML page.
 
-    Every number is written beside its place in the report (a JSON pointer in ``data-path``), and
-    the report itself is embedded as JSON. What is null is left out or named with its reason.
+    Every number is written beside its place in the report (a JSON pointer in ``data-path``, in
+    tables counted from the row's ``data-base``), and the report itself is embedded as JSON. What is null is left out or named with its reason.
     """
     env = Environment(
         loader=PackageLoader(PACKAGE, TEMPLATES),
@@ -62,6 +63,12 @@ def page(report: Report) -> str:
         dig=partial(_dig, report),
         pointer=pointer,
         margin_of=partial(margin_of, report),
+        minus=words.minus,
+        against=words.against,
+        remarks=partial(remark_lines, report),
+        said_of=said_of,
+        recipes=recipes(report),
+        under=_under,
         num=partial(_num, report),
         count=partial(_count, report),
         chance=partial(_chance, report),
@@ -89,6 +96,12 @@ def _flat(steps: tuple[Step, ...]) -> tuple[str | int, ...]:
 
 def _dig(report: Report, *steps: Step) -> Any:
     return dig(report, *_flat(steps))
+
+
+def _under(text: Markup, base: str) -> Markup:
+    """A row's cells with their places counted from the row's own, ``base``: a smaller page."""
+    start = Markup(' data-path="{}/').format(base)
+    return Markup(str(text).replace(str(start), ' data-path="'))
 
 
 def _num(report: Report, *steps: Step, places: int = 4, signed: bool = False) -> Markup:
@@ -137,7 +150,7 @@ def _asset(name: str) -> Markup:
 
 def _embedded(report: Report) -> Markup:
     """The report as JSON that cannot end its own script element."""
-    text = json.dumps(report, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for mark, code in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(mark, code)
     return Markup(text)

@@ -37,7 +37,7 @@ def domain_map(
         name: (
             width / 2 + unit * (spots[name][0] - middle[0]),
             height / 2 - unit * (spots[name][1] - middle[1]),
-            6 + 10 * math.sqrt(sizes.get(name, 0) / largest),
+            6 + 7 * math.sqrt(sizes.get(name, 0) / largest),
         )
         for name in names
     }
@@ -83,13 +83,17 @@ def _room(
     taken: Sequence[tuple[float, float, float, float]],
     size: tuple[float, float],
 ) -> tuple[float, float, str, tuple[float, float, float, float]] | None:
-    """A free place for a label beside, above or below its dot."""
+    """A free place for a label beside, above, below or at a corner of its dot."""
     x, y, r = dot
     tries = [
         (x + r + 5, y + 4, "start", x + r + 4),
         (x - r - 5, y + 4, "end", x - r - 5 - length),
         (x, y - r - 6, "middle", x - length / 2),
         (x, y + r + 15, "middle", x - length / 2),
+        (x + 0.7 * r + 4, y - 0.7 * r - 3, "start", x + 0.7 * r + 4),
+        (x + 0.7 * r + 4, y + 0.7 * r + 11, "start", x + 0.7 * r + 4),
+        (x - 0.7 * r - 4, y - 0.7 * r - 3, "end", x - 0.7 * r - 4 - length),
+        (x - 0.7 * r - 4, y + 0.7 * r + 11, "end", x - 0.7 * r - 4 - length),
     ]
     for at, base, anchor, start in tries:
         box = (start, base - 11, start + length, base + 4)
@@ -103,38 +107,44 @@ def _room(
     return None
 
 
-def strip(marks: Sequence[tuple[str, float, str]], others: Sequence[float], *, what: str) -> Markup:
-    """Scores on one line: named marks (name, score, class) above, random groupings below."""
-    width, height, left, right, axis = 370, 104, 10, 360, 62
-    values = [value for _, value, _ in marks] + list(others)
+def strip(rows: Sequence[tuple[str, Sequence[tuple[float, str]], str]], *, what: str) -> Markup:
+    """Scores on one axis, a line for each kind: its name, (score, path) of each, and its class."""
+    width, left, right, row, top = 370, 168, 318, 26, 8
+    values = [value for _, held, _ in rows for value, _ in held]
     spread = max(values) - min(values) or 0.01
-    scale = Scale(min(values) - 0.08 * spread, max(values) + 0.08 * spread, left, right)
-    parts = [line(left, axis, right, axis, "grid")]
-    for value in others:
-        parts.append(element("circle", cx=scale.at(value), cy=axis, r=4.6, class_="dot random"))
-    if others:
-        middle = scale.at(sum(others) / len(others))
-        text = f"{len(others)} random groupings of the same sizes"
-        start = min(max(middle, left + LETTER * len(text) / 2), right - LETTER * len(text) / 2)
-        parts.append(label(round(start, 2), axis + 26, text, "end", "middle"))
-    heights = _levels([scale.at(value) for _, value, _ in marks])
-    for (name, value, kind), level in zip(marks, heights, strict=True):
-        x, y = scale.at(value), axis - 20 - 17 * level
-        anchor = "end" if x > right - 80 else "start" if x < left + 80 else "middle"
-        parts += [
-            line(x, y + 4, x, axis + 5, f"stem {kind}"),
-            element("path", d=f"M{x} {axis - 6}L{x + 6} {axis}L{x} {axis + 6}L{x - 6} {axis}Z",
-                    class_=f"dot {kind}"),
-            label(x, y, f"{clipped(name, 24)} {short(value, 4, signed=False)}", "name", anchor),
-        ]  # fmt: skip
-    told = "; ".join(f"{name} {short(value, 4, signed=False)}" for name, value, _ in marks)
-    return picture(width, height, f"{what}: {told}", parts, "chart strip")
-
-
-def _levels(places: Sequence[float]) -> list[int]:
-    """A level for each label, so that neighbours do not lie over one another."""
-    levels: list[int] = []
-    for at, x in enumerate(places):
-        used = {levels[before] for before in range(at) if abs(places[before] - x) < 140}
-        levels.append(next(level for level in range(len(places)) if level not in used))
-    return levels
+    scale = Scale(min(values) - 0.06 * spread, max(values) + 0.06 * spread, left, right)
+    bottom = top + row * len(rows)
+    parts = [
+        line(scale.at(value), top, scale.at(value), bottom, "grid")
+        for value, _ in (held[0] for _, held, kind in rows if kind == "chosen")
+    ]
+    told = []
+    for place, (name, held, kind) in enumerate(rows):
+        y = top + row * (place + 0.5)
+        parts.append(line(left, y, right, y, "grid"))
+        parts.append(label(4, y + 4, clipped(name, 26), "name"))
+        for value, path in held:
+            text = f"{name}: {short(value, 4, signed=False)}"
+            x = scale.at(value)
+            dot = (
+                element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x)
+                if kind == "random"
+                else element("path", d=f"M{x} {y - 6}L{x + 6} {y}L{x} {y + 6}L{x - 6} {y}Z",
+                             class_="dot", data_x=x)
+            )  # fmt: skip
+            parts.append(element("g", element("title", text), dot,
+                                 class_=f"mark {kind}", data_path=path))  # fmt: skip
+            told.append(text)
+        if len(held) == 1:
+            parts.append(label(width, y + 4, short(held[0][0], 4, signed=False), "value", "end"))
+    return picture(
+        width,
+        bottom + 8,
+        f"{what}. {'; '.join(told)}",
+        parts,
+        "chart strip",
+        data_low=scale.low,
+        data_high=scale.high,
+        data_start=left,
+        data_end=right,
+    )

@@ -19,7 +19,10 @@ def to_terminal(report: Report) -> str:
     domains = report["domains"]
     names = [name for _, held in by_advice(report) for name in held]
     told = advice_lines(report, names[:SHOWN])
-    lines = [_filled(f"{name}: {text}") for name, text in told]
+    lines = [
+        _filled(f"{name}: {text}") + (f"\n  $ {command}" if command else "")
+        for name, text, command in told
+    ]
     if len(names) > SHOWN:
         lines.append(f"{several(len(names) - SHOWN, 'more domain')}: see the page.")
     effects = narrow_effects(report)

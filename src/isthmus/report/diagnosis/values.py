@@ -128,11 +128,24 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def reach(lines: Sequence[tuple[float | None, Sequence[float] | None, float]]) -> float:
+def remarks(report: Report, effects: Sequence[tuple[str, Path]]) -> list[tuple[str, list[str]]]:
+    """The notes of named effects, each once, with the names it holds for."""
+    held: dict[str, list[str]] = {}
+    for name, path in effects:
+        note = dig(report, *path, "note")
+        if note and name not in held.setdefault(note, []):
+            held[note].append(name)
+    return list(held.items())
+
+
+def reach(
+    lines: Sequence[tuple[float | None, Sequence[float] | None, float]], stretch: float = 2.5
+) -> float:
     """Half width of a common axis around 0 for (estimate, interval, margin).
 
     It holds every estimate, twice the margin and most intervals; the widest intervals of small
-    domains would flatten all others and are cut, which the charts mark by an arrow.
+    domains would flatten all others and are cut at ``stretch`` times the median, which the charts
+    mark by an arrow.
     """
     estimates = [abs(estimate) for estimate, _, _ in lines if estimate is not None]
     ends = [
@@ -143,5 +156,5 @@ def reach(lines: Sequence[tuple[float | None, Sequence[float] | None, float]]) -
     margin = max((margin for _, _, margin in lines), default=0.0)
     need = max([2 * margin, *(1.2 * value for value in estimates)], default=0.0)
     if ends:
-        need = max(need, min(max(ends), 2.5 * float(np.median(ends))))
+        need = max(need, min(max(ends), stretch * float(np.median(ends))))
     return 1.04 * need if need > 0 else 1.0

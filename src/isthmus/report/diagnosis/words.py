@@ -1,5 +1,6 @@
 """Plain words for a diagnosis: what a verdict asks for, and how its parts are called."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,9 @@ SHARE = Advice(
 ADAPT = Advice(
     "adapt",
     "Train together, then adapt",
-    "Share the model, but give these an adapter, or a last training on their own rows.",
-    "together with an adapter",
+    "Share the model, but give these a last training on their own rows, or an adapter: each says "
+    "which.",
+    "together with tuning or an adapter",
 )
 GROUP = Advice(
     "group",
@@ -68,7 +70,7 @@ ADVICE: dict[str, Advice] = {
     "not enough data": UNKNOWN,
 }
 REMEDIES = {
-    "adapter": "Train together, with an adapter",
+    "adapter": "Train together with an adapter",
     "tuning": "Train together, then tune on its own rows",
 }
 TRAINED = ("share", "adapt", "group", "own tower", "own tower, provisional")
@@ -95,19 +97,23 @@ METRICS = {"auc": "AUC", "logloss": "log loss"}
 
 @dataclass(frozen=True, slots=True)
 class MatrixWords:
-    """How one matrix is called and read. ``signed``: 0 is the middle; ``verb`` for one cell."""
+    """How one matrix is called and read; ``verb`` is the sentence of one cell.
+
+    ``signed``: 0 is the middle. ``own``: a cell is judged against the target's own, the diagonal.
+    """
 
     title: str
     meaning: str
     signed: bool
     verb: str
+    own: bool = False
 
 
 MATRICES: dict[str, MatrixWords] = {
     "pairwise": MatrixWords(
         "Trained in pairs",
-        "What the rows of the source (column) add to the AUC of the target (row) when the two are "
-        "trained together and alone.",
+        "What the rows of the source (column) add to the AUC of the target (row) when only these "
+        "two are trained together.",
         True,
         "With the rows of {source} added, {target} changes by {value}",
     ),
@@ -125,10 +131,11 @@ MATRICES: dict[str, MatrixWords] = {
     ),
     "cross_score": MatrixWords(
         "Scored by another domain's model",
-        "AUC on the target's test rows (row) of the model trained on the source alone (column). "
-        "This measures likeness, not benefit.",
+        "AUC on the target's test rows (row) of the model trained on the source alone (column), "
+        "coloured against the target's own model (framed). This measures likeness, not benefit.",
         False,
         "The model trained on {source} alone has AUC {value} on {target}",
+        own=True,
     ),
     "gradients": MatrixWords(
         "Early gradients",
@@ -157,9 +164,24 @@ def act_of(domain: Mapping[str, Any]) -> str:
     return advice(domain.get("verdict")).act
 
 
+def against(effect: Mapping[str, Any] | None) -> str:
+    """Whether an interval lies above 0, below it, or around it."""
+    low, high = (effect or {}).get("ci") or (None, None)
+    if low is None or high is None:
+        return "cannot be compared with"
+    return (
+        "do better than" if low > 0 else "do worse than" if high < 0 else "are not told apart from"
+    )
+
+
+def minus(text: str) -> str:
+    """The text with real minus signs before its numbers."""
+    return re.sub(r"(?<![\w.])-(?=\.?\d)", "−", text)
+
+
 def several(count: int, noun: str) -> str:
     """``1 domain``, ``12 domains``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun}" if count == 1 or noun == "more" else f"{count:,} {noun}s"
 
 
 def listed(parts: Sequence[str]) -> str:

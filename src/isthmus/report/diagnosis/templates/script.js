@@ -19,9 +19,42 @@
   system.addEventListener("change", name);
   name();
 
+  // Places in the report: JSON pointers, in rows counted from the row's own.
+  const at = (path) => path.slice(1).split("/").map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"))
+    .reduce((value, step) => value?.[step], report);
+  const place = (one) => (one.dataset.path.startsWith("/") ? one.dataset.path
+    : `${one.closest("[data-base]").dataset.base}/${one.dataset.path}`);
+
+  // One cell of a matrix in words.
+  const told = (value, places, signed) => {
+    const text = Math.abs(value).toFixed(places);
+    if (Number(text) === 0) return "0";
+    return `${value < 0 ? "−" : signed ? "+" : ""}${text.replace(/^0/, "")}`;
+  };
+  const sentence = (cell) => {
+    const { verb, signed, own } = cell.closest("figure").dataset;
+    const target = cell.parentNode.cells[0].title;
+    const source = cell.closest("table").tHead.rows[0].cells[cell.cellIndex].title;
+    const row = at(cell.parentNode.dataset.base) ?? {};
+    const held = row[source] !== null && typeof row[source] === "object" ? row[source] : { estimate: row[source] };
+    if (cell.classList.contains("self")) return `${target} itself`;
+    if (typeof held.estimate !== "number") return `${source} on ${target}: ${held.reason ?? "not measured"}`;
+    const sign = signed !== undefined;
+    const level = row[target]?.estimate;
+    const words = { source, target, value: told(held.estimate, 4, sign) };
+    let says = verb.replace(/\{(source|target|value)\}/g, (_, word) => words[word]);
+    if (own !== undefined && source !== target && typeof level === "number")
+      says += `, ${told(held.estimate - level, 4, true)} against its own model`;
+    if (held.ci) says += `; 95 % interval ${told(held.ci[0], 4, sign)} to ${told(held.ci[1], 4, sign)}, unadjusted`;
+    if (typeof held.p_bh === "number")
+      says += `; adjusted p ${held.p_bh < 0.001 ? "below .001" : told(held.p_bh, 3, false)}`;
+    return `${says}${held.note ? `; ${held.note}` : ""}.`;
+  };
+
   // Matrices: order, hover and focus, arrow keys.
   const follow = (cell) => {
     const says = cell.closest("figure").querySelector(".readout");
+    if (!cell.hasAttribute("aria-label")) cell.setAttribute("aria-label", sentence(cell));
     says.textContent = cell.getAttribute("aria-label");
     says.classList.remove("rest");
   };
@@ -74,9 +107,6 @@
     });
   }
 
-  const at = (path) => path.slice(1).split("/").map((step) => step.replaceAll("~1", "/").replaceAll("~0", "~"))
-    .reduce((value, step) => value?.[step], report);
-
   // CSV: tables as they stand but with full numbers; matrices one cell a line, from the report.
   const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const ofTable = (table) => {
@@ -84,20 +114,20 @@
     for (const row of table.rows) {
       const line = [];
       for (const cell of row.cells) {
-        const numbers = [...cell.querySelectorAll("[data-path]")].map((one) => at(one.dataset.path) ?? "");
+        const numbers = [...cell.querySelectorAll("[data-path]")].map((one) => at(place(one)) ?? "");
         const text = cell.textContent.replace(/\s+/g, " ").trim();
         const both = cell.querySelector(".ci") !== null;
-        const told = row.parentNode.tagName === "THEAD" ? text : numbers.length ? numbers.join(both ? ";" : " ") : text;
-        line.push(told === "–" ? "" : told);
+        const shown = row.parentNode.tagName === "THEAD" ? text : numbers.length ? numbers.join(both ? ";" : " ") : text;
+        line.push(shown === "–" ? "" : shown);
       }
       lines.push(line);
     }
     // An interval is two columns: lower and upper.
     const split = lines[0].map((title) => title.includes("interval"));
-    return lines.map((line, at) => line.flatMap((told, place) => {
-      if (!split[place]) return [told];
-      if (at === 0) return [`${told} lower`, `${told} upper`];
-      const [low = "", high = ""] = told.split(";");
+    return lines.map((line, number) => line.flatMap((text, column) => {
+      if (!split[column]) return [text];
+      if (number === 0) return [`${text} lower`, `${text} upper`];
+      const [low = "", high = ""] = text.split(";");
       return [low, high];
     }));
   };
@@ -124,6 +154,23 @@
     link.download = `${button.dataset.name.replace(/[^\w]+/g, "-").toLowerCase()}.csv`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+
+  // Copy a command; where the page may not write to the clipboard, the command is selected.
+  const copied = document.getElementById("copied");
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("button.copy");
+    if (!button) return;
+    let done = true;
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      getSelection().selectAllChildren(button.parentNode.querySelector("code"));
+      done = document.execCommand("copy");
+    }
+    copied.textContent = done ? "Copied." : "The command is selected.";
+    button.firstChild.data = done ? "Copied" : "Selected";
+    setTimeout(() => { button.firstChild.data = "Copy"; copied.textContent = ""; }, 2000);
   });
 
   // Print: everything that folds is shown.
