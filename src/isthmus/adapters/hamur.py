@@ -50,8 +50,7 @@ class HamurCell(nn.Module):
         core: Float[Tensor, "rows rank rank"],
     ) -> Float[Tensor, "rows width"]:
         """Adapt each row with the factors of its domain and a core of its own."""
-        z, core = self.down.with_core(h, routing, core)
-        z = z + routing.take(self.down_bias)
+        z = self.down(h, routing, core) + routing.take(self.down_bias)
         o = self.up(z.sigmoid(), routing, core) + routing.take(self.up_bias)
         return h + self.norm(o, routing)
 

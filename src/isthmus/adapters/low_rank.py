@@ -50,30 +50,15 @@ class LowRank(nn.Module):
         core: Float[Tensor, "rows rank rank"] | None = None,
     ) -> Float[Tensor, "rows out_width"]:
         """Apply the factors of each row's own domain, and its core between them."""
-        if core is not None:
-            return self.with_core(h, routing, core)[0]
         if self.n_domains is None:
-            return h @ self.left @ self.right
+            h = h @ self.left
+            return (h if core is None else row_product(h, core)) @ self.right
+        if core is not None:
+            h = row_product(routing.apply(h, self.left), core)
+            return routing.apply(h, self.right)
         tiles = routing.tiles
         tiled = torch.bmm(tiles.split(h), tiles.pick(self.left))
         return tiles.join(torch.bmm(tiled, tiles.pick(self.right)))
-
-    def with_core(
-        self,
-        h: Float[Tensor, "rows in_width"],
-        routing: Routing,
-        core: Float[Tensor, "rows rank rank"],
-    ) -> tuple[Float[Tensor, "rows out_width"], Float[Tensor, "rows rank rank"]]:
-        """The same, and the core for the map that comes next.
-
-        It holds the same numbers; handed on so, the gradients of all its uses are summed as they
-        are made, and the cores' memory is passed over twice less for each.
-        """
-        if self.n_domains is None:
-            h, core = row_product(h @ self.left, core)
-            return h @ self.right, core
-        h, core = row_product(routing.apply(h, self.left), core)
-        return routing.apply(h, self.right), core
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""
@@ -83,11 +68,11 @@ class LowRank(nn.Module):
 
 def row_product(
     x: Float[Tensor, "rows rank"], core: Float[Tensor, "rows rank rank"]
-) -> tuple[Float[Tensor, "rows rank"], Float[Tensor, "rows rank rank"]]:
-    """Every row times its own matrix, ``y_r = x_r core_r``; and the matrices for the next product."""
+) -> Float[Tensor, "rows rank"]:
+    """Every row times its own matrix: ``y_r = x_r core_r``."""
     if torch.is_grad_enabled() and (x.requires_grad or core.requires_grad):
         return _RowProduct.apply(x, core)  # pyright: ignore[reportReturnType]
-    return torch.bmm(x.unsqueeze(1), core).squeeze(1), core
+    return torch.bmm(x.unsqueeze(1), core).squeeze(1)
 
 
 class _RowProduct(torch.autograd.Function):
@@ -99,23 +84,19 @@ class _RowProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, core: Tensor) -> Tensor:
         ctx.save_for_backward(x, core)
-        ctx.set_materialize_grads(False)
-        return torch.bmm(x.unsqueeze(1), core).squeeze(1), core.view_as(core)
+        return torch.bmm(x.unsqueeze(1), core).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad: Tensor | None, later: Tensor | None
+        ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         x, core = ctx.saved_tensors
-        if grad is None:
-            return None, later
         grad = grad.unsqueeze(1)
         to_x, to_core = ctx.needs_input_grad
-        to = None
-        if to_core:
-            column = x.unsqueeze(2)
-            to = column * grad if later is None else torch.addcmul(later, column, grad)
-        return torch.bmm(grad, core.transpose(1, 2)).squeeze(1) if to_x else None, to
+        return (
+            torch.bmm(grad, core.transpose(1, 2)).squeeze(1) if to_x else None,
+            x.unsqueeze(2) * grad if to_core else None,
+        )
