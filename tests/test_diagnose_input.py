@@ -342,6 +342,9 @@ def test_what_is_drawn_among_many_domains_is_said(
     assert "4 of 5 domains are trained alone" in plan.sampled
     assert "2 of 4 are in the pairwise matrix" in plan.sampled
     assert plan.phases["pairs"] == 1
+    with small_levels():
+        plan = plan_diagnosis(settings(), table, tmp_path, level="quick", cache=cache)
+    assert plan.sampled == "4 of 5 domains are trained alone: half the largest, half drawn"
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def prepared(
         )
         for one in replicates
     ]
-    measured = measure(datasets)
+    measured = measure(datasets, pairs=level.dear)
     folder = Path(out)
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)

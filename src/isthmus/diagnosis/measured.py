@@ -41,8 +41,11 @@ class Measured:
     sampled: str | None
 
 
-def measure(datasets: Sequence[Dataset]) -> Measured:
-    """Choose the domains. Raises SchemaError where fewer than two can be trained alone."""
+def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
+    """Choose the domains; ``pairs``: the level trains them in pairs.
+
+    Raises SchemaError where fewer than two can be trained alone.
+    """
     names = datasets[0].domain_names
     counts = [dataset.summary() for dataset in datasets]
     support = {name: _support(datasets, name, counts[0]["train"][name].rows) for name in names}
@@ -69,7 +72,7 @@ def measure(datasets: Sequence[Dataset]) -> Measured:
         paired=tuple(name for name in kept if name in set(paired)),
         left_out=left_out,
         support=support,
-        sampled=_sampled(len(able), len(kept), len(paired)),
+        sampled=_sampled(len(able), len(kept), len(paired) if pairs else len(kept)),
     )
 
 
