@@ -21,6 +21,7 @@ from isthmus.diagnosis.diagnosing import prepared
 from isthmus.diagnosis.level import LEVELS, Level
 from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
+from isthmus.metrics.intervals import holm
 from isthmus.run.notice import silent
 
 Report = dict[str, Any]
@@ -168,8 +169,19 @@ EFFECT = {
 MATRIX = {
     "cross_score", "pairwise", "pairwise_matched", "leave_one_out", "gradients", "spearman"
 }  # fmt: skip
+FAMILIES = (("net",), ("adapted_plus", "interference"))  # each adjusted by Holm, per metric
+ADJUSTED = {key for family in FAMILIES for key in family}
 QUICK_HAS = {"solo", "joint", "margin", "net", "net_seen"}
 TIMES = {"seconds", "estimate_seconds", "trained", "cached", "trainings"}
+
+
+def check_holm(report: Report) -> None:
+    """Adjusted p are those of all looks of their family together."""
+    for metric in ("auc", "logloss"):
+        for family in FAMILIES:
+            looks = [domain[metric][key] for domain in report["domains"].values() for key in family]
+            looks = [look for look in looks if look is not None and look["p"] is not None]
+            assert [look["p_holm"] for look in looks] == holm([look["p"] for look in looks])
 
 
 def check_contract(report: Report, level: str) -> None:
@@ -192,9 +204,10 @@ def check_contract(report: Report, level: str) -> None:
                 else:
                     assert set(value) == EFFECT
                     assert (value["estimate"] is None) == (value["reason"] is not None)
-                    assert (value["p_holm"] is None) == (key != "net")
+                    assert (value["p_holm"] is None) == (key not in ADJUSTED)
         if domain["config"] is not None:
             assert domain["command"].startswith(f"isthmus fit {domain['config']}")
+    check_holm(report)
     matrix = report["matrix"]
     assert set(matrix) == MATRIX
     there = {name for name, cells in matrix.items() if cells is not None}

@@ -177,8 +177,10 @@ def test_a_domain_that_gains_may_gain_more_by_adapting(remedy: str, name: str):
     assert "adds more (+.0080, 95 % interval +.0060 to +.0100)" in verdict.why
 
 
-@pytest.mark.parametrize("gain", [effect(0.004), effect(0.008, 0.005), None])
-def test_adapting_must_add_the_margin_and_be_surely_above_nothing(gain: Effect | None):
+@pytest.mark.parametrize(
+    "gain", [effect(0.004), effect(0.008, 0.005), effect(0.008, p_holm=0.06), None]
+)
+def test_adapting_must_add_the_margin_and_stand_out_among_all_remedies(gain: Effect | None):
     assert judge_domain(evidence(GAIN, adapted_plus=gain, tuned_plus=gain)).action == "share"
 
 
@@ -224,6 +226,8 @@ def test_logloss_is_told_in_nats_and_the_right_way_round():
 def test_evidence_must_be_adjusted_and_have_a_margin():
     with pytest.raises(ValueError, match="p_holm"):
         evidence(effect(0.0, p_holm=None))
+    with pytest.raises(ValueError, match="adapted_plus must carry p_holm"):
+        evidence(GAIN, adapted_plus=effect(0.0, p_holm=None))
     with pytest.raises(ValueError, match="margin must be above 0, got 0"):
         evidence(NONE, margin=0)
 

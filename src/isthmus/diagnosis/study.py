@@ -21,6 +21,8 @@ from isthmus.trainings import Engine, Outcome, Training
 from isthmus.trainings.cost import Pace, cost, steps
 from isthmus.version import VERSION
 
+# What an adapter and what tuning add to longer joint training.
+REMEDIES = ("adapted_plus", "interference")
 SECONDS_WORTH_TELLING = 1.0
 SHOWN = 10  # domains that a plan names one by one
 
@@ -184,7 +186,11 @@ class Study:
         return DomainReading(self.rows, name, replicates or self.level.seeds, self.margins)
 
     def effects(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Domain -> metric -> levels and effects, Holm's p filled in for the net effect."""
+        """Domain -> metric -> levels and effects.
+
+        Holm's p is filled in for the net effect, over domains, and for what remedies add to longer
+        joint training, over remedies and domains.
+        """
         found = {
             name: dict(self.reading(name).effects(self.arm_outcomes[name]))
             for name in self.measured.names
@@ -194,9 +200,15 @@ class Study:
             for metric in METRICS:
                 found[name][metric]["net_seen"] = seen[metric]
         for metric in METRICS:
-            nets = with_holm({name: found[name][metric]["net"] for name in found})  # type: ignore[arg-type]
-            for name, net in nets.items():
-                found[name][metric]["net"] = net
+            for family in (("net",), REMEDIES):
+                looks = {
+                    (name, key): effect
+                    for name in found
+                    for key in family
+                    if isinstance(effect := found[name][metric][key], Effect)
+                }
+                for (name, key), effect in with_holm(looks).items():
+                    found[name][metric][key] = effect
         return found  # type: ignore[return-value]
 
     def _seen(self, name: str) -> dict[str, Effect]:

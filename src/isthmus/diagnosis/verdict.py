@@ -6,9 +6,14 @@
 
 Two kinds of claim, one rule each. Against 0 ("better"): the 95 % interval lies above 0. Against the
 margin ("not worse", "the same", "transfer is smaller"): the two-sided 90 % interval lies on the
-right side of it, a one-sided test at 5 %. Harm is the one claim adjusted over the domains: Holm's p
-at most .05, and the estimate below 0. Harm goes first: a loss that is surely there is named even
-where it is surely smaller than the margin, and then the text says so.
+right side of it, a one-sided test at 5 %.
+
+What is searched for among many is adjusted for the search. Harm is Holm's p over the domains at
+most .05 with an estimate below 0. A domain that is not harmed is told to adapt where Holm's p over
+all remedies of all domains is at most .05: unadjusted, two remedies for 20 domains would find one
+where nothing is. A remedy for a harmed domain is no such find: it has to restore what is shown to
+be lost. Harm goes first: a loss that is surely there is named even where it is surely smaller than
+the margin, and then the text says so.
 """
 
 from dataclasses import dataclass
@@ -33,7 +38,7 @@ Finding = Literal["gains", "same", "no harm beyond m"]
 Remedy = Literal["adapter", "tuning"]
 Level = Literal["quick", "standard", "full"]
 
-HARM_P = 0.05
+P = 0.05  # Holm's, of harm, and of what a remedy adds where there is none
 # How surely a claim holds, by the chance of seeing as much if it did not.
 CERTAINTY = ((0.001, "almost certain"), (0.01, "quite sure"), (1.0, "fairly sure"))
 CANNOT_TELL = "cannot tell"
@@ -44,7 +49,8 @@ class Evidence:
     """All that one metric says of one domain; every effect is signed so that above 0 is better.
 
     ``margin``: in AUC, or in nats. ``solo``, ``joint``: mean score of arms S and J (logloss: nats).
-    ``net``: J - S, with ``p_holm`` wherever it has a ``p``. Arms that were not trained are None:
+    ``net``: J - S, with ``p_holm`` wherever it has a ``p``; ``tuned_plus`` and ``adapted_plus`` too,
+    over both of all domains. Arms that were not trained are None:
     ``transfer`` F - S+, ``tuned_solo`` F - S, ``tuned`` F - J, ``tuned_plus`` F - J+ (which is the
     interference), ``adapted_solo`` A - S, ``adapted`` A - J, ``adapted_plus`` A - J+,
     ``group_solo`` and ``group_joint``: joint training of the group ``group`` (names of the other
@@ -75,8 +81,10 @@ class Evidence:
     def __post_init__(self) -> None:
         if self.margin <= 0:
             raise ValueError(f"margin must be above 0, got {self.margin}")
-        if self.net.p is not None and self.net.p_holm is None:
-            raise ValueError("net must carry p_holm, adjusted over the domains, got p alone")
+        for name in ("net", "tuned_plus", "adapted_plus"):
+            effect: Effect | None = getattr(self, name)
+            if effect is not None and effect.p is not None and effect.p_holm is None:
+                raise ValueError(f"{name} must carry p_holm, adjusted over the domains, got p alone")
 
     @property
     def wording(self) -> Wording:
@@ -134,7 +142,7 @@ def judge_domain(evidence: Evidence) -> Verdict:
     if net.estimate is None or net.ci is None or net.ci90 is None:
         return Verdict("not enough data", CANNOT_TELL, wording.untestable(net), testable=False)
     said = wording.net(evidence.solo, evidence.joint, net)
-    if net.p_holm is not None and net.p_holm <= HARM_P and net.estimate < 0:
+    if net.p_holm is not None and net.p_holm <= P and net.estimate < 0:
         if evidence.level == "quick":
             return Verdict(
                 "no verdict of harm at this level",
@@ -199,10 +207,12 @@ def _keep(evidence: Evidence, said: str) -> Verdict:
         ("tuning", "tuning on its own rows", evidence.tuned_plus),
     )
     for remedy, name, gain in arms:
-        if gain is not None and _above_zero(gain) and (gain.estimate or 0.0) >= margin:
+        if gain is None or gain.estimate is None or gain.p_holm is None:
+            continue
+        if gain.p_holm <= P and gain.estimate >= margin:
             return Verdict(
                 "adapt",
-                _certainty(fine, _chance(gain, 0.0)),
+                _certainty(fine, gain.p_holm),
                 f"{said} {wording.extra(name, gain)}",
                 remedy=remedy,
             )

@@ -1,13 +1,16 @@
 """What effects allow to say: margins, many domains at once, many cells, agreement of rankings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
 
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.intervals import holm
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def not_worse(effect: Effect, margin: float) -> bool:
@@ -27,10 +30,10 @@ def same(effect: Effect, margin: float) -> bool:
     return not_worse(effect, margin) and effect.ci90 is not None and effect.ci90[1] < margin
 
 
-def with_holm(effects: Mapping[str, Effect]) -> dict[str, Effect]:
-    """Fill ``p_holm``: Holm's adjustment of the two-sided p over the domains that have one.
+def with_holm(effects: Mapping[Key, Effect]) -> dict[Key, Effect]:
+    """Fill ``p_holm``: Holm's adjustment of the two-sided p over the effects that have one.
 
-    Harm to a domain is p_holm <= .05 together with an estimate below 0.
+    Harm to a domain is p_holm <= .05 over the net effects of all domains, with an estimate below 0.
     """
     tested = {name: effect.p for name, effect in effects.items() if effect.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
