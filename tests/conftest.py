@@ -1,9 +1,12 @@
 """Shape and type annotations of the torch parts are checked while the tests run, only there."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
+
+from chromium import Browser
 
 CHECKED = ["isthmus.layers", "isthmus.backbones", "isthmus.adapters", "isthmus.models"]
 install_import_hook(CHECKED, "beartype.beartype")
@@ -17,3 +20,20 @@ def isolated_cache(
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ISTHMUS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Example diagnoses as pages."""
+    import example_pages
+
+    return example_pages.write_pages(tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium, opened once."""
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
+        # The page keeps the focus, also after a test has stepped out of it by the Tab key.
+        opened.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        yield opened

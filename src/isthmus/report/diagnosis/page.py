@@ -1,6 +1,8 @@
 """A diagnosis as one HTML page that opens from disk, without network, and without script too."""
 
 import json
+import re
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -48,6 +50,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     names = by_size(report)
+    told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
     return env.get_template("page.html.j2").render(
         report=report,
         plan=report.get("plan") or {},
@@ -72,6 +75,9 @@ def page(report: Report) -> str:
         num=partial(_num, report),
         count=partial(_count, report),
         chance=partial(_chance, report),
+        only_one=partial(_only_one, report),
+        common_note=_only_one(report, told, "auc", "net", "note"),
+        breakable=_breakable,
         net_chart=partial(net_chart, report),
         effect_charts=partial(effect_charts, report),
         matrix_view=partial(matrix_view, report),
@@ -96,6 +102,17 @@ def _flat(steps: tuple[Step, ...]) -> tuple[str | int, ...]:
 
 def _dig(report: Report, *steps: Step) -> Any:
     return dig(report, *_flat(steps))
+
+
+def _only_one(report: Report, names: Sequence[str], *steps: str) -> Any:
+    """What several domains all hold at a place, or None where they differ."""
+    held = {dig(report, "domains", name, *steps) for name in names}
+    return held.pop() if len(held) == 1 else None
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break after its strokes."""
+    return Markup("<wbr>").join(re.split(r"(?<=[/_.-])(?=.)", name))
 
 
 def _under(text: Markup, base: str) -> Markup:
