@@ -6,7 +6,7 @@ import numpy as np
 
 from bench.truth.repeat import Result, study_of
 from isthmus.data.synthetic import angles, conflict, planted
-from isthmus.diagnosis.verdict import HARM_P
+from isthmus.diagnosis.verdict import CLAIM_P
 from isthmus.metrics.equivalence import with_holm
 
 
@@ -25,8 +25,8 @@ def solo_against_solo(seed: int) -> Result:
         effects = with_holm(effects)
     held = [effect for effect in effects.values() if effect.p_holm is not None]
     return {
-        "alarm": any((effect.p_holm or 1.0) <= HARM_P for effect in held),
-        "outside": [effect.p is not None and effect.p <= HARM_P for effect in held],
+        "alarm": any((effect.p_holm or 1.0) <= CLAIM_P for effect in held),
+        "outside": [effect.p is not None and effect.p <= CLAIM_P for effect in held],
         "p": [effect.p for effect in held],
     }
 
@@ -38,7 +38,7 @@ def conflicting(seed: int, widths: list[int], domain_input: bool) -> Result:
         found = measured(study)
     nets = [found[name]["auc"]["net"] for name in found]
     return {
-        "harm": [bool((n.p_holm or 1.0) <= HARM_P and n.estimate < 0) for n in nets],
+        "harm": [bool((n.p_holm or 1.0) <= CLAIM_P and n.estimate < 0) for n in nets],
         "net": [n.estimate for n in nets],
     }
 

@@ -18,7 +18,7 @@ from isthmus.diagnosis.trained import Phases
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
 from isthmus.trainings import Engine, Outcome, Training
-from isthmus.trainings.cost import Pace, cost, steps
+from isthmus.trainings.cost import Pace, steps
 from isthmus.version import VERSION
 
 # What an adapter and what tuning add to longer joint training.
@@ -100,6 +100,7 @@ class Study:
         self.rows = Rows(per_replicate, item)
         self.began = time.perf_counter()
         self.planned = 0
+        self.pace = Pace(1.0)
         self.work = 0.0
         self.done_work = 0.0
         self.notes: list[str] = []
@@ -122,7 +123,8 @@ class Study:
             seen |= new
         missing = [training for training in seen.values() if not self.engine.is_done(training)]
         self.planned = len(seen)
-        self.work = sum(cost(t, self.arms.dataset(t.replicate)) for t in missing)
+        self.pace = pace
+        self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
         return Plan(
             level=self.level.name,
             table=Path(self.original.data.table or "(given)").name,
@@ -140,7 +142,7 @@ class Study:
 
     def progress(self, what: str, done: int, of: int, training: Training) -> None:
         """Tell how far the trainings are, and how long the rest may take."""
-        self.done_work += cost(training, self.arms.dataset(training.replicate))
+        self.done_work += self.pace.work(training, self.arms.dataset(training.replicate))
         spent = time.perf_counter() - self.began
         share = min(self.done_work / self.work, 0.999) if self.work else 0.999
         left = spent * (1 - share) / max(share, 1e-9)

@@ -38,7 +38,7 @@ Finding = Literal["gains", "same", "no harm beyond m"]
 Remedy = Literal["adapter", "tuning"]
 Level = Literal["quick", "standard", "full"]
 
-P = 0.05  # Holm's, of harm, and of what a remedy adds where there is none
+CLAIM_P = 0.05  # Holm's, of harm, and of what a remedy adds where there is none
 # How surely a claim holds, by the chance of seeing as much if it did not.
 CERTAINTY = ((0.001, "almost certain"), (0.01, "quite sure"), (1.0, "fairly sure"))
 CANNOT_TELL = "cannot tell"
@@ -142,7 +142,7 @@ def judge_domain(evidence: Evidence) -> Verdict:
     if net.estimate is None or net.ci is None or net.ci90 is None:
         return Verdict("not enough data", CANNOT_TELL, wording.untestable(net), testable=False)
     said = wording.net(evidence.solo, evidence.joint, net)
-    if net.p_holm is not None and net.p_holm <= P and net.estimate < 0:
+    if net.p_holm is not None and net.p_holm <= CLAIM_P and net.estimate < 0:
         if evidence.level == "quick":
             return Verdict(
                 "no verdict of harm at this level",
@@ -209,7 +209,7 @@ def _keep(evidence: Evidence, said: str) -> Verdict:
     for remedy, name, gain in arms:
         if gain is None or gain.estimate is None or gain.p_holm is None:
             continue
-        if gain.p_holm <= P and gain.estimate >= margin:
+        if gain.p_holm <= CLAIM_P and gain.estimate >= margin:
             return Verdict(
                 "adapt",
                 _certainty(fine, gain.p_holm),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,14 @@ from isthmus.data.subset import Subset
 from isthmus.models import ModelConfig
 from isthmus.objectives import binary_cross_entropy
 from isthmus.optimisers import build_optimiser, resolve_embedding_update
-from isthmus.train import TrainConfig, score_batch
+from isthmus.train import TrainConfig
 from isthmus.trainings.outcome import build
 from isthmus.trainings.training import Training
 
 EPOCHS = 5  # after which the best look is taken to have come, before patience runs out
-STEP_ROWS = 300  # rows whose computing costs as much as the fixed part of a step
+STEP_ROWS = 300.0  # rows whose computing costs as much as the fixed part of a step, unless probed
 SCORING = 0.3  # of a row's training
-PROBE_STEPS = 6
+PROBE_STEPS = 6  # of each of two batches: the larger, and a fiftieth of it as solos may choose
 
 
 def steps(training: Training, dataset: Dataset) -> float:
@@ -48,8 +48,8 @@ def watched_rows(training: Training, dataset: Dataset) -> int:
     return rows // 2 if training.half else rows
 
 
-def cost(training: Training, dataset: Dataset) -> float:
-    """Work of a training in rows, the fixed part of each step counted as `STEP_ROWS` rows."""
+def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> float:
+    """Work of a training in rows, the fixed part of each step counted as ``step_rows`` rows."""
     batch = min(training.train.batch_rows, train_rows(training, dataset))
     count = steps(training, dataset)
     if training.budget is None:
@@ -58,21 +58,26 @@ def cost(training: Training, dataset: Dataset) -> float:
     else:
         looks = training.budget.looks
     weight = 1.0 if training.model.adapter.name == "none" else 2.7
-    work = count * (batch + STEP_ROWS)
+    work = count * (batch + step_rows)
     return weight * (work + looks * SCORING * watched_rows(training, dataset))
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Rows of `cost` a second, of one process."""
+    """Rows of `cost` a second, of one process; ``step_rows``: the fixed part of a step in rows."""
 
     rows: float
+    step_rows: float = STEP_ROWS
+
+    def work(self, training: Training, dataset: Dataset) -> float:
+        """Its `cost` with the fixed part as probed."""
+        return cost(training, dataset, self.step_rows)
 
     def seconds(
         self, trainings: Sequence[Training], datasets: Sequence[Dataset], jobs: int
     ) -> float:
         """Time that trainings are expected to take with so many processes."""
-        work = sum(cost(training, datasets[training.replicate]) for training in trainings)
+        work = sum(self.work(training, datasets[training.replicate]) for training in trainings)
         return work / self.rows / jobs
 
 
@@ -89,19 +94,35 @@ def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int
             net, lr=train.lr, embedding_l2=train.embedding_l2, embedding_update=update
         )
         rows = Subset(dataset).rows("train")
-        batch_rows = min(train.batch_rows, len(rows))
-        spent: list[float] = []
+        large = min(train.batch_rows, len(rows))
+        seconds = {}
         with torch.random.fork_rng(devices=[]):
-            for number, batch in enumerate(rows.batches(batch_rows, seed=0)):
-                began = time.perf_counter()
-                optimiser.zero_grad()
-                binary_cross_entropy(net(batch), batch.label, batch.weight).backward()
-                optimiser.step()
-                spent.append((time.perf_counter() - began) / (batch.rows + STEP_ROWS))
-                if number == PROBE_STEPS:
-                    score_batch(net, batch)
-                    break
-        # The first step allocates; reading a batch costs about a tenth of a step more.
-        return Pace(0.9 / float(np.median(spent[1:] or spent)))
+            for batch_rows in (large, max(2, large // 50)):
+                spent: list[float] = []
+                for number, batch in enumerate(rows.batches(batch_rows, seed=0)):
+                    began = time.perf_counter()
+                    optimiser.zero_grad()
+                    binary_cross_entropy(net(batch), batch.label, batch.weight).backward()
+                    optimiser.step()
+                    spent.append(time.perf_counter() - began)
+                    if number == PROBE_STEPS:
+                        break
+                seconds[batch_rows] = float(np.median(spent[1:] or spent))  # the first allocates
     finally:
         torch.set_num_threads(threads)
+    return pace_of(seconds)
+
+
+def pace_of(seconds: Mapping[int, float]) -> Pace:
+    """From the seconds of a step by its batch's rows, the largest first.
+
+    Reading a batch costs about a tenth of a step more.
+
+    >>> pace_of({1000: 0.5, 500: 0.3})
+    Pace(rows=2250.0, step_rows=250.0)
+    """
+    (large, slow), (small, fast) = max(seconds.items()), min(seconds.items())
+    if large > small and slow > fast:
+        row = (slow - fast) / (large - small)
+        return Pace(0.9 / row, max(0.0, slow / row - large))
+    return Pace(0.9 * (large + STEP_ROWS) / slow)
