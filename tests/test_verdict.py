@@ -186,7 +186,7 @@ def test_adapting_must_add_the_margin_and_stand_out_among_all_remedies(gain: Eff
 
 def test_a_sure_loss_within_the_margin_is_named_as_that():
     verdict = judge_domain(evidence(effect(-0.002, 0.0003), transfer=effect(0.0)))
-    assert verdict.action == "own tower"
+    assert (verdict.action, verdict.finding) == ("share", "same")
     assert "surely there, but smaller than the margin of .005" in verdict.why
 
 

@@ -1,6 +1,6 @@
 """What to do with a domain: the table of verdicts, a pure function of what was measured.
 
-    harm: share hurts        -> group | adapt | own tower | own tower, provisional
+    harm that may matter     -> group | adapt | own tower | own tower, provisional
     not worse than alone     -> adapt | share (gains, same, no harm beyond the margin)
     neither is shown         -> not enough data
 
@@ -12,8 +12,9 @@ What is searched for among many is adjusted for the search. Harm is Holm's p ove
 most .05 with an estimate below 0. A domain that is not harmed is told to adapt where Holm's p over
 all remedies of all domains is at most .05: unadjusted, two remedies for 20 domains would find one
 where nothing is. A remedy for a harmed domain is no such find: it has to restore what is shown to
-be lost. Harm goes first: a loss that is surely there is named even where it is surely smaller than
-the margin, and then the text says so.
+be lost. A loss that is surely there and surely smaller than the margin is no harm that may matter:
+large tables show ever smaller ones, and a tower of its own would be advised for nothing. The
+verdict is then ``same``, and the text names the loss.
 """
 
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def judge_domain(evidence: Evidence) -> Verdict:
     if net.estimate is None or net.ci is None or net.ci90 is None:
         return Verdict("not enough data", CANNOT_TELL, wording.untestable(net), testable=False)
     said = wording.net(evidence.solo, evidence.joint, net)
-    if net.p_holm is not None and net.p_holm <= CLAIM_P and net.estimate < 0:
+    if _is_harmed(net) and not same(net, evidence.margin):
         if evidence.level == "quick":
             return Verdict(
                 "no verdict of harm at this level",
@@ -159,8 +160,6 @@ def _cure(evidence: Evidence, said: str) -> Verdict:
     """Harm: the first remedy that restores the domain, or a tower of its own."""
     wording = evidence.wording
     harm = evidence.net.p_holm or 0.0
-    if same(evidence.net, evidence.margin):
-        said += f" The loss is surely there, but smaller than the margin of {wording.margin}."
     if evidence.group and _restores(evidence.group_solo, evidence.group_joint, evidence.margin):
         assert evidence.group_solo is not None
         assert evidence.group_joint is not None
@@ -220,7 +219,8 @@ def _keep(evidence: Evidence, said: str) -> Verdict:
         return Verdict("share", _certainty(_chance(net, 0.0)), said, finding="gains")
     if same(net, margin):
         chance = max(fine, _chance(net, margin, above=False))
-        return Verdict("share", _certainty(chance), f"{said} {wording.no_matter()}", finding="same")
+        why = wording.small_loss() if _is_harmed(net) else wording.no_matter()
+        return Verdict("share", _certainty(chance), f"{said} {why}", finding="same")
     return Verdict(
         "share", _certainty(fine), f"{said} {wording.no_harm()}", finding="no harm beyond m"
     )
@@ -253,6 +253,10 @@ def _dissent(other: Verdict, name: str) -> str:
         return f"By {name} sharing looks harmful, which this level cannot confirm."
     by = {"adapter": " with an adapter", "tuning": " by tuning"}.get(other.remedy or "", "")
     return f"By {name} alone the verdict would be: {other.action}{by}."
+
+
+def _is_harmed(net: Effect) -> bool:
+    return net.p_holm is not None and net.p_holm <= CLAIM_P and (net.estimate or 0.0) < 0
 
 
 def _above_zero(effect: Effect) -> bool:

@@ -111,6 +111,10 @@ class Wording:
         """Equivalence."""
         return f"Either way it is the same, to within the margin of {self.margin}."
 
+    def small_loss(self) -> str:
+        """Harm inside the margin."""
+        return f"The loss is surely there, but smaller than the margin of {self.margin}."
+
     def no_harm(self) -> str:
         """Non-inferiority."""
         return f"A gain is not shown, but any loss is smaller than the margin of {self.margin}."
