@@ -323,3 +323,17 @@ def test_the_examples_hold_what_they_say():
     assert {held["verdict"] for held in REPORTS["six"]["domains"].values()} | {
         REPORTS["quick"]["domains"]["live video"]["verdict"]
     } == set(ADVICE)
+
+
+def test_the_terminal_says_a_command_that_several_share_once():
+    report = examples.many(4)
+    for name, domain in report["domains"].items():
+        domain |= {"verdict": "share", "command": "isthmus fit configs/joint.yaml"}
+        if name == "market 03":
+            domain |= {"verdict": "own tower", "command": "isthmus fit configs/own.yaml"}
+    lines = to_terminal(report).splitlines()
+    typed = [line for line in lines if line.startswith("  $ ")]
+    assert sorted(typed) == [
+        "  $ isthmus fit configs/joint.yaml  # the 3 above",
+        "  $ isthmus fit configs/own.yaml",
+    ]

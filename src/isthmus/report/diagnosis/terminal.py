@@ -1,5 +1,7 @@
 """A diagnosis as plain text of 100 columns."""
 
+from itertools import groupby
+from operator import itemgetter
 from textwrap import fill
 
 from isthmus.metrics.table import WIDTH
@@ -18,11 +20,13 @@ def to_terminal(report: Report) -> str:
     """What to do with each domain, the numbers behind it, and the fine print."""
     domains = report["domains"]
     names = [name for _, held in by_advice(report) for name in held]
-    told = advice_lines(report, names[:SHOWN])
-    lines = [
-        _filled(f"{name}: {text}") + (f"\n  $ {command}" if command else "")
-        for name, text, command in told
-    ]
+    lines = []
+    for command, told in groupby(advice_lines(report, names[:SHOWN]), key=itemgetter(2)):
+        these = [_filled(f"{name}: {text}") for name, text, _ in told]
+        lines += these
+        if command:
+            whom = f"  # the {len(these)} above" if len(these) > 1 else ""
+            lines.append(f"  $ {command}{whom}")
     if len(names) > SHOWN:
         lines.append(f"{several(len(names) - SHOWN, 'more domain')}: see the page.")
     effects = narrow_effects(report)
