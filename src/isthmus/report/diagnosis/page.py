@@ -25,12 +25,12 @@ from isthmus.report.diagnosis.sections import (
 from isthmus.report.diagnosis.svg import sign
 from isthmus.report.diagnosis.tables import recipes, remark_lines, said_of
 from isthmus.report.diagnosis.values import (
-    SHOWN,
     Report,
     by_advice,
     by_size,
     dig,
     margin_of,
+    parted,
     pointer,
 )
 
@@ -50,13 +50,14 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     names = by_size(report)
+    shown, folded = parted(names)
     told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
     return env.get_template("page.html.j2").render(
         report=report,
         plan=report.get("plan") or {},
         names=names,
-        shown=names[:SHOWN],
-        folded=names[SHOWN:],
+        shown=shown,
+        folded=folded,
         sections=by_advice(report),
         headline=words.headline([dig(report, "domains", name, "verdict") for name in names]),
         advice=words.advice,

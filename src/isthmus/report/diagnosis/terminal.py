@@ -12,7 +12,7 @@ from isthmus.report.diagnosis.tables import (
     narrow_effects,
     verdict_table,
 )
-from isthmus.report.diagnosis.values import SHOWN, Report, by_advice, dig
+from isthmus.report.diagnosis.values import Report, by_advice, dig, parted
 from isthmus.report.diagnosis.words import headline, several
 
 
@@ -20,15 +20,16 @@ def to_terminal(report: Report) -> str:
     """What to do with each domain, the numbers behind it, and the fine print."""
     domains = report["domains"]
     names = [name for _, held in by_advice(report) for name in held]
+    shown, folded = parted(names)
     lines = []
-    for command, told in groupby(advice_lines(report, names[:SHOWN]), key=itemgetter(2)):
+    for command, told in groupby(advice_lines(report, shown), key=itemgetter(2)):
         these = [_filled(f"{name}: {text}") for name, text, _ in told]
         lines += these
         if command:
             whom = f"  # the {len(these)} above" if len(these) > 1 else ""
             lines.append(f"  $ {command}{whom}")
-    if len(names) > SHOWN:
-        lines.append(f"{several(len(names) - SHOWN, 'more domain')}: see the page.")
+    if folded:
+        lines.append(f"{several(len(folded), 'more domain')}: see the page.")
     effects = narrow_effects(report)
     parts = [
         _filled(headline([dig(domains, name, "verdict") for name in names])),

@@ -11,8 +11,19 @@ from isthmus.report.diagnosis.words import ADVICE, advice
 
 Report = Mapping[str, Any]
 Path = tuple[str | int, ...]
-SHOWN = 20  # domains shown at once; the smaller ones fold away
+SHOWN = 20  # domains shown at once; the others fold away
+FEW = 4  # that are not worth a fold
 FALSE_SHARE = 0.10  # cells are marked at this false discovery rate
+
+
+def parted(names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The names that are shown, and those that fold away.
+
+    >>> [len(part) for part in parted(["x"] * 24)], [len(part) for part in parted(["x"] * 25)]
+    ([24, 0], [20, 5])
+    """
+    many = len(names) > SHOWN + FEW
+    return (names[:SHOWN], names[SHOWN:]) if many else (names, ())
 
 
 def dig(report: Any, *path: str | int) -> Any:
