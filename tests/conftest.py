@@ -22,6 +22,17 @@ def isolated_cache(
     return folder
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over several threads have other last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Example diagnoses as pages."""

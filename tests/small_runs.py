@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import isthmus
+
 ROWS = 1_200
 
 
@@ -51,6 +53,10 @@ def settings(**train: Any) -> dict[str, Any]:
         },
         "train": {"batch_rows": 128, "epochs": 2, "looks_per_epoch": 2, "lr": 0.01, **train},
     }
+
+
+def weights(run: isthmus.Run) -> bytes:
+    return (run.path / "bundle" / "weights.safetensors").read_bytes()
 
 
 def content(folder: Path) -> dict[str, bytes]:

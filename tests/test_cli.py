@@ -1,9 +1,8 @@
-"""The command line on real files: what it prints, what it refuses, and what it leaves on the disk."""
+"""The command line on real files: what it prints, what it writes, and how it ends."""
 
 import inspect
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -12,44 +11,17 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from typer.testing import CliRunner, Result
 
 import isthmus
+from command_line import ISTHMUS, SRC, isthmus_in_process, told, written
 from isthmus import cli
-from isthmus.cli import ProgressView, app
+from isthmus.cli import ProgressView
 from isthmus.data.read import BLOCK_ROWS
 from isthmus.run import Notice
-from small_runs import ROWS, clicks, content, settings
-
-SRC = Path(isthmus.__file__).parents[1]
-ISTHMUS = [sys.executable, "-c", "from isthmus.cli import app; app(prog_name='isthmus')"]
-
-
-def isthmus_in_process(*words: Any) -> Result:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def told(result: Result) -> str:
-    """What a refused command says: one fault, no traceback, exit code 2."""
-    assert result.exit_code == 2, result.output + repr(result.exception)
-    assert result.stderr.count("error:") == 1
-    assert "Traceback" not in result.output
-    return result.stderr.split("error:", 1)[1].strip()
-
-
-def written(folder: Path, table: pa.Table | None = None, **changes: Any) -> Path:
-    """A config file in ``folder`` beside its table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(clicks() if table is None else table, folder / "clicks.parquet")
-    config = settings(**changes)
-    config["data"] = {"table": "clicks.parquet", **config["data"]}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return folder / "config.yaml"
+from small_runs import ROWS, clicks, content
 
 
 @pytest.fixture(scope="module")
@@ -235,126 +207,6 @@ def test_data_synthetic_is_ready_for_fit(tmp_path: Path):
     assert "--domain must stand with movielens-1m only, got it with insteval" in text
 
 
-def put(name: str, values: Any) -> pa.Table:
-    table = clicks()
-    return table.set_column(table.column_names.index(name), name, pa.array(values))
-
-
-def changed(name: str, row: int, value: Any) -> pa.Table:
-    values: list[Any] = clicks()[name].to_pylist()
-    values[row] = value
-    return put(name, values)
-
-
-DOUBLED = pa.Table.from_arrays(
-    [*clicks().columns, clicks()["user"]], names=[*clicks().column_names, "user"]
-)
-BAD_TABLES = {
-    "missing column": (clicks().drop_columns(["age"]), ("'age'", "clicks.parquet", "must be in")),
-    "missing label": (clicks().drop_columns(["click"]), ("'click'", "clicks.parquet")),
-    "wrong dtype": (put("age", ["old"] * ROWS), ("'age'", "numeric", "string", "clicks.parquet")),
-    "label outside": (changed("click", 17, 2), ("'click'", "got 2", "clicks.parquet", "row 17")),
-    "null label": (changed("click", 17, None), ("'click'", "null", "clicks.parquet", "row 17")),
-    "null domain": (changed("tab", 30, None), ("'tab'", "null", "clicks.parquet", "row 30")),
-    "empty table": (clicks().slice(0, 0), ("at least one row", "clicks.parquet")),
-    "nan": (changed("age", 8, float("nan")), ("'age'", "nan", "clicks.parquet", "row 8")),
-    "inf": (changed("age", 9, float("inf")), ("'age'", "inf", "clicks.parquet", "row 9")),
-    "duplicate columns": (DOUBLED, ("'user'", "once", "clicks.parquet")),
-}
-
-
-@pytest.mark.parametrize("name", BAD_TABLES)
-def test_a_bad_table_is_refused_by_name_and_leaves_nothing(
-    name: str, tmp_path: Path, isolated_cache: Path
-):
-    table, words = BAD_TABLES[name]
-    config = written(tmp_path, table)
-    before = content(tmp_path)
-    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
-    for word in words:
-        assert word in text, text
-    assert content(tmp_path) == before
-    assert not (tmp_path / "run").exists()
-    assert not list(isolated_cache.rglob("meta.json")), "no encoded table may stay either"
-
-
-def test_a_table_cut_off_in_the_middle_is_refused_by_name(tmp_path: Path):
-    config = written(tmp_path)
-    whole = (tmp_path / "clicks.parquet").read_bytes()
-    (tmp_path / "clicks.parquet").write_bytes(whole[: len(whole) // 2])
-    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
-    assert "clicks.parquet must be a whole Parquet file" in text
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_missing_table_is_refused_by_name(tmp_path: Path):
-    config = written(tmp_path)
-    (tmp_path / "clicks.parquet").unlink()
-    text = told(isthmus_in_process("fit", config, "--out", tmp_path / "run"))
-    assert "must be a file, a folder or a glob that exists" in text
-    assert "clicks.parquet" in text
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        ("train.batch_row=3", "unknown key 'train.batch_row'; did you mean 'train.batch_rows'?"),
-        ("train.epochs=0", "train.epochs must be greater than or equal to 1, got 0"),
-        ("model.adapter.condition=[x]", "adapter.condition must be 'all' or name features"),
-        ("train.device=cuda", "train.device must name a device that is there, got 'cuda'"),
-    ],
-)
-def test_a_bad_config_is_refused_and_leaves_nothing(change: str, text: str, tmp_path: Path):
-    config = written(tmp_path)
-    out = tmp_path / "run"
-    assert text in told(isthmus_in_process("fit", config, "--set", change, "--out", out))
-    assert not out.exists()
-
-
-def test_a_domain_of_one_class_is_reported_and_not_fatal(tmp_path: Path):
-    labels = clicks()["click"].to_numpy().copy()
-    labels[np.array(clicks()["tab"].to_pylist()) == "mail"] = 1
-    config = written(tmp_path, put("click", labels))
-    result = isthmus_in_process("fit", config, "--out", tmp_path / "run")
-    assert result.exit_code == 0, result.output
-    (line,) = [
-        line for line in result.stdout.splitlines() if "(mail" in line and "auc" in line.lower()
-    ]
-    assert "class" in line or "negative" in line
-    found = json.loads(isthmus_in_process("evaluate", tmp_path / "run", "--json", "-").stdout)
-    assert found["domains"]["mail"]["auc"] is None
-
-
-@pytest.mark.parametrize("limit", [2_000, 20_000])
-def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
-    """No file may grow beyond ``limit`` bytes: the first that wants to meets a full disk."""
-    config = written(tmp_path)
-    before = content(tmp_path)
-    quick = ("--set", "train.epochs=1", "--set", "model.backbone.widths=[256]")
-
-    def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    done = subprocess.run(
-        [*ISTHMUS, "fit", str(config), "--out", str(tmp_path / "run"), *quick],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=no_room,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(SRC),
-            "OMP_NUM_THREADS": "1",
-            "ISTHMUS_CACHE": str(tmp_path.with_name(f"{tmp_path.name}-cache")),
-        },
-    )
-    assert done.returncode == 2, done.stderr
-    assert "error:" in done.stderr
-    assert "File too large" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert content(tmp_path) == before
-
-
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((SRC.parent / "pyproject.toml").read_text())
     expected = f"isthmus {project['project']['version']}\n"
@@ -393,11 +245,6 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(capsys: pytest.Captur
     lines = capsys.readouterr().err.splitlines()
     assert 10 <= len(lines) <= 12
     assert lines[-1] == "train: 100% step 1000"
-
-
-def test_a_run_that_is_none_is_refused_by_name(tmp_path: Path):
-    for words in (("evaluate", tmp_path), ("compare", tmp_path, tmp_path)):
-        assert "is not a run folder: it has no run.json" in told(isthmus_in_process(*words))
 
 
 def test_the_memory_setting_is_one_number():

@@ -1,11 +1,5 @@
-"""The dataset: encoded once, whole or not at all, and equal to what serving encodes."""
+"""The dataset: what is stored is what the table holds and what serving encodes; or nothing is."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,58 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from isthmus.data import SPLITS, Dataset, cache, cache_folder, open_table
-from isthmus.data import build as building
-from isthmus.data.dataset import dataset_key
-from isthmus.errors import BundleError, IsthmusError, SchemaError
+from isthmus.data import SPLITS, Dataset, open_table
+from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
-
-ROWS = 2000
-FEATURES = {
-    "user": {"kind": "categorical", "min_count": 2},
-    "item": "categorical",
-    "history": {"kind": "categorical_list", "shares": "item", "max_length": 3},
-    "price": {"kind": "numeric", "scale": "log"},
-    "embedding": {"kind": "vector", "width": 2},
-    "tab": "categorical",
-}
-
-
-def clicks(rows: int = ROWS, seed: int = 0) -> pa.Table:
-    random = np.random.default_rng(seed)
-    history = [[f"i{x}" for x in random.integers(0, 30, n)] for n in random.integers(0, 6, rows)]
-    return pa.table(
-        {
-            "user": random.integers(0, 300, rows) * 10**12,
-            "item": pa.array([f"i{x}" for x in random.zipf(1.5, rows) % 40]),
-            "history": pa.array(history, pa.list_(pa.string())),
-            "price": pa.array(random.exponential(size=rows), mask=random.random(rows) < 0.1),
-            "embedding": pa.array(list(random.normal(size=(rows, 2)).astype(np.float32))),
-            "tab": pa.array(random.choice(["feed", "search", "home"], rows, p=[0.7, 0.25, 0.05])),
-            "click": random.integers(0, 2, rows).astype(np.int8),
-            "w": random.random(rows) + 0.5,
-            "at": random.integers(0, 10**6, rows),
-        }
-    )
-
-
-def config(**changes) -> DataConfig:
-    given = {"domain": "tab", "label": "click", "weight": "w", "group": "user", "time": "at"}
-    return DataConfig.model_validate(given | {"features": FEATURES} | changes)
-
-
-def stored(dataset: Dataset) -> dict[str, list]:
-    """All that is on disk, as lists, for equality."""
-    found = {}
-    for split in SPLITS:
-        rows = dataset.rows(split)
-        arrays = rows.arrays
-        for name in ("categorical", "numeric", "domain", "label", "weight"):
-            found[f"{split}.{name}"] = getattr(arrays, name).tolist()
-        found[f"{split}.lists"] = [[x.tolist() for x in column] for column in arrays.lists]
-        assert rows.group is not None
-        found[f"{split}.group"], found[f"{split}.row"] = rows.group.tolist(), rows.row.tolist()
-    return found
+from small_datasets import ROWS, clicks, config, left_behind, stored
 
 
 @pytest.fixture
@@ -184,6 +130,33 @@ def test_domains_without_train_rows_come_after_the_trained_ones() -> None:
     assert not tab.any()  # as a feature it is unknown too
 
 
+def test_frames_of_views_and_categories_are_encoded_like_plain_ones(table: pa.Table) -> None:
+    want = stored(Dataset.from_table(config(), table))
+    views = table
+    for name in ("tab", "item"):
+        at = views.column_names.index(name)
+        views = views.set_column(at, name, views[name].cast(pa.string_view()))
+    frame = table.to_pandas()
+    frame["tab"] = frame["tab"].astype("category")
+    frame["user"] = frame["user"].astype("category")
+    categories = pl.from_arrow(table)
+    assert isinstance(categories, pl.DataFrame)
+    categories = categories.with_columns(pl.col("item", "tab").cast(pl.Categorical))
+    for source in (views, frame, categories):
+        assert stored(Dataset.from_table(config(), source)) == want
+
+
+def test_features_of_one_kind_only(table: pa.Table) -> None:
+    for name, feature in {
+        "user": "categorical",
+        "price": "numeric",
+        "history": "categorical_list",
+    }.items():
+        dataset = Dataset.from_table(config(features={name: feature}), table)
+        for rows in (dataset.rows("train"), dataset.rows("test")):
+            assert sum(batch.rows for batch in rows.batches(64, seed=0)) == len(rows)
+
+
 def test_memory_follows_the_block_and_not_the_table(tmp_path: Path) -> None:
     """What Arrow holds late in a pass is what it held early on, in one row group or in many."""
     rows = 120_000
@@ -274,11 +247,6 @@ def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
 # ---------------------------------------------------------------- refused tables leave nothing
 
 
-def left_behind() -> list[str]:
-    root = cache_folder() / "datasets"
-    return [p.name for p in root.iterdir() if p.name != "locks"] if root.is_dir() else []
-
-
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
@@ -336,208 +304,3 @@ def test_a_domain_of_one_class_is_no_fault(table: pa.Table) -> None:
     click = np.where(np.array(table["tab"].to_pylist()) == "home", 1, table["click"].to_numpy())
     dataset = Dataset.from_table(config(), table.set_column(6, "click", pa.array(click)))
     assert dataset.summary()["train"]["home"].label_rate == 1.0
-
-
-# ---------------------------------------------------------------- the cache
-
-
-def test_a_table_is_encoded_once(
-    table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(table, path)
-    stages = []
-    first = Dataset.from_table(config(), path, progress=lambda *note: stages.append(note))
-    assert stages[-1] == ("encode", ROWS, ROWS)
-    monkeypatch.setattr(building, "build", None)
-    again = Dataset.from_table(config(table=str(path)))
-    assert again.folder == first.folder == cache_folder() / "datasets" / first.key
-    assert again.config == first.config
-    monkeypatch.chdir(tmp_path)
-    assert Dataset.from_table(config(table="a.parquet")).key == first.key
-
-
-def test_the_key_follows_config_and_content(table: pa.Table, tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(table, path)
-    keys = {
-        Dataset.from_table(config(), path).key,
-        Dataset.from_table(config(split={"seed": 1}), path).key,
-        Dataset.from_table(config(), path, verify_content=True).key,
-        Dataset.from_table(config(), table).key,
-    }
-    pq.write_table(clicks(seed=1), path)
-    keys.add(Dataset.from_table(config(), path).key)
-    assert len(keys) == 5
-
-
-def test_a_damaged_dataset_says_so_and_is_encoded_anew(table: pa.Table) -> None:
-    dataset = Dataset.from_table(config(), table)
-    want = stored(dataset)
-    for name in ("train/categorical.npy", "encoder/encoder.json", "meta.json"):
-        path = dataset.folder / name
-        path.write_bytes(path.read_bytes()[:-100])
-        with pytest.raises(BundleError, match="dataset"):
-            Dataset.open(dataset.folder)
-        assert stored(Dataset.from_table(config(), table)) == want
-    with pytest.raises(BundleError, match="must be whole, got none"):
-        Dataset.open(dataset.folder.parent / "nothing")
-
-
-def test_the_cache_lists_and_clears(table: pa.Table, tmp_path: Path) -> None:
-    assert cache.entries() == []
-    assert cache.clear() == 0
-    path = tmp_path / "clicks.parquet"
-    pq.write_table(table, path)
-    dataset = Dataset.from_table(config(), path)
-    (entry,) = cache.entries()
-    assert (entry.key, entry.rows, entry.table) == (dataset.key, ROWS, str(path))
-    assert entry.size > ROWS * 20
-    assert str(path) in str(entry)
-    assert cache.clear() == 1
-    assert cache.entries() == []
-    assert len(dataset.rows("train").label) > 0  # what is mapped stays readable
-
-
-def test_a_full_disk_is_a_clear_error_and_leaves_nothing(table: pa.Table, tmp_path: Path) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(table, path)
-    code = f"""
-        import resource, signal
-        from isthmus.errors import IsthmusError
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-        try:
-            Dataset.from_table(config(), {str(path)!r})
-        except IsthmusError as fault:
-            assert type(fault) is IsthmusError, fault
-            assert "the cache must have room" in str(fault), fault
-            assert "File too large" in str(fault), fault
-        else:
-            raise AssertionError("no error")
-    """
-    subprocess.run(script(code), env=os.environ | ENVIRONMENT, check=True, timeout=60)
-    assert left_behind() == []
-
-
-ENVIRONMENT = {
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *(p for p in sys.path if p)]),
-    "OMP_NUM_THREADS": "1",
-}
-
-
-def script(code: str) -> list[str]:
-    start = "from test_dataset import *\n"
-    return [sys.executable, "-c", start + textwrap.dedent(code)]
-
-
-def wait_for(path: Path) -> None:
-    for _ in range(600):
-        if path.exists():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{path} did not appear")
-
-
-SLOW = """
-    import time
-    mark = pathlib.Path({mark!r})
-    def slow(stage, done, rows):
-        if stage == "encode" and done > rows // 2:
-            mark.touch()
-            time.sleep({seconds})
-    Dataset.from_table(config(), {path!r}, block_rows=100, progress=slow)
-"""
-
-
-def start_slow_writer(path: Path, mark: Path, seconds: float) -> subprocess.Popen:
-    code = "    import pathlib\n" + SLOW.format(mark=str(mark), path=str(path), seconds=seconds)
-    process = subprocess.Popen(script(code), env=os.environ | ENVIRONMENT)
-    wait_for(mark)
-    return process
-
-
-def test_a_killed_writer_leaves_a_cache_that_the_next_one_cleans(
-    table: pa.Table, tmp_path: Path
-) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(table, path)
-    process = start_slow_writer(path, tmp_path / "mark", 60)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    (half,) = left_behind()
-    assert half.endswith(".tmp")
-    assert cache.entries() == []
-    Dataset.from_table(config(), clicks(seed=1))  # any other writer removes what is stale
-    assert half not in left_behind()
-    dataset = Dataset.from_table(config(), path)
-    assert sorted(left_behind()) == sorted(entry.key for entry in cache.entries())
-    assert stored(dataset) == stored(Dataset.from_table(config(), table))
-
-
-def test_a_second_process_waits_and_uses_what_the_first_wrote(
-    table: pa.Table, tmp_path: Path
-) -> None:
-    path = tmp_path / "a.parquet"
-    pq.write_table(table, path)
-    process = start_slow_writer(path, tmp_path / "mark", 0.1)
-    assert cache.clear() == 0  # nobody takes away what is being written
-    stages: list[str] = []
-    dataset = Dataset.from_table(config(), path, progress=lambda stage, *_: stages.append(stage))
-    assert process.wait() == 0
-    assert stages == []
-    assert len(dataset.rows("train")) > 0
-
-
-def test_frames_of_views_and_categories_are_encoded_like_plain_ones(table: pa.Table) -> None:
-    want = stored(Dataset.from_table(config(), table))
-    views = table
-    for name in ("tab", "item"):
-        at = views.column_names.index(name)
-        views = views.set_column(at, name, views[name].cast(pa.string_view()))
-    frame = table.to_pandas()
-    frame["tab"] = frame["tab"].astype("category")
-    frame["user"] = frame["user"].astype("category")
-    categories = pl.from_arrow(table)
-    assert isinstance(categories, pl.DataFrame)
-    categories = categories.with_columns(pl.col("item", "tab").cast(pl.Categorical))
-    for source in (views, frame, categories):
-        assert stored(Dataset.from_table(config(), source)) == want
-
-
-def test_an_opened_dataset_is_the_one_that_was_written(table: pa.Table) -> None:
-    dataset = Dataset.from_table(config(), table)
-    again = Dataset.open(dataset.folder)
-    assert stored(again) == stored(dataset)
-    assert again.encoder.fields == dataset.encoder.fields
-    assert again.summary() == dataset.summary()
-    assert again.key == dataset.key
-    with pytest.raises(ValueError, match="split must be one of"):
-        again.rows("holdout")  # type: ignore[arg-type]
-
-
-def test_a_dataset_of_another_version_says_so(
-    table: pa.Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset = Dataset.from_table(config(), table)
-    monkeypatch.setattr(building, "VERSION", 99)
-    with pytest.raises(BundleError, match="of version 99, got 1"):
-        Dataset.open(dataset.folder)
-    assert dataset_key(config(), ()) != dataset.key
-
-
-def test_an_unwritable_cache_is_a_clear_error(table: pa.Table, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(IsthmusError, match="the cache must have room"):
-        Dataset.from_table(config(), table, cache=tmp_path / "file")
-
-
-def test_features_of_one_kind_only(table: pa.Table) -> None:
-    for name, feature in {
-        "user": "categorical",
-        "price": "numeric",
-        "history": "categorical_list",
-    }.items():
-        dataset = Dataset.from_table(config(features={name: feature}), table)
-        for rows in (dataset.rows("train"), dataset.rows("test")):
-            assert sum(batch.rows for batch in rows.batches(64, seed=0)) == len(rows)

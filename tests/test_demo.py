@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from command_line import isthmus_in_process, told, written
 from isthmus.data import sources
 from isthmus.demo import demo
 from isthmus.run import Notice
-from test_cli import isthmus_in_process, told, written
 
 
 @pytest.fixture(autouse=True)

@@ -16,9 +16,9 @@ from isthmus.data import split as splits
 from isthmus.data.dataset import dataset_key
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
+from small_datasets import ROWS, clicks, config, stored
 from small_runs import clicks as small_clicks
 from small_runs import settings as small_settings
-from test_dataset import ROWS, clicks, config, stored
 
 CHOSEN = ("home", "search")
 BY = ["random", "time", "user"]

@@ -1,4 +1,4 @@
-"""A process with an engine of two workers, to be killed by test_trainings.py.
+"""A process with an engine of two workers, to be killed by test_engine_kill.py.
 
     python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ...}'
 
