@@ -16,7 +16,7 @@ from isthmus.bundle import MANIFEST, Bundle, Part
 from isthmus.data import Subset
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.models import build_model
-from isthmus.run.guard import ARMS, halves
+from isthmus.run.guard import ARMS, Guard, halves
 from isthmus.run.notice import Notice
 from small_runs import clicks, content, settings
 
@@ -267,3 +267,30 @@ def test_the_command_line_takes_a_guard(monkeypatch: pytest.MonkeyPatch, run: is
     wrong = CliRunner().invoke(cli.app, ["fit", "c.yaml", "--guard", "lax"])
     assert wrong.exit_code == 2
     assert "--guard must be strict or balanced, got 'lax'" in wrong.output
+
+
+@pytest.mark.parametrize("guard", ["strict", "balanced"])
+def test_strict_says_before_it_trains_where_too_few_rows_decide(
+    folder: Path, table: pa.Table, guard: Guard
+):
+    told: list[str] = []
+
+    def stop(notice: Notice) -> None:
+        told.append(str(notice))
+        if notice.text.startswith("joint, adapted and solo: 1 "):
+            raise KeyboardInterrupt
+
+    config = isthmus.load_config(settings(), CHANGES)
+    with pytest.raises(KeyboardInterrupt):
+        isthmus.fit(
+            config,
+            table,
+            out=folder / f"few-{guard}",
+            cache=folder / "cache",
+            guard=guard,
+            progress=stop,
+        )
+    few = [line for line in told if "fewer than 1,000 validation rows to decide by" in line]
+    assert len(few) == (guard == "strict")
+    if few:
+        assert few[0].startswith("train: 2 of 2 domains")

@@ -85,7 +85,9 @@ class Evidence:
         for name in ("net", "tuned_plus", "adapted_plus"):
             effect: Effect | None = getattr(self, name)
             if effect is not None and effect.p is not None and effect.p_holm is None:
-                raise ValueError(f"{name} must carry p_holm, adjusted over the domains, got p alone")
+                raise ValueError(
+                    f"{name} must carry p_holm, adjusted over the domains, got p alone"
+                )
 
     @property
     def wording(self) -> Wording:
