@@ -110,7 +110,7 @@ def studies(folder: Path) -> tuple[Study, ...]:
 def confirmation(base: dict[str, Any], train: dict[str, Any]) -> Study:
     """What was explored on the first split, once more on rows that nobody had looked at."""
     again = base | {"split": {"by": "random", "fractions": [0.8, 0.1, 0.1], "seed": 1}}
-    asked = (BASELINE, "HAMUR", CONTEXT_ONLY)
+    asked = (BASELINE, CONTEXT_ONLY)
     return Study(
         "confirm-mlp",
         "Confirmation: MovieLens-1M, `random` split of another seed, MLP",
