@@ -222,7 +222,26 @@ def test_the_hyper_network_uses_running_statistics_in_eval():
     torch.testing.assert_close(hyper(e), alone)
 
 
-def test_hyper_network_without_hidden_layers_is_linear():
-    assert HyperNetwork(condition_width=5, widths=(), rank=2)(torch.randn(3, 5)).shape == (3, 2, 2)
+@pytest.mark.parametrize("rank", [1, 3, 4, 5])  # 16 values fill a line of cache, others do not
+@pytest.mark.parametrize("frozen", [False, True])
+def test_hyper_network_without_hidden_layers_is_linear(rank, frozen):
+    torch.manual_seed(0)
+    hyper = HyperNetwork(condition_width=6, widths=(), rank=rank)
+    hyper.last.requires_grad_(not frozen)
+    e = torch.randn(7, 6, requires_grad=True)
+    leaves = [e, *(() if frozen else hyper.parameters())]
+    expected = (e @ hyper.last.weight.t() + hyper.last.bias).reshape(7, rank, rank)
+    cores = hyper(e)
+    torch.testing.assert_close(cores, expected)
+    weight = torch.randn(7, rank, rank)
+    torch.testing.assert_close(
+        torch.autograd.grad((cores * weight).sum(), leaves),
+        torch.autograd.grad((expected * weight).sum(), leaves),
+    )
+    with torch.inference_mode():
+        torch.testing.assert_close(hyper(e), expected)
+
+
+def test_hyper_network_refuses_sizes_below_one():
     with pytest.raises(ValueError, match="rank=0"):
         HyperNetwork(condition_width=5, rank=0)

@@ -9,10 +9,15 @@ scale of what it multiplies, and a hyper-network with nothing to say leaves a st
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LINE = 16  # float32 values in a line of cache
 
 
 class HyperNetwork(nn.Module):
@@ -48,4 +53,39 @@ class HyperNetwork(nn.Module):
         self, condition: Float[Tensor, "rows condition_width"]
     ) -> Float[Tensor, "rows rank rank"]:
         """One core a row."""
-        return self.last(self.hidden(condition)).unflatten(1, (self.rank, self.rank))
+        hidden, (weight, bias) = self.hidden(condition), (self.last.weight, self.last.bias)
+        if torch.is_grad_enabled() and weight.requires_grad:
+            flat = _AlignedLinear.apply(hidden, weight, bias)
+        else:
+            flat = _aligned_linear(hidden, weight, bias)
+        return flat.unflatten(1, (self.rank, self.rank))  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x weight^T + bias``, each row of it at the start of a line of cache.
+
+    A product is written a third slower where rows end within a line, as those of 35 x 35 = 1225
+    values do. The zeros that fill the last line are cut off again: the result is a view.
+    """
+    width = weight.shape[0]
+    lacking = -width % LINE
+    if not lacking:
+        return F.linear(x, weight, bias)
+    return F.linear(x, F.pad(weight, (0, 0, 0, lacking)), F.pad(bias, (0, lacking)))[:, :width]
+
+
+class _AlignedLinear(torch.autograd.Function):
+    """The product above; its backward has no zeros to cut off, and makes none to fill up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _aligned_linear(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return (grad @ weight if ctx.needs_input_grad[0] else None), grad.t() @ x, grad.sum(dim=0)

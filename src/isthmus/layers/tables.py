@@ -53,10 +53,10 @@ class FusedTable(nn.Module):
         """Look up rows of ``weight``; ids already count from the top of the storage."""
         if self.sparse:
             return _sparse_lookup(ids, self.weight)
-        if self.dim == 1:
-            # The same numbers; the backward of index_select is 15 times as fast at width 1.
-            flat = self.weight.view(-1).index_select(0, ids.reshape(-1))
-            return flat.view(*ids.shape, 1)
+        if self.weight.device.type == "cpu":
+            # The same numbers; with int64 ids the backward takes a quarter of embedding's time.
+            flat = self.weight.index_select(0, ids.reshape(-1).long())
+            return flat.view(*ids.shape, self.dim)
         return F.embedding(ids, self.weight)
 
     def pooled(
