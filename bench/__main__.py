@@ -41,18 +41,21 @@ def main() -> None:
         }
         for number, part in parts.items():
             if not only or number in only:
-                rows += part()
+                found = part()
+                rows += found
+                if options.write:
+                    write(found, number, load)
     print(to_markdown(rows, load))
     print(json.dumps([row.to_dict() for row in rows], indent=2))
-    if options.write:
-        if only and RECORD.exists():  # the numbers that were not measured now stay
-            kept = [Row(**row) for row in json.loads(RECORD.read_text())]
-            rows = sorted(
-                [*rows, *(row for row in kept if row.name[0] not in only)],
-                key=lambda row: row.name[0],
-            )
-        RECORD.write_text(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
-        PAGE.write_text(to_markdown(rows, load))
+
+
+def write(found: list[Row], number: str, load: float) -> None:
+    """Put one number's lines in place of its former ones, on the page and in the record."""
+    held = [Row(**row) for row in json.loads(RECORD.read_text())] if RECORD.exists() else []
+    others = (row for row in held if row.name[0] != number)
+    rows = sorted([*found, *others], key=lambda row: row.name[0])
+    RECORD.write_text(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
+    PAGE.write_text(to_markdown(rows, load))
 
 
 def to_markdown(rows: list[Row], load: float) -> str:
@@ -61,7 +64,8 @@ def to_markdown(rows: list[Row], load: float) -> str:
         "",
         "Written by `make bench`: contestants take turns in one process, each ratio is one of"
         " medians over at least 5 turns after a warm-up, on 2 cores. A bound that is missed stays"
-        " here and says so. Absolute values move with the machine's load; ratios much less. With --only, lines of an earlier run stay; the load is the last run's.",
+        " here and says so. Absolute values move with the machine's load; ratios much less. A number that was not"
+        " measured in the last run keeps its lines; the load is the last run's.",
         "",
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__},"
         f" load before the start {load:.2f}.",
