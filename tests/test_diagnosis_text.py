@@ -1,6 +1,7 @@
 """The diagnosis as text and figures: words, scales, orders, Markdown, plain text, PNG and SVG."""
 
 import copy
+import html
 import itertools
 import math
 import re
@@ -298,6 +299,24 @@ def test_figures_are_written_as_png_and_svg_and_are_the_same_twice(tmp_path: Pat
             assert a.read_bytes().startswith(b"\x89PNG")
     quick = {path.stem for path in write_figures(REPORTS["quick"], tmp_path / "c")}
     assert quick == {"effects-auc", "effects-logloss"}
+
+
+def test_a_name_of_the_map_covers_nothing_and_is_listed_where_it_has_no_room(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["six"])
+    spots = report["likeness"]["map"]
+    for name in spots:
+        spots[name] = [0.0, 0.0]
+    apart = next(iter(spots))
+    spots[apart] = [1.0, 1.0]
+    write_figures(report, tmp_path)
+    written = (tmp_path / "map.svg").read_text()
+    texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]+)</text>", written)]
+    alone = {name for name in spots if name in texts}
+    note = " ".join(text for text in texts if text not in spots)
+    assert apart in alone
+    assert len(alone) < len(spots)
+    listed = note.partition("no room for: ")[2].split(", ")
+    assert sorted([*alone, *listed]) == sorted(spots)
 
 
 def test_names_that_look_like_formulas_can_be_drawn(tmp_path: Path):

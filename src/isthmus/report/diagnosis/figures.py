@@ -1,6 +1,7 @@
 """The charts of a diagnosis as PNG and SVG files, for papers. Needs matplotlib."""
 
 import importlib
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ SCALES = {
     "gradients": "cosine",
     "distance": "distance",
 }
+# Where a name may stand beside its dot: (right, up), in the order of preference.
+SIDES = ((1, 1), (1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1), (-1, -1))
 Maker = Callable[..., Any]
 STYLE = {
     "font.size": 9,
@@ -202,19 +205,63 @@ def _map(figure: Maker, report: Report) -> Any:
     spots = dig(report, "likeness", "map")
     if not spots:
         return None
+    rows = {name: dig(report, "domains", name, "rows") or 0 for name in spots}
+    names = sorted(spots, key=lambda name: -rows[name])
     of = figure(figsize=(5.2, 4.2), layout="constrained")
+    of.get_layout_engine().set(rect=(0, 0.1, 1, 0.9))  # below it, the names that have no room
     axis = of.subplots()
-    largest = max(max((dig(report, "domains", name, "rows") or 0) for name in spots), 1)
-    for name, (x, y) in spots.items():
-        size = 30 + 220 * (dig(report, "domains", name, "rows") or 0) / largest
-        axis.scatter([x], [y], s=size, color=BAND, edgecolors=FLAT, lw=1)
-        axis.annotate(_plain(name), (x, y), (6, 6), textcoords="offset points", fontsize=8)
+    largest = max(*rows.values(), 1)
+    sizes = [30 + 220 * rows[name] / largest for name in names]
+    points = np.array([spots[name] for name in names])
+    axis.scatter(
+        points[:, 0], points[:, 1], s=sizes, color=BAND, edgecolors=FLAT, lw=1, clip_on=False
+    )
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.set_title("Likeness of domains: only distances mean something")
+    missing = _name_dots(of, axis, names, points, np.sqrt(sizes) / 2)
+    if missing:
+        note = f"no room for: {', '.join(map(_plain, missing))}"
+        of.text(0.01, 0.01, textwrap.fill(note, 95), va="bottom", fontsize=7, color=FLAT)
     return of
+
+
+def _name_dots(
+    of: Any, axis: Any, names: Sequence[str], points: np.ndarray, radii: np.ndarray
+) -> list[str]:
+    """Write each name beside its dot where it covers nothing; returns the names without room.
+
+    ``radii``: of the dots, in points of 1/72 inch.
+    """
+    of.draw_without_rendering()  # fixes where things stand
+    at = axis.transData.transform(points)
+    pixels = radii[:, None] * of.dpi / 72
+    taken = [np.concatenate(box) for box in zip(at - pixels, at + pixels, strict=True)]
+    missing = []
+    for name, point, radius in zip(names, points, radii, strict=True):
+        text = axis.annotate(_plain(name), point, (0, 0), textcoords="offset points", fontsize=8)
+        text.set_in_layout(False)
+        for right, up in SIDES:
+            far = radius + 2 if 0 in (right, up) else 0.7 * radius + 2
+            text.set_position((right * far, up * far))
+            text.set_ha(("right", "center", "left")[right + 1])
+            text.set_va(("top", "center", "bottom")[up + 1])
+            left, low, end, high = box = text.get_window_extent().extents
+            free = all(
+                end <= other[0] or left >= other[2] or high <= other[1] or low >= other[3]
+                for other in taken
+            )
+            inside = left >= 0 and end <= of.bbox.x1
+            inside = inside and low >= axis.bbox.y0 and high <= axis.bbox.y1
+            if free and inside:
+                taken.append(box)
+                break
+        else:
+            text.remove()
+            missing.append(name)
+    return missing
 
 
 def _weighting(figure: Maker, report: Report) -> Any:
