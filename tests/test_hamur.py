@@ -242,6 +242,25 @@ def test_hyper_network_without_hidden_layers_is_linear(rank, frozen):
         torch.testing.assert_close(hyper(e), expected)
 
 
+@pytest.mark.parametrize("rank", [4, 5])
+def test_hamur_learns_under_autocast(rank):
+    torch.manual_seed(0)
+    adapter = make(rank=rank)
+    nn.init.ones_(adapter.cell(adapter.sites[0]).norm.gain)
+    h, condition = torch.randn(60, 9), torch.randn(60, 6)
+    routing = Routing(torch.randint(0, N_DOMAINS + 1, (60,)), N_DOMAINS)
+    found = {}
+    for on in (False, True):
+        adapter.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=on):
+            y = adapter(adapter.sites[0], h, adapter.prepare(condition, routing))
+        y.float().square().mean().backward()
+        found[on] = adapter.hyper.last.weight.grad
+    assert found[True].dtype == torch.float32
+    difference = (found[True] - found[False]).norm() / found[False].norm()
+    assert difference < 0.1
+
+
 def test_hyper_network_refuses_sizes_below_one():
     with pytest.raises(ValueError, match="rank=0"):
         HyperNetwork(condition_width=5, rank=0)

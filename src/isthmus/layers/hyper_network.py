@@ -53,12 +53,10 @@ class HyperNetwork(nn.Module):
         self, condition: Float[Tensor, "rows condition_width"]
     ) -> Float[Tensor, "rows rank rank"]:
         """One core a row."""
-        hidden, (weight, bias) = self.hidden(condition), (self.last.weight, self.last.bias)
-        if torch.is_grad_enabled() and weight.requires_grad:
-            flat = _AlignedLinear.apply(hidden, weight, bias)
-        else:
-            flat = _aligned_linear(hidden, weight, bias)
-        return flat.unflatten(1, (self.rank, self.rank))  # pyright: ignore[reportOptionalMemberAccess]
+        learns = torch.is_grad_enabled() and self.last.weight.requires_grad
+        product = _AlignedLinear.apply if learns else _aligned_linear
+        flat: Tensor = product(self.hidden(condition), self.last.weight, self.last.bias)  # pyright: ignore[reportAssignmentType]
+        return flat.unflatten(1, (self.rank, self.rank))
 
 
 def _aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -87,5 +85,6 @@ class _AlignedLinear(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
+        # Under autocast the product has fewer bits than what it was made of.
+        x, weight = (tensor.to(grad.dtype) for tensor in ctx.saved_tensors)
         return (grad @ weight if ctx.needs_input_grad[0] else None), grad.t() @ x, grad.sum(dim=0)
