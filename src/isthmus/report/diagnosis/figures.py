@@ -223,8 +223,9 @@ def _map(figure: Maker, report: Report) -> Any:
     axis.set_title("Likeness of domains: only distances mean something")
     missing = _name_dots(of, axis, names, points, np.sqrt(sizes) / 2)
     if missing:
-        note = f"no room for: {', '.join(map(_plain, missing))}"
-        of.text(0.01, 0.01, textwrap.fill(note, 95), va="bottom", fontsize=7, color=FLAT)
+        note = f"no room for {len(missing)}: {', '.join(map(_plain, missing))}"
+        note = textwrap.fill(note, 95, max_lines=3, placeholder=" …")
+        of.text(0.01, 0.01, note, va="bottom", fontsize=7, color=FLAT)
     return of
 
 
