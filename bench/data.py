@@ -148,8 +148,9 @@ def fit_peak(folder: Path, table: Path) -> tuple[int, float]:
         time.sleep(0.02)
     if child.returncode:
         raise RuntimeError(f"fit must succeed, got exit code {child.returncode}")
+    seconds = time.perf_counter() - start
     shutil.rmtree(place)
-    return peak, time.perf_counter() - start
+    return peak, seconds
 
 
 def memory(folder: Path, rows: int = LARGE) -> list[Row]:
@@ -161,11 +162,9 @@ def memory(folder: Path, rows: int = LARGE) -> list[Row]:
     for part in range(2):
         (twice / f"part-{part}.parquet").hardlink_to(once / "part-0.parquet")
     # What encoding leaves with its allocators differs by some 40 MiB from one process to the next.
-    found = {place: [fit_peak(folder, place) for _ in range(RUNS)] for place in (once, twice)}
-    (small, small_seconds), (large, large_seconds) = (
-        (statistics.median(values) for values in zip(*turns, strict=True))
-        for turns in found.values()
-    )
+    turns = [(*fit_peak(folder, once), *fit_peak(folder, twice)) for _ in range(RUNS)]
+    medians = [statistics.median(values) for values in zip(*turns, strict=True)]
+    small, small_seconds, large, large_seconds = medians
     return [
         at_most(
             f"5 peak memory of fit on {2 * rows:,} rows, GiB",
