@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import isthmus
 
@@ -29,6 +30,13 @@ def clicks(rows: int = ROWS, *, seed: int = 0) -> pa.Table:
             "click": (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.int8),
         }
     )
+
+
+def write_table(folder: Path) -> Path:
+    """`clicks` as a file."""
+    path = folder / "clicks.parquet"
+    pq.write_table(clicks(), path)
+    return path
 
 
 def settings(**train: Any) -> dict[str, Any]:

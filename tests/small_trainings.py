@@ -4,22 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
 from isthmus.trainings import Outcome, Training
-from small_runs import clicks, settings
+from small_runs import settings
 
 
 def settled(**train: Any) -> Config:
     return validate(Config, settings(**train))
-
-
-def write_table(folder: Path) -> Path:
-    path = folder / "clicks.parquet"
-    pq.write_table(clicks(), path)
-    return path
 
 
 def make_dataset(table: Path, cache: Path) -> Dataset:

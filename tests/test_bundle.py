@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import isthmus
 from isthmus.bundle import MANIFEST, Bundle, to_score
 from isthmus.errors import BundleError, SchemaError
-from small_runs import ROWS, clicks, content, settings
+from small_runs import ROWS, clicks, content, settings, write_table
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +167,9 @@ def test_scoring_reads_a_table_block_by_block(
     run: isthmus.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     bundle = Bundle.load(run.path / "bundle")
-    pq.write_table(clicks(), tmp_path / "clicks.parquet")
-    whole = bundle.logits(tmp_path / "clicks.parquet")
+    table = write_table(tmp_path)
+    whole = bundle.logits(table)
     monkeypatch.setattr("isthmus.bundle.served.BLOCK_ROWS", 100)
-    blocks = list(bundle.score_blocks(tmp_path / "clicks.parquet"))
+    blocks = list(bundle.score_blocks(table))
     assert [len(block.logits) for block in blocks] == [100] * 12
     np.testing.assert_allclose(np.concatenate([block.logits for block in blocks]), whole, atol=1e-5)

@@ -17,8 +17,8 @@ from isthmus.models import ModelConfig
 from isthmus.train import Budget
 from isthmus.trainings import Engine
 from isthmus.trainings.cost import cost, probe, steps
-from small_runs import content
-from small_trainings import broken, clean, make_dataset, results, settled, training, write_table
+from small_runs import content, write_table
+from small_trainings import broken, clean, make_dataset, results, settled, training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

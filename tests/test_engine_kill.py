@@ -18,7 +18,8 @@ import isthmus
 from isthmus.data import Dataset
 from isthmus.errors import RunError
 from isthmus.trainings import Engine, Training
-from small_trainings import broken, clean, make_dataset, results, settled, write_table
+from small_runs import write_table
+from small_trainings import broken, clean, make_dataset, results, settled
 from trainings_to_kill import DOMAINS, config, trainings
 
 SCRIPT = Path(__file__).with_name("trainings_to_kill.py")

@@ -14,6 +14,7 @@ from isthmus.errors import RunError
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
 from isthmus.train import CheckpointDue, End, Look, TrainConfig, score_batch, train
+from resumed import in_pieces
 
 ROWS = 2400
 
@@ -110,21 +111,9 @@ def test_resuming_gives_the_same_bits(
     assert 9 < steps < 15
     # After the first step, inside an epoch, at a look, at its end, one step later, at the very end.
     stops = [1, 2, 5, steps // 2, steps, steps + 1, end.step]
-    state = None
-    told = []
-    for stop in stops:
-        model = make_model(dataset, adapter, seed=1 if state is None else 99)
-        for event in train(model, dataset, config, state=state):
-            if isinstance(event, Look):
-                told.append(event)
-            if isinstance(event, CheckpointDue) and event.state.step == stop:
-                checkpoint.save(tmp_path, event.state)
-                break
-        state = checkpoint.load(tmp_path)
-        assert state.step == stop
-    model = make_model(dataset, adapter, seed=99)
-    *_, last = train(model, dataset, config, state=state)
-    assert isinstance(last, End)
+    model, told, last = in_pieces(
+        lambda seed: make_model(dataset, adapter, seed), dataset, config, stops, tmp_path
+    )
     assert told == looks
     assert last.history == end.history
     assert (last.step, last.best, last.stopped) == (end.step, end.best, end.stopped)
@@ -136,12 +125,9 @@ def test_domain_sampling_resumes_too(dataset: Dataset, tmp_path: Path):
     config = settings(domain_sampling=0.5, epochs=1, patience=9)
     whole = make_model(dataset, "none", seed=1)
     run(whole, dataset, config)
-    for event in train(make_model(dataset, "none", seed=1), dataset, config):
-        if isinstance(event, CheckpointDue) and event.state.step == 4:
-            checkpoint.save(tmp_path, event.state)
-            break
-    model = make_model(dataset, "none", seed=2)
-    list(train(model, dataset, config, state=checkpoint.load(tmp_path)))
+    model, _, _ = in_pieces(
+        lambda seed: make_model(dataset, "none", seed), dataset, config, [4], tmp_path
+    )
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
 

@@ -15,14 +15,12 @@ import torch
 import isthmus
 from isthmus.errors import RunError, SchemaError
 from isthmus.run import Notice
-from small_runs import ROWS, clicks, content, settings, weights
+from small_runs import ROWS, clicks, content, settings, weights, write_table
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("table") / "clicks.parquet"
-    pq.write_table(clicks(), path)
-    return path
+    return write_table(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture(scope="module")

@@ -15,14 +15,12 @@ from isthmus import checkpoint
 from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.run import Notice
 from isthmus.train import TrainState
-from small_runs import ROWS, clicks, content, settings, weights
+from small_runs import ROWS, clicks, content, settings, weights, write_table
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("table") / "clicks.parquet"
-    pq.write_table(clicks(), path)
-    return path
+    return write_table(tmp_path_factory.mktemp("table"))
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 from isthmus.data import Dataset
 from isthmus.train import Budget, TrainConfig
 from isthmus.trainings import Training
-from small_runs import clicks
-from small_trainings import make_dataset, settled, training, write_table
+from small_runs import clicks, write_table
+from small_trainings import make_dataset, settled, training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,7 +18,8 @@ from isthmus.schema import DataConfig
 from isthmus.train import Budget, End, Look, TrainConfig, score_rows, train
 from isthmus.trainings import Engine, Training
 from isthmus.trainings.outcome import build
-from small_trainings import make_dataset, settled, training, write_table
+from small_runs import write_table
+from small_trainings import make_dataset, settled, training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isthmus import checkpoint
 from isthmus.data import Dataset
 from isthmus.data.batch import Batch
 from isthmus.errors import ConfigError
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
-from isthmus.train import CheckpointDue, Look, TrainConfig, train
+from isthmus.train import Look, TrainConfig, train
 from isthmus.train.weighting import Weighting, WeightingName, build_weighting, shared_parameters
 from isthmus.train.weighting.shares import GradNorm
+from resumed import in_pieces
 from weighed import NAMES, PER_DOMAIN, build, gradients, net
 
 ROWS = 1500
@@ -105,20 +105,13 @@ def test_resuming_gives_the_same_bits(
     whole = make_model(dataset, 1, adapter)
     weights, looks = run(whole, dataset, settings)
     steps = dataset.rows("train").steps(settings.batch_rows)
-    state, told = None, []
-    for stop in [1, steps, 2 * steps + 1]:
-        model = make_model(dataset, 1 if state is None else 99, adapter)
-        for event in train(model, dataset, settings, state=state):
-            if isinstance(event, Look):
-                told.append(event)
-            if isinstance(event, CheckpointDue) and event.state.step == stop:
-                checkpoint.save(tmp_path, event.state)
-                break
-        state = checkpoint.load(tmp_path)
-    model = make_model(dataset, 99, adapter)
-    for event in train(model, dataset, settings, state=state):
-        if isinstance(event, Look):
-            told.append(event)
+    model, told, _ = in_pieces(
+        lambda seed: make_model(dataset, seed, adapter),
+        dataset,
+        settings,
+        [1, steps, 2 * steps + 1],
+        tmp_path,
+    )
     assert told == looks
     assert_same(model.state_dict(), weights)
 
