@@ -31,6 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="isthmus-bench-") as name:
         folder = options.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
+        os.environ["ISTHMUS_CACHE"] = str(folder / "cache")  # goes with the tables it is of
         parts: dict[str, Callable[[], list[Row]]] = {
             "1": lambda: models.training(folder),
             "2": adapters.step_against_backbone,

@@ -12,11 +12,19 @@ CHECKED = ["isthmus.layers", "isthmus.backbones", "isthmus.adapters", "isthmus.m
 install_import_hook(CHECKED, "beartype.beartype")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what fixtures of a whole module encode out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISTHMUS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def isolated_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """Keep each test's encoded tables out of the user's own cache."""
+    """Give each test a cache of its own."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ISTHMUS_CACHE", str(folder))
     return folder
