@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Encoder
@@ -28,14 +28,21 @@ FILE = "part-3.parquet"
 
 @pytest.mark.parametrize("scale", ["standard", "log", "min_max", "none"])
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50), st.integers(1, 20))
+@given(
+    # Squares of what is smaller are no float64 any more.
+    st.lists(
+        st.floats(-1e6, 1e6).filter(lambda x: not 0 < abs(x) < 1e-150), min_size=1, max_size=50
+    ),
+    st.integers(1, 20),
+)
+@example([0.0, 2.2e-67], 1)  # log(1 + x) is x here, not 0: one is -1, the other 1
 def test_scalers_equal_numpy_over_all_rows(scale, numbers: list[float], block: int) -> None:
     fit = ScalerFit(scale)
     x = np.array(numbers)
     for start in range(0, len(x), block):
         fit.add(x[start : start + block])
     scaler = fit.scaler()
-    y = np.sign(x) * np.log(1 + np.abs(x)) if scale == "log" else x
+    y = np.sign(x) * np.log1p(np.abs(x)) if scale == "log" else x
     if scale in ("standard", "log"):
         want = (y - y.mean()) / (
             y.std() if y.max() > y.min() and y.std() > 1e-9 * abs(y).max() else 1
