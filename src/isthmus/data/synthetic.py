@@ -199,8 +199,10 @@ def _root(cosines: np.ndarray) -> np.ndarray:
         for column in range(row):
             left = cosines[row, column] - root[row, :column] @ root[column, :column]
             pivot = root[column, column]
-            # A pivot of 0: this direction is spanned already, and what is left is rounding.
-            root[row, column] = left / pivot if pivot > 1e-6 else 0.0
+            # A pivot of 0: this direction is spanned already, and what is left is rounding, some
+            # 1e-15 of the pivot's square. Below 1e-5 that would move the relation by more than
+            # leaving the direction out does, which is by the pivot at most.
+            root[row, column] = left / pivot if pivot > 1e-5 else 0.0
         root[row, row] = np.sqrt(max(0.0, 1.0 - root[row, :row] @ root[row, :row]))
     return root
 
