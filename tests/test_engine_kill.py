@@ -142,6 +142,14 @@ def members(group: int) -> list[int]:
     return found
 
 
+def is_deaf(process: int) -> bool:
+    """Whether a process blocks or ignores SIGINT (Linux)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = dict(line.split(":") for line in lines if line.startswith("Sig"))
+    unheard = int(masks["SigBlk"], 16) | int(masks["SigIgn"], 16)
+    return bool(unheard >> (signal.SIGINT - 1) & 1)
+
+
 @pytest.fixture
 def opened() -> Iterator[contextlib.ExitStack]:
     """What must be closed whatever happens."""
@@ -179,6 +187,9 @@ def test_stopped_and_killed_again_and_again(
         RunError, match=f"{folder} must have one .* process {killable.group} writes"
     ):
         Engine([dataset], folder)
+    others = [member for member in members(killable.group) if member != killable.group]
+    assert len(others) >= 2, "what trains, and the tracker of multiprocessing"
+    assert all(map(is_deaf, others)), "the first process hears them, and it alone"
     os.killpg(killable.group, signal.SIGINT)
     complaint = killable.ended()
     assert killable.process.returncode in (-signal.SIGINT, 130)

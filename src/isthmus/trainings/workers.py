@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -74,7 +74,9 @@ class Workers:
         pipe, other = context.Pipe()
         process = context.Process(target=_work, args=(other,), name="isthmus-training", daemon=True)
         # Ctrl-C goes to all processes of a terminal. This one hears it and ends the others, which
-        # take over the mask that they are started with.
+        # take over the mask that they are started with. The tracker, where it does not run yet, is
+        # started with the first process and would lift the mask.
+        resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
