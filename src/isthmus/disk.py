@@ -3,6 +3,7 @@
 Everything is written under a temporary name in its own folder, flushed to the disk, and renamed.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isthmus.errors import RunError
+from isthmus.printable import printable
 
 LOCK = ".lock"
 TEMPORARY = ".part-"  # names that hold this are leftovers of a killed process
@@ -23,9 +25,76 @@ def temporary_name(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write one small file; ``path`` holds the old content or the new, never a part of it."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    """Write one small file; ``path`` holds the old content or the new, never a part of it.
+
+    A device or a pipe that stands there is written to and stays, and so does a link to a file.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    with whole_file(path.resolve() if path.is_symlink() else path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Say what cannot be written and why: RunError in place of OSError.
+
+    ``what``: words for ``path``.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        raise RunError(refusal(fault, what, path)) from fault
+
+
+def refusal(fault: OSError, what: str = "", path: Path | None = None) -> str:
+    """What the system refused and why: ``run folder runs/x cannot be written: Permission denied``.
+
+    ``what`` was being written at ``path``; a fault that is about another place names that one.
+    """
+    if fault.errno is None:  # a library's own: its text says what and why
+        return printable(str(fault))
+    if path is not None and (fault.filename is None or _concerns(fault.filename, path)):
+        return printable(f"{what} {path} cannot be written: {reason(fault)}")
+    place = "a file" if fault.filename is None else os.fsdecode(fault.filename)
+    return printable(f"{place} cannot be used: {reason(fault)}")
+
+
+def _concerns(name: str | bytes, path: Path) -> bool:
+    """Whether a name is that of ``path``, of what is below or above it, or of its temporary."""
+    place, path = Path(os.fsdecode(name)).absolute(), path.absolute()
+    beside = place.parent == path.parent and TEMPORARY in place.name
+    return beside or place.is_relative_to(path) or path.is_relative_to(place)
+
+
+def reason(fault: Exception) -> str:
+    """Why the system refused, without its number: ``Permission denied``."""
+    number = getattr(fault, "errno", None)
+    return str(fault) if number is None else os.strerror(number)
+
+
+def check_place(path: Path, *, folders: bool = True) -> None:
+    """Raise OSError where ``path`` certainly cannot be made; nothing is written.
+
+    ``folders``: those that are missing above it will be made, too.
+    """
+    above = path.absolute().parents
+    place = next(folder for folder in above if folder.exists()) if folders else above[0]
+    if not place.exists():
+        fault = errno.ENOENT
+    elif not place.is_dir():
+        fault = errno.ENOTDIR
+    elif os.statvfs(place).f_flag & os.ST_RDONLY:
+        fault = errno.EROFS
+    elif not os.access(place, os.W_OK | os.X_OK):
+        fault = errno.EACCES
+    else:
+        return
+    raise OSError(fault, os.strerror(fault), str(place))
 
 
 @contextmanager

@@ -1,8 +1,17 @@
-"""The faults that this package names. Wrong arguments of a call stay ``ValueError``."""
+"""The faults that this package names. Wrong arguments of a call stay ``ValueError``.
+
+Their text is one line, and safe to print: what names and values of the data would do to a terminal
+is escaped.
+"""
+
+from isthmus.printable import printable
 
 
 class IsthmusError(Exception):
     """Parent of every fault of data, files and settings that isthmus reports by name."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class SchemaError(IsthmusError):
@@ -10,7 +19,13 @@ class SchemaError(IsthmusError):
 
 
 class ConfigError(IsthmusError):
-    """A config cannot be accepted: an unknown key, a value out of range, keys that clash."""
+    """A config cannot be accepted: an unknown key, a value out of range, keys that clash.
+
+    One line a complaint.
+    """
+
+    def __str__(self) -> str:
+        return printable(Exception.__str__(self), keep="\n")
 
 
 class BundleError(IsthmusError):

@@ -31,6 +31,7 @@ from isthmus.backbones import AbstractBackbone
 from isthmus.data.batch import Batch, Jagged
 from isthmus.layers.routing import Routing
 from isthmus.models import DomainModel
+from isthmus.train.generators import seeded
 
 # A batch of which rows, in which domains: (rows,) int64 each, -> the module's output, rows first.
 Run = Callable[[Tensor, Tensor], Tensor]
@@ -148,8 +149,7 @@ def train_a_little(
     domain = subject.domain if domain is None else domain
     optimiser = torch.optim.Adam(subject.module.parameters(), lr=lr)
     rows = subject.all_rows()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+    with seeded(1):
         subject.module.train()
         for _ in range(steps):
             optimiser.zero_grad()
@@ -178,8 +178,7 @@ def check_fresh_adapter_is_identity(subject: Subject, *, tolerance: float = 1e-6
     rows = subject.all_rows()
     for training in (True, False):
         subject.module.train(training)
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
+        with seeded(0), torch.no_grad():
             adapted = subject.output(rows)
             torch.manual_seed(0)
             _same(adapted, _plain(subject, rows), tolerance, "2: a fresh adapter and none")

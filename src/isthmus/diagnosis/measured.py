@@ -13,6 +13,7 @@ from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES
 
 DRAW_SEED = 0
 Counts = Mapping[SplitName, Mapping[str, DomainCount]]
+NAMED = 5  # domains that are named with the reason why they are left out
 LEAST_ROWS = 2  # that a training takes, and that can stop it
 
 
@@ -56,9 +57,10 @@ def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
             left_out[name] = why
     able = [name for name in names if name not in left_out]
     if len(able) < 2:
-        told = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:5])
+        found = f"{len(able)} ({able[0]!r})" if able else "0"
         raise SchemaError(
-            f"a diagnosis needs at least 2 domains with enough rows, got {len(able)} ({told})"
+            "a diagnosis needs at least 2 domains with enough rows, got"
+            f" {found}{_left_out_text(left_out)}"
         )
     by_size = sorted(able, key=lambda name: -support[name].rows)
     chosen = set(_some(by_size, MAX_DOMAINS))
@@ -74,6 +76,13 @@ def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
         support=support,
         sampled=_sampled(len(able), len(kept), len(paired) if pairs else len(kept)),
     )
+
+
+def _left_out_text(left_out: Mapping[str, str]) -> str:
+    """Which domains are left out and why; empty for none."""
+    told = [f"{name!r}: {why}" for name, why in left_out.items()]
+    more = [f"{len(told) - NAMED:,} more"] if told[NAMED:] else []
+    return f"; left out: {'; '.join([*told[:NAMED], *more])}" if told else " in all"
 
 
 def _sampled(able: int, kept: int, paired: int) -> str | None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from isthmus.printable import printable
+
 NOTHING = "–"
 WIDTH = 100
 SHORTEST_NAME = 12
@@ -10,7 +12,10 @@ DOMAIN_LIMIT = 50
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """A table of text. ``str`` gives it in plain text; ``rules``: rows that begin a new part."""
+    """A table of text. ``str`` gives it in plain text; ``rules``: rows that begin a new part.
+
+    What is not printable in it is escaped: a name may hold a line break.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -18,6 +23,16 @@ class TextTable:
     notes: tuple[str, ...] = ()
     rules: tuple[int, ...] = ()
     left: tuple[int, ...] = (0,)  # columns aligned to the left; the others to the right
+
+    def __post_init__(self) -> None:
+        texts = {
+            "title": printable(self.title),
+            "header": tuple(map(printable, self.header)),
+            "rows": tuple(tuple(map(printable, row)) for row in self.rows),
+            "notes": tuple(map(printable, self.notes)),
+        }
+        for name, text in texts.items():
+            object.__setattr__(self, name, text)
 
     def fitted(self, width: int = WIDTH) -> tuple[tuple[str, ...], ...]:
         """Give header and rows with the names of the first column cut, so as to fit ``width``."""

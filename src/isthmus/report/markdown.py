@@ -1,6 +1,7 @@
 """Markdown of any result that has a table."""
 
 from isthmus.metrics import Comparison, Evaluation, TextTable
+from isthmus.printable import printable
 
 
 def to_markdown(result: Evaluation | Comparison | TextTable) -> str:
@@ -22,8 +23,8 @@ def _line(cells: tuple[str, ...]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as Markdown shows it: one line, with its marks taken as they are."""
-    text = " ".join(text.split())
+    """Text as Markdown shows it: one printable line, with its marks taken as they are."""
+    text = " ".join(printable(text).split())
     for mark in ("\\", "|", "*", "_", "`", "<", ">"):
         text = text.replace(mark, f"\\{mark}")
     return text

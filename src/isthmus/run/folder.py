@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from isthmus.config import Config, read_yaml, validate
-from isthmus.disk import remove_leftovers, write_whole
+from isthmus.disk import refusal, remove_leftovers, write_whole, writing
 from isthmus.errors import RunError
+from isthmus.printable import printable
 from isthmus.train import Look
 
 FORMAT = 1
@@ -66,17 +67,27 @@ class RunFolder:
         self.report = path / "report.md"
 
     def create(self) -> None:
-        """Make the folder; raises `RunError` if the name is taken."""
-        try:
+        """Make the folder; raises `RunError` if the name is taken, or the disk does not take it."""
+        with writing("run folder", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir()
-        except FileExistsError:
-            raise RunError(f"run folder must not exist yet, got {self.path}") from None
+            try:
+                self.path.mkdir()
+            except FileExistsError:
+                raise RunError(f"run folder must not exist yet, got {self.path}") from None
 
     def begin(self, config: Config, state: RunState) -> None:
         """Write config and state."""
         write_whole(self.config_file, config.to_yaml())
         self.write_state(state)
+
+    @property
+    def how_to_go_on(self) -> str:
+        """What to type after a stop, as a line of text."""
+        return f"go on with --resume --out {printable(str(self.path))}"
+
+    def refusal(self, fault: OSError) -> str:
+        """What the system refused while the folder was filled, and why."""
+        return refusal(fault, "run folder", self.path)
 
     def discard(self) -> None:
         """Remove the whole folder."""
@@ -127,7 +138,8 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only process that writes here; the lock goes with the process, even if killed."""
-        handle = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        with writing("run folder", self.path):
+            handle = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from isthmus.config import Config, differences
+from isthmus.disk import check_place, writing
 from isthmus.errors import RunError
 from isthmus.run.folder import RunFolder
 
@@ -43,8 +44,10 @@ class Plan:
 
     def check(self) -> None:
         """Raise RunError where the folder does not let the run begin or go on."""
-        if not self.target.exists():
-            return
+        with writing("run folder", self.target):
+            if not self.target.exists():
+                check_place(self.target)  # now, not after the table is encoded
+                return
         if not self.resume:
             raise RunError(f"run folder must not exist yet, got {self.target}")
         if not self.folder.is_begun:

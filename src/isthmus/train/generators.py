@@ -1,17 +1,55 @@
-"""The random numbers of a training: where they come from, and how they are laid aside and taken up."""
+"""The random numbers of a training: where they come from, and how they are laid aside and taken up.
 
+Torch's global generators belong to the whole process. Whoever seeds them or draws from them for a
+training does so inside `turn`, so that trainings in several threads take turns and each draws what
+it would draw alone.
+"""
+
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+_next = threading.Lock()  # held by the thread that comes next, while it waits
+_at_work = threading.Lock()
+_here = threading.local()
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Be the only thread of this process at work on torch's global generators; it may be nested.
+
+    A thread that waits comes before one that gives its turn back and asks for another. Keep it out
+    of a generator's ``yield`` to its caller, who may never come back.
+    """
+    held = getattr(_here, "held", False)
+    if not held:
+        with _next:
+            _at_work.acquire()
+        _here.held = True
+    try:
+        yield
+    finally:
+        if not held:
+            _here.held = False
+            _at_work.release()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from torch's global generator with ``seed``; at the end it is as it was. CPU only."""
+    with turn(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
 
 class Generators:
     """The generators that training draws from, kept apart from the caller's.
 
     Dropout layers can only draw from torch's global generators, so training's states of those are
-    swapped in while it works. Domain dropout has a generator of its own.
+    swapped in while it works, and other threads wait. Domain dropout has a generator of its own.
     """
 
     def __init__(self, device: torch.device, seed: int) -> None:
@@ -23,12 +61,13 @@ class Generators:
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """Exchange the global states with those laid aside, and back at the end."""
-        self._swap()
-        try:
-            yield
-        finally:
+        """Exchange the global states with those laid aside, and back at the end, in one `turn`."""
+        with turn():
             self._swap()
+            try:
+                yield
+            finally:
+                self._swap()
 
     def _swap(self) -> None:
         awake = self._global()

@@ -102,23 +102,21 @@ def train(
     Raises RunError when the state does not fit the dataset, the config or the model, or when the
     loss is no longer finite; ConfigError when ``monitor`` is undefined on the validation rows;
     SchemaError when a split is too small. Torch's global generator serves dropout, seeded with
-    ``config.seed``; between events the caller finds it as it was. Initialising ``model`` is the
-    caller's.
+    ``config.seed``; between events the caller finds it as it was. Trainings in threads take turns
+    from event to event, and each gives what it gives alone. Initialising ``model`` is the caller's.
     """
     loop = _Loop(model, dataset, config, budget)
     if state is not None:
         _check_state(state, loop, exact=exact)
         loop.restore(state)
         del state
-    with loop.random.swapped():
-        while loop.stopped is None:
-            for batch in loop.batches():
-                loop.take_step(batch)
-                for event in loop.events():
-                    with loop.random.swapped(), loop.watch.stopped():
-                        yield event
-                if loop.stopped is not None:
-                    break
+    events = loop.run()
+    while True:
+        with loop.random.swapped():  # never across a yield: the caller may not come back
+            event = next(events, None)
+        if event is None:
+            break
+        yield event
     yield loop.end()
 
 
@@ -193,6 +191,18 @@ class _Loop:
         if self.step < self.last_step:
             return None
         return "epochs" if self.budget is None else "budget"
+
+    def run(self) -> Iterator[TrainEvent]:
+        """Step after step to the end, while training's random states are the global ones."""
+        self.watch.resume(self.watch.before)  # the wait for the first turn is no training
+        while self.stopped is None:
+            for batch in self.batches():
+                self.take_step(batch)
+                for event in self.events():
+                    with self.watch.stopped():
+                        yield event
+                if self.stopped is not None:
+                    break
 
     def batches(self) -> Iterator[Batch]:
         """Batches of what is left of this epoch."""

@@ -14,6 +14,7 @@ from isthmus.models import ModelConfig
 from isthmus.objectives import binary_cross_entropy
 from isthmus.optimisers import build_optimiser, resolve_embedding_update
 from isthmus.train import TrainConfig
+from isthmus.train.generators import turn
 from isthmus.trainings.outcome import build
 from isthmus.trainings.training import Training
 
@@ -96,7 +97,7 @@ def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int
         rows = Subset(dataset).rows("train")
         large = min(train.batch_rows, len(rows))
         seconds = {}
-        with torch.random.fork_rng(devices=[]):
+        with turn(), torch.random.fork_rng(devices=[]):
             for batch_rows in (large, max(2, large // 50)):
                 spent: list[float] = []
                 for number, batch in enumerate(rows.batches(batch_rows, seed=0)):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from isthmus.data.dataset import Dataset
-from isthmus.disk import only_writer, remove_leftovers
+from isthmus.disk import only_writer, reason, remove_leftovers
 from isthmus.errors import IsthmusError, RunError
 from isthmus.trainings.cost import cost
 from isthmus.trainings.notice import Tell, silent
@@ -61,7 +61,7 @@ class Engine:
                 opening.enter_context(only_writer(folder))
             except OSError as fault:
                 raise RunError(
-                    f"a folder of trainings must be writable at {folder}, got: {fault}"
+                    f"a folder of trainings must be writable at {folder}, got: {reason(fault)}"
                 ) from fault
             self._clear()
             opening.callback(self._workers.stop)

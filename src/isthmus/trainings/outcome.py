@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 
 from isthmus.data.dataset import Dataset
 from isthmus.data.split import SplitName
-from isthmus.disk import whole_folder
+from isthmus.disk import reason, whole_folder
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.models import DomainModel, build_model
 from isthmus.train import End
+from isthmus.train.generators import seeded
 from isthmus.trainings.training import Training
 
 FORMAT = 1
@@ -94,7 +95,7 @@ def write(
             )
             (temporary / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
     except (OSError, SafetensorError) as fault:
-        raise RunError(f"an outcome must be writable at {folder}, got: {fault}") from fault
+        raise RunError(f"an outcome must be writable at {folder}, got: {reason(fault)}") from fault
 
 
 def is_whole(folder: Path) -> bool:
@@ -186,8 +187,7 @@ def build(training: Training, dataset: Dataset, restart: int = 0) -> DomainModel
 
     ``restart``: draw others, where the first did not live. Raises ConfigError where the model does not fit the dataset's features.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.train.seed + restart * RESTART_SEED)
+    with seeded(training.train.seed + restart * RESTART_SEED):
         try:
             return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as fault:
