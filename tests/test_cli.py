@@ -19,7 +19,7 @@ import isthmus
 from command_line import ISTHMUS, SRC, isthmus_in_process, told, written
 from isthmus import cli
 from isthmus.cli import ProgressView
-from isthmus.data.read import BLOCK_ROWS
+from isthmus.data.tables import BLOCK_ROWS
 from isthmus.run import Notice
 from small_runs import ROWS, clicks, content
 

@@ -138,3 +138,101 @@ def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
 def test_a_run_that_is_none_is_refused_by_name(tmp_path: Path):
     for words in (("evaluate", tmp_path), ("compare", tmp_path, tmp_path)):
         assert "is not a run folder: it has no run.json" in told(isthmus_in_process(*words))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config, its table, a run, and a file that no folder can stand below."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISTHMUS_CACHE", str(folder / "cache"))
+        quick = ("--set", "train.epochs=1")
+        result = isthmus_in_process("fit", written(folder), "--out", folder / "run", *quick)
+    assert result.exit_code == 0, result.output
+    (folder / "file").write_text("")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("fit", "config.yaml", "--out", "OUT"), "run folder OUT cannot be written: WHY"),
+        (
+            ("fit", "config.yaml", "--guard", "strict", "--out", "OUT"),
+            "run folder OUT cannot be wr",
+        ),
+        (("demo", "--data", "synthetic", "--out", "OUT"), "cannot write to OUT/synthetic: WHY"),
+        (("data", "synthetic", "--out", "OUT"), "cannot write to OUT: WHY"),
+        (
+            ("init", "clicks.parquet", "--domain", "tab", "--label", "click", "-o", "OUT"),
+            "config OUT cannot be written: WHY",
+        ),
+        (("evaluate", "run", "--json", "OUT"), "JSON file OUT cannot be written: WHY"),
+        (("compare", "run", "run", "--json", "OUT"), "JSON file OUT cannot be written: WHY"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+@pytest.mark.parametrize(
+    ("out", "why"),
+    [("file/out", "Not a directory"), ("/proc/isthmus", "No such file or directory")],
+)
+def test_what_cannot_be_written_is_named_with_the_reason(
+    words: tuple[str, ...],
+    what: str,
+    out: str,
+    why: str,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Where nobody may write, whoever asks: below a file, and in a folder of the kernel."""
+    monkeypatch.chdir(made)
+    before = content(made)
+    text = told(isthmus_in_process(*(word.replace("OUT", out) for word in words)))
+    assert what.replace("OUT", out).replace("WHY", why) in text
+    assert "Errno" not in text
+    after = {name: data for name, data in content(made).items() if not name.startswith("cache")}
+    assert after == {name: data for name, data in before.items() if not name.startswith("cache")}
+
+
+def test_a_prediction_that_cannot_be_written_is_named(made: Path):
+    words = ("predict", made / "run", made / "clicks.parquet", "-o")
+    text = told(isthmus_in_process(*words, "/proc/scored.parquet"))
+    assert "/proc/scored.parquet" in text
+    assert "No such file or directory" in text
+    assert str(made / "file") in told(isthmus_in_process(*words, made / "file" / "scored.parquet"))
+
+
+def test_a_fit_below_a_file_is_refused_before_the_table_is_read(made: Path):
+    result = isthmus_in_process("fit", made / "config.yaml", "--out", made / "file" / "run")
+    assert "encode" not in result.stderr
+    long = isthmus_in_process("fit", made / "config.yaml", "--out", made / ("a" * 300))
+    assert told(long).endswith("cannot be written: File name too long")
+
+
+def test_a_device_and_a_link_are_written_to_and_stay(made: Path, tmp_path: Path):
+    """A link to the full device, so that no fault of ours can take the device's place."""
+    full, linked = tmp_path / "full", tmp_path / "linked"
+    full.symlink_to("/dev/full")
+    linked.symlink_to(tmp_path / "found.json")
+    (tmp_path / "found.json").write_text("{}")
+    text = told(isthmus_in_process("evaluate", made / "run", "--json", full))
+    assert text == f"JSON file {full} cannot be written: No space left on device"
+    assert full.is_symlink()
+    assert isthmus_in_process("evaluate", made / "run", "--json", linked).exit_code == 0
+    assert linked.is_symlink()
+    assert "pooled" in json.loads((tmp_path / "found.json").read_text())
+
+
+def test_standard_output_that_is_full_is_named(made: Path):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*ISTHMUS, "evaluate", str(made / "run")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
+        )
+    assert done.returncode != 0
+    assert "error: standard output cannot be used: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -69,7 +69,7 @@ def kind_text(schema: dict[str, Any]) -> str:
     """What the page calls the type of a key, from its JSON schema."""
     if "anyOf" in schema:
         parts = [kind_text(part) for part in schema["anyOf"] if part.get("type") != "null"]
-        return " or ".join(parts)
+        return " or ".join(dict.fromkeys(parts))  # dates are texts to JSON
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:

@@ -253,7 +253,7 @@ def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
         ("tab", None, r"column 'tab' must have a value in every row \(it is the domain\), got null in 2.parquet, row 57"),
         ("price", float("nan"), r"column 'price' must be finite, got nan in 2.parquet, row 57"),
         ("click", 3, r"column 'click' must be 0 or 1 .*, got 3 in 2.parquet, row 57"),
-        ("w", -1.0, r"column 'w' must be above 0 .*, got -1 in 2.parquet, row 57"),
+        ("w", -1.0, r"column 'w' must be 0 or more .*, got -1 in 2.parquet, row 57"),
         ("user", None, r"column 'user' must have a value in every row \(it is the group\), got null in 2.parquet, row 57"),
         ("at", None, r"column 'at' must have a value in every row \(it is the time\), got null in 2.parquet, row 57"),
     ],

@@ -211,13 +211,6 @@ def test_a_list_that_is_none_is_refused(domains: Any, fault: str) -> None:
 # ---------------------------------------------------------------- the key in the cache
 
 
-def test_keys_of_tables_encoded_before_are_the_same() -> None:
-    """Pinned when neither ``domains`` nor ``rotation`` existed."""
-    assert dataset_key(config(), ()) == "7d20545d9878986ab5a03e8f"
-    files = ({"path": None, "rows": 3},)
-    assert dataset_key(config(split={"by": "time"}), files) == "9995e22ad8149f8c2a212fb3"
-
-
 def test_what_is_set_is_in_the_key() -> None:
     configs = [
         config(),

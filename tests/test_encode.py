@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Encoder
-from isthmus.data import values as v
-from isthmus.data.columns import Source
 from isthmus.data.encode import EncodedRows
 from isthmus.data.roles import check_types, value_kinds
 from isthmus.data.scaler import ScalerFit
+from isthmus.data.tables import values as v
+from isthmus.data.tables.columns import Source
 from isthmus.errors import BundleError, SchemaError
 from isthmus.schema import DataConfig
 
@@ -177,7 +177,7 @@ def test_vectors_are_used_as_they_are() -> None:
         ([10, 9, 10, 2], ("2", "9", "10")),
         ([True, False, True, True], ("False", "True")),
         ([dt.date(2020, 1, 2), dt.date(2020, 1, 1)] * 2, ("2020-01-01", "2020-01-02")),
-        ([1.5, 10.0, 9.0, 9.0], ("1.5", "9.0", "10.0")),
+        ([1.5, 10.0, 9.0, 9.0], ("1.5", "9", "10")),
         (["b", "a", "b", "B"], ("B", "a", "b")),
     ],
 )
@@ -186,8 +186,9 @@ def test_domains_are_names(values: list, names: tuple[str, ...]) -> None:
     encoder = fit(config(), batch)
     assert encoder.domains == names
     found = encode(encoder, batch).domain
-    assert [names[i - 1] for i in found] == [str(x) for x in values]
-    as_text = table(tab=[str(x) for x in values])
+    of_rows = [names[i - 1] for i in found]
+    assert of_rows == [f"{x:g}" if isinstance(x, float) else str(x) for x in values]
+    as_text = table(tab=of_rows)
     assert encode(encoder, as_text).domain.tolist() == found.tolist()
 
 
@@ -246,12 +247,12 @@ LISTS = {"item": {"kind": "vector", "width": 2}}
         ({"features": {"userid": "categorical"}}, {}, r"column 'userid' must be in the table, got none in part-3.parquet; the nearest is 'user'"),
         ({}, {"click": [0, 1, 2, 0]}, r"column 'click' must be 0 or 1 .*, got 2 in part-3.parquet, row 2"),
         ({}, {"click": [0, 1, None, 0]}, r"column 'click' must have a value in every row \(it is the label\), got null in part-3.parquet, row 2"),
-        ({}, {"click": [0.0, NAN, 1.0, 0.0]}, r"column 'click' must be 0 or 1 .*, got nan in part-3.parquet, row 1"),
+        ({}, {"click": [0.0, NAN, 1.0, 0.0]}, r"column 'click' must be a number .*, got nan in part-3.parquet, row 1"),
         ({"label": {"column": "click", "above": 0}}, {"click": [0.0, NAN, 1.0, 0.0]}, r"column 'click' must be a number .*, got nan in part-3.parquet, row 1"),
         ({}, {"click": ["0", "1", "0", "0"]}, r"column 'click' must be numeric or boolean \(it is the label\), got string in part-3"),
-        ({"weight": "w"}, {"w": [1.0, 0.0, 1.0, 1.0]}, r"column 'w' must be above 0 and finite \(it is the weight\), got 0 in part-3.parquet, row 1"),
+        ({"weight": "w"}, {"w": [1.0, -1.0, 1.0, 1.0]}, r"column 'w' must be 0 or more and finite \(it is the weight\), got -1 in part-3.parquet, row 1"),
         ({"weight": "w"}, {"w": [1.0, 1.0, None, 1.0]}, r"column 'w' must have a value in every row \(it is the weight\), got null in part-3.parquet, row 2"),
-        ({"weight": "w"}, {"w": [1.0, 1.0, 1.0, INF]}, r"column 'w' must be above 0 and finite .* got inf in part-3.parquet, row 3"),
+        ({"weight": "w"}, {"w": [1.0, 1.0, 1.0, INF]}, r"column 'w' must be 0 or more and finite .* got inf in part-3.parquet, row 3"),
         ({"group": "g"}, {"g": ["x", None, "y", "y"]}, r"column 'g' must have a value in every row \(it is the group\), got null in part-3.parquet, row 1"),
         ({"domain": "item"}, {"item": [[1]] * 4}, r"column 'item' must hold plain values \(it is the domain\), got list<"),
     ],
@@ -354,5 +355,5 @@ def test_a_damaged_encoder_says_so(rich: tuple[Encoder, pa.RecordBatch], tmp_pat
                 Encoder.load(broken)
     described = json.loads((whole / "encoder.json").read_text())
     (whole / "encoder.json").write_text(json.dumps(described | {"version": 99}))
-    with pytest.raises(BundleError, match="of version 1, got 99"):
+    with pytest.raises(BundleError, match="of version 2, got 99"):
         Encoder.load(whole)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isthmus.data import open_table
-from isthmus.data.read import Table
+from isthmus.data.tables import Table
 from isthmus.errors import SchemaError
 
 
@@ -131,22 +131,22 @@ def test_csv_types_come_from_all_rows_of_all_files(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("whole,late,day,flag,gap\n1.5,1,2020-01-03 10:00:00,true,3\n")
     table = open_table(tmp_path)
     assert table.rows == rows + 2
-    assert table.columns == {
-        "whole": pa.float64(),
-        "late": pa.string(),
-        "day": pa.timestamp("us"),
-        "flag": pa.bool_(),
-        "gap": pa.int64(),
+    assert {name: table.kind(name) for name in table.columns} == {
+        "whole": "floating",
+        "late": "string",
+        "day": "timestamp",
+        "flag": "boolean",
+        "gap": "integer",
     }
     last = rows_of(table)[-1]
     assert last["day"] == dt.datetime(2020, 1, 3, 10)
     assert rows_of(table)[1]["gap"] is None
 
 
-def test_a_csv_cell_may_hold_commas_newlines_and_words_for_null(tmp_path: Path) -> None:
+def test_a_csv_cell_may_hold_commas_newlines_and_a_word_for_null(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('id,text\n1,"a,b"\n2,"two\nlines"\n3,NA\n4,\n')
-    assert [row["text"] for row in rows_of(open_table(path))] == ["a,b", "two\nlines", "NA", None]
+    assert [row["text"] for row in rows_of(open_table(path))] == ["a,b", "two\nlines", None, None]
 
 
 def test_relative_globs_and_packed_csv_are_read(
@@ -159,14 +159,12 @@ def test_relative_globs_and_packed_csv_are_read(
         assert rows_of(open_table(pattern)) == [{"id": 1}, {"id": 2}]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("", "must be a CSV file with a header"), ("id,price\n", "must have at least one row")],
-)
-def test_an_empty_csv_is_refused(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "a.csv").write_text(content)
-    with pytest.raises(SchemaError, match=message):
+def test_a_csv_without_a_header_is_refused_and_one_without_rows_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(SchemaError, match="header"):
         open_table(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("id,price\n")
+    assert rows_of(open_table(tmp_path / "b.csv")) == []
 
 
 def test_tsv_is_split_at_tabs(tmp_path: Path) -> None:
@@ -205,15 +203,13 @@ def test_parquet_damaged_in_the_middle_is_refused_when_it_is_read(
             "must be a file, a folder or a glob that exists, got .*nowhere.parquet",
         ),
         ("none-*.parquet", "must have at least one Parquet or CSV file, got none in .*none-"),
-        (small(0), "must have at least one row, got none in the frame"),
         (
             pa.table([[1], [2]], names=["a", "a"]),
             "column 'a' must occur once, got it twice in the frame",
         ),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column 'a' must occur once"),
-        (pd.DataFrame({"a": [1, "x"]}), "one type for each column, got .*column a"),
     ],
-    ids=["missing", "glob", "empty", "twice", "twice-pandas", "mixed"],
+    ids=["missing", "glob", "twice", "twice-pandas"],
 )
 def test_what_is_no_table_is_refused(tmp_path: Path, source: object, message: str) -> None:
     if isinstance(source, str):
@@ -245,7 +241,7 @@ def test_duplicate_columns_in_files_are_refused(tmp_path: Path) -> None:
 def test_a_csv_row_with_too_few_fields_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,price\n1,2\n3\n")
     with pytest.raises(
-        SchemaError, match=r"a\.csv must be a CSV file with a header, got .*Expected 2"
+        SchemaError, match=r"a\.csv must have 2 fields in every row, got 1 in row 1"
     ):
         open_table(tmp_path / "a.csv")
 
@@ -310,6 +306,8 @@ def test_verify_content_sees_a_change_that_size_time_and_footer_hide(tmp_path: P
     assert open_table(path).fingerprint(verify_content=True) != full
 
 
-def test_what_is_not_a_source_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="got int"):
-        open_table(3)  # type: ignore[arg-type]
+@pytest.mark.parametrize("source", [3, {"a": [1]}, [1, 2], None])
+def test_what_is_not_a_source_is_refused_with_a_list_of_what_is(source: object) -> None:
+    kind = type(source).__name__
+    with pytest.raises(SchemaError, match=rf"must be a path, a frame .*stream.*, got {kind}"):
+        open_table(source)

@@ -147,7 +147,9 @@ def test_a_refused_fit_leaves_no_folder(table: Path, tmp_path: Path):
         with pytest.raises(ConfigError, match=text):
             isthmus.fit(config, given, out=out)
     one_class = clicks().set_column(6, "click", pa.array(np.zeros(ROWS, np.int8)))
-    with pytest.raises(IsthmusError, match=r"train\.monitor must be defined"):
+    with pytest.raises(
+        IsthmusError, match=r"'click' must hold both classes .* got the label 0 in all"
+    ):
         isthmus.fit(settings(), one_class, out=out)
     with pytest.raises(RunError, match="the training loss must stay finite"):
         isthmus.fit(settings(lr=1e30), table, out=out)

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import split as splits
-from isthmus.data.columns import Source
-from isthmus.data.values import mix
+from isthmus.data.tables.columns import Source
+from isthmus.data.tables.values import mix
 from isthmus.errors import SchemaError
 from isthmus.schema import Split
 
@@ -26,8 +26,11 @@ def cuts_of(keys: np.ndarray, split: Split, folder: Path, block: int = 7) -> tup
 
 
 def by_time(array: pa.Array, folder: Path, split: Split = BY_TIME) -> np.ndarray:
+    moments = pa.types.is_temporal(array.type)
     floats = pa.types.is_floating(array.type)
-    keys = splits.time_keys("t", array, SOURCE, floats=floats)
+    order = "moment" if moments else "float" if floats else "signed"
+    keys = splits.time_keys("t", array, SOURCE, order)
+    assert keys is not None
     return splits.cut(keys, cuts_of(keys, split, folder))
 
 
@@ -66,19 +69,30 @@ def test_time_is_cut_at_the_end_of_a_tie_nearest_to_the_fraction(
 ) -> None:
     split = Split(by="time", fractions=fractions)
     array = pa.array(times, pa.int64())
-    keys = splits.time_keys("t", array, SOURCE, floats=False)
+    keys = splits.time_keys("t", array, SOURCE, "signed")
+    assert keys is not None
     assert (np.argsort(keys, kind="stable") == np.argsort(times, kind="stable")).all()
     found = splits.cut(keys, cuts_of(keys, split, tmp_path_factory.mktemp("t"), block))
     assert (np.diff(found[np.argsort(times, kind="stable")].astype(int)) >= 0).all()
     for time in set(times):
         assert len(set(found[np.array(times) == time].tolist())) == 1
-    # Every place where the sorted times could be cut; ours is as near as any of them.
+    # Every place where the sorted times could be cut; ours is as near as any of them, unless a
+    # split would then be empty that need not be.
     ordered = np.sort(np.array(times))
-    places = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1), len(times)]
-    for number, wanted in enumerate(np.cumsum(fractions[:2]) * len(times)):
-        below = (found <= number).sum()
-        assert below in places
-        assert abs(below - wanted) <= min(abs(np.array(places) - wanted)) + 1e-9
+    places = np.array([0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1), len(times)])
+    cuts = [(found <= number).sum() for number in range(2)]
+    wanted = np.cumsum(fractions[:2]) * len(times)
+    near = [places[abs(abs(places - w) - min(abs(places - w))) < 1e-9] for w in wanted]
+    assert set(cuts) <= set(places)
+    if len(set(times)) >= 3:
+        assert 0 < cuts[0] < cuts[1] < len(times)
+    if all(0 < one < two < len(times) for one in near[0] for two in near[1]):
+        assert all(cut in good for cut, good in zip(cuts, near, strict=True))
+
+
+def test_three_days_are_a_day_for_each_split(tmp_path: Path) -> None:
+    days = pa.array([dt.date(2024, 1, 1 + day) for day in (2, 0, 1, 1, 0, 2)])
+    assert by_time(days, tmp_path, BY_TIME).tolist() == [2, 0, 1, 1, 0, 2]
 
 
 def test_time_without_ties_is_cut_exactly(tmp_path: Path) -> None:
@@ -108,11 +122,11 @@ def test_a_time_that_is_missing_or_nan_is_refused() -> None:
     with pytest.raises(
         SchemaError, match=r"column 't' must have a value .*got null in a.parquet, row 11"
     ):
-        splits.time_keys("t", pa.array([1, None]), SOURCE, floats=False)
+        splits.time_keys("t", pa.array([1, None]), SOURCE, "signed")
     with pytest.raises(
         SchemaError, match=r"column 't' must be finite, got nan in a.parquet, row 11"
     ):
-        splits.time_keys("t", pa.array([1, float("nan")]), SOURCE, floats=True)
+        splits.time_keys("t", pa.array([1, float("nan")]), SOURCE, "float")
 
 
 def test_groups_are_never_parted() -> None:

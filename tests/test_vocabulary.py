@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Vocabulary
-from isthmus.data import values as v
 from isthmus.data import vocabulary as vocabularies
+from isthmus.data.tables import values as v
+from isthmus.data.tables.kinds import kind
 from isthmus.data.vocabulary import Counter
 
 
 def count(array: pa.Array, min_count: int = 1) -> Vocabulary:
-    counter = Counter(v.kind(array.type))
+    counter = Counter(kind(array.type))
     counter.add(array)
     return counter.vocabulary(min_count)
 
@@ -71,7 +72,7 @@ def test_counts_and_ids_equal_the_slow_way(
         made = pa.array(values, dtype)
         return made.dictionary_encode() if dictionary else made
 
-    counter = Counter(v.kind(dtype))
+    counter = Counter(kind(dtype))
     for start in range(0, len(seen), blocks):
         counter.add(array(seen[start : start + blocks]))
     vocabulary = counter.vocabulary(min_count)
@@ -102,7 +103,7 @@ def test_counting_in_blocks_and_merges_equals_counting_at_once(
         text,
         text.dictionary_encode(),
     ):
-        counter = Counter(v.kind(array.type))
+        counter = Counter(kind(array.type))
         for start in range(0, 5000, 37):
             counter.add(array.slice(start, 37), np.flatnonzero(train[start : start + 37]))
         found = dict(counter.counts().rows())

@@ -4,7 +4,6 @@ Torch is imported inside the commands, so that ``isthmus --help`` answers at onc
 """
 
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,8 +13,11 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
+from isthmus.disk import check_place, refusal, write_whole, writing
 from isthmus.errors import IsthmusError
+from isthmus.printable import json_text, lenient_streams, printable, restart_in_utf8, shown
 from isthmus.version import VERSION
 
 app = typer.Typer(
@@ -46,12 +48,13 @@ def command(
         @functools.wraps(function)
         def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
             warnings.showwarning = _show_warning
+            lenient_streams()
             try:
                 function(*args, **kwargs)
             except BrokenPipeError:
                 raise
             except (IsthmusError, OSError) as fault:
-                _fault(str(fault))
+                _fault(refusal(fault) if isinstance(fault, OSError) else str(fault))
                 raise typer.Exit(FAULT) from None
             except KeyboardInterrupt:
                 _fault("interrupted")
@@ -70,12 +73,14 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
     ] = False,
 ) -> None:
     """One model over many domains: train it, adapt it per domain, see what each domain gets."""
     del version
+    restart_in_utf8([context.invoked_subcommand])
 
 
 @command(app, "data")
@@ -95,16 +100,16 @@ def data(
         by = "age" if domain is None else domain
         if by not in ("age", "gender", "occupation"):
             raise IsthmusError(f"--domain must be age, gender or occupation, got {by!r}")
-        sources.movielens_1m(folder, by, report=print)
+        sources.movielens_1m(folder, by, report=_say)
     elif name not in ("insteval", "synthetic"):
         raise IsthmusError(f"data set must be movielens-1m, insteval or synthetic, got {name!r}")
     elif domain is not None:
         raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
     elif name == "insteval":
-        sources.insteval(folder, report=print)
+        sources.insteval(folder, report=_say)
     else:
-        sources.write_synthetic(folder, report=print)
-    print(f"next: isthmus fit {folder / 'config.yaml'}")
+        sources.write_synthetic(folder, report=_say)
+    _say(f"next: isthmus fit {folder / 'config.yaml'}")
 
 
 @command(app, "init")
@@ -116,14 +121,17 @@ def init(
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
     from isthmus.data.inspect import inspect_table
-    from isthmus.disk import write_whole
 
-    if output.exists():
-        raise IsthmusError(f"config to write must not exist yet, got {output}")
+    with writing("config", output):
+        if output.exists():
+            raise IsthmusError(f"config to write must not exist yet, got {output}")
+        check_place(output, folders=False)
     inspection = inspect_table(table, domain, label)
-    _print(inspection)
-    write_whole(output, inspection.config_text(folder=output.absolute().parent))
-    print(f"wrote {output}\nnext: isthmus fit {output}")
+    _print(shown(inspection))
+    with writing("config", output):
+        write_whole(output, inspection.config_text(folder=output.absolute().parent))
+    _say(f"wrote {output}")
+    _say(f"next: isthmus fit {output}")
 
 
 @command(app, "fit")
@@ -175,10 +183,8 @@ def fit(
     _print(run.evaluate())
     if (choices := run.guard()) is not None:
         _print(f"\n{choices}\n")
-    print(f"run folder: {run.path}")
-    print(
-        f"next: isthmus predict {run.path} TABLE -o scored.parquet, or compare it with another run"
-    )
+    _say(f"run folder: {(path := run.path)}")
+    _say(f"next: isthmus predict {path} TABLE -o scored.parquet, or compare it with another run")
 
 
 @command(app, "evaluate")
@@ -213,9 +219,9 @@ def predict(
     """Add the column score to a table; rows keep their order."""
     import isthmus
 
-    with ProgressView() as progress:
+    with ProgressView() as progress, writing("file", output):
         rows = isthmus.Run.open(run).predict_to(table, output, progress=progress)
-    print(f"wrote {rows:,} rows with their score to {output}")
+    _say(f"wrote {rows:,} rows with their score to {output}")
 
 
 @command(app, "compare")
@@ -273,9 +279,9 @@ def diagnose(
             result = plan_diagnosis(config, out=out, **chosen)
         else:
             result = run_diagnosis(config, out=out, **chosen)
-    _print(result)
+    _print(shown(result) if dry_run else result)
     if not dry_run:
-        print(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")
+        _say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")
 
 
 @command(app, "demo")
@@ -286,7 +292,7 @@ def demo(
     """Train a shared model, the same again, and HAMUR, and print what differs beyond noise."""
     from isthmus.demo import demo as run_demo
 
-    with ProgressView() as progress:
+    with ProgressView() as progress, writing("folder", out):
         result = run_demo(data, out=out, progress=progress)
     _print(result)
 
@@ -297,8 +303,8 @@ def cache_list() -> None:
     from isthmus.data import cache
 
     for entry in cache.entries():
-        print(entry)
-    print(f"cache folder: {cache.cache_folder()}")
+        _say(entry)
+    _say(f"cache folder: {cache.cache_folder()}")
 
 
 @command(cache_app, "clear")
@@ -306,7 +312,7 @@ def cache_clear() -> None:
     """Remove every encoded table that nobody is writing."""
     from isthmus.data import cache
 
-    print(f"removed {cache.clear()} encoded tables from {cache.cache_folder()}")
+    _say(f"removed {cache.clear()} encoded tables from {cache.cache_folder()}")
 
 
 class ProgressView:
@@ -339,18 +345,21 @@ class ProgressView:
     def __call__(self, notice: Any) -> None:
         """Show one notice: a message, or how much of a stage is done."""
         if notice.done is None:
-            self.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+            self._line(notice)
         elif self.bar is not None:
             self._move_bar(notice)
         elif notice.done >= 1 or notice.done >= self.shown.get(notice.stage, -1) + PLAIN_STEP:
             self.shown[notice.stage] = notice.done if notice.done < 1 else -1
-            self.console.print(str(notice), markup=False, highlight=False, soft_wrap=True)
+            self._line(notice)
+
+    def _line(self, notice: Any) -> None:
+        self.console.print(Text(printable(str(notice), keep="\n")), soft_wrap=True)
 
     def _move_bar(self, notice: Any) -> None:
         if notice.stage not in self.tasks:
             self.tasks[notice.stage] = self.bar.add_task("", total=1.0, stage=notice.stage)
         task = self.tasks[notice.stage]
-        self.bar.update(task, completed=notice.done, description=escape(notice.text))
+        self.bar.update(task, completed=notice.done, description=escape(printable(notice.text)))
         if notice.done >= 1:
             self.bar.stop_task(self.tasks.pop(notice.stage))
 
@@ -360,29 +369,32 @@ PLAIN_STEP = 0.1  # share of a stage between two plain lines
 
 def _deliver(result: Any, content: dict[str, Any], target: str | None) -> None:
     """Print a result; with ``--json`` write its content as JSON, to stdout in place of the table."""
-    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     if target == "-":
-        sys.stdout.write(text + "\n")
+        _print(json_text(content, sys.stdout.encoding))
         return
     if target is not None:
-        from isthmus.disk import write_whole
-
-        write_whole(Path(target), text + "\n")
+        with writing("JSON file", Path(target)):
+            write_whole(Path(target), json_text(content) + "\n")
     _print(result)
 
 
-def _print(result: Any) -> None:
-    """Print a result as its own text, whatever the width of the terminal."""
-    sys.stdout.write(f"{result}\n")
+def _print(result: Any, keep: str = "\n") -> None:
+    try:
+        print(printable(str(result), keep=keep), flush=True)
+    except OSError as fault:
+        fault.filename = "standard output"
+        raise
+
+
+def _say(line: Any) -> None:
+    _print(line, keep="")
 
 
 def _fault(text: str) -> None:
-    Console(stderr=True).print(
-        f"[bold red]error:[/] {escape(text)}", soft_wrap=True, highlight=False
-    )
+    told = Text.assemble(("error:", "bold red"), " ", printable(text, keep="\n"))
+    Console(stderr=True).print(told, soft_wrap=True)
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    Console(stderr=True).print(
-        f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True, highlight=False
-    )
+    told = Text.assemble(("warning:", "yellow"), " ", printable(str(message)))
+    Console(stderr=True).print(told, soft_wrap=True)

@@ -5,7 +5,7 @@ No torch here, no files: a schema is read from YAML, checked, and carried from f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -14,6 +14,7 @@ EMBEDDING_DIM = 16
 
 Pooling = Literal["mean", "sum", "max"]
 Scale = Literal["standard", "log", "min_max", "none"]
+NotANumber = Literal["refuse", "missing"]
 
 
 class Section(BaseModel):
@@ -50,10 +51,14 @@ class CategoricalList(Section):
 
 
 class Numeric(Section):
-    """One number a row. ``log`` is sign(x) log(1 + |x|), then standardised; nulls take the mean."""
+    """One number a row. ``log`` is sign(x) log(1 + |x|), then standardised; nulls take the mean.
+
+    ``nan``: what a float NaN is, an error or a null.
+    """
 
     kind: Literal["numeric"] = "numeric"
     scale: Scale = "standard"
+    nan: NotANumber = "refuse"
 
 
 class NumericList(Section):
@@ -61,6 +66,7 @@ class NumericList(Section):
 
     kind: Literal["numeric_list"] = "numeric_list"
     scale: Scale = "standard"
+    nan: NotANumber = "refuse"
     max_length: int = Field(default=50, ge=1)
     pooling: Pooling = "mean"
 
@@ -70,6 +76,11 @@ class Vector(Section):
 
     kind: Literal["vector"] = "vector"
     width: int = Field(ge=1)
+
+
+def _domain_name(name: int | float | date) -> str:
+    """The name of a domain that YAML read as a number or a date: 3.0 is ``3``."""
+    return str(int(name)) if isinstance(name, float) and name.is_integer() else str(name)
 
 
 def _kind(value: Any) -> str | None:
@@ -87,10 +98,24 @@ Feature = Annotated[
 
 
 class Label(Section):
-    """The label column; with ``above``, a row is positive when its value exceeds that number."""
+    """The label column: 0 and 1, or the rule that makes a row positive.
+
+    ``above``: a row is positive when its value exceeds this number. ``equals``: when its value is
+    this text, number or truth value, whatever type carries it; every other value is negative.
+    """
 
     column: str
     above: float | None = None
+    equals: bool | int | float | datetime | date | str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Label":
+        if self.above is not None and self.equals is not None:
+            raise ValueError(
+                "data.label must have above or equals, not both, got"
+                f" above={self.above:g} and equals={self.equals!r}"
+            )
+        return self
 
 
 class Split(Section):
@@ -121,12 +146,14 @@ class DataConfig(Section):
     """The ``data`` section: where the rows are and what each column means.
 
     ``domains``: names of the domains whose rows are kept; every other row of the table is left out
-    before anything is split, fitted or checked.
+    before anything is split, fitted or checked. ``null_domain``: rows without a domain are an error,
+    or train and are scored as the unknown domain.
     """
 
     table: str | None = None
     domain: str
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    null_domain: Literal["refuse", "unknown"] = "refuse"
     label: Label
     time: str | None = None
     group: str | None = None
@@ -145,7 +172,7 @@ class DataConfig(Section):
         if isinstance(data.get("domains"), Sequence) and not isinstance(data["domains"], str):
             # YAML reads the names of numbered domains as numbers, and those of days as dates.
             data["domains"] = [
-                str(name) if isinstance(name, int | float | date) else name
+                _domain_name(name) if isinstance(name, int | float | date) else name
                 for name in data["domains"]
             ]
         if isinstance(data.get("label"), str):
@@ -201,15 +228,9 @@ class DataConfig(Section):
     def content(self) -> dict[str, Any]:
         """Plain values of all that decides which rows there are and how they are encoded.
 
-        Leaves out where the table is. A key that came later stands there only where it is set, so
-        that the rest keeps the content it had, and encoded tables are found again.
+        Leaves out where the table is.
         """
-        content = self.model_dump(mode="json", exclude={"table"})
-        if self.domains is None:
-            del content["domains"]
-        if not self.split.rotation:
-            del content["split"]["rotation"]
-        return content
+        return self.model_dump(mode="json", exclude={"table"})
 
 
 @dataclass(frozen=True, slots=True)

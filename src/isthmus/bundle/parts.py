@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.columns import offsets_of, ragged
 from isthmus.data.encode import Encoder
 from isthmus.data.subset import Known, hide
+from isthmus.data.tables.columns import offsets_of, ragged
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import FittedField
 from isthmus.train import score_batch
+from isthmus.train.generators import turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +53,8 @@ class Part:
     def load(cls, path: Path, config: ModelConfig, encoder: Encoder) -> "Part":
         """Undo `save`. Raises what safetensors and torch raise where the file does not fit."""
         tensors = load_file(path)
-        model = build_model(config, encoder.fields, encoder.n_domains)
+        with turn():
+            model = build_model(config, encoder.fields, encoder.n_domains)
         model.load_state_dict(below(tensors, "model."))
         masks = {name: mask.numpy() > 0 for name, mask in below(tensors, "known.").items()}
         known = None

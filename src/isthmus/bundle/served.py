@@ -34,11 +34,12 @@ from isthmus.calibrate import Calibration
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
 from isthmus.data.encode import EncodedRows, Encoder
-from isthmus.data.read import Block, open_table
-from isthmus.data.roles import needed
+from isthmus.data.roles import as_used, needed
+from isthmus.data.tables import Block, Table, open_table
 from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError
 from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.train.generators import turn
 from isthmus.version import VERSION
 
 WEIGHTS = "weights.safetensors"
@@ -150,12 +151,15 @@ class Bundle:
         try:
             config = validate(Config, content["config"])
             encoder = Encoder.load(folder / ENCODER)
-            model = build_model(config.model, encoder.fields, encoder.n_domains)
+            with turn():  # its first weights are drawn, though others take their place
+                model = build_model(config.model, encoder.fields, encoder.n_domains)
             tensors = load_file(folder / WEIGHTS)
             model.load_state_dict(below(tensors, "model."))
             calibration = None
             if content["calibrated"]:
                 calibration = Calibration.from_tensors(below(tensors, "calibration."))
+            # An older bundle may name its domains otherwise, in the same order.
+            today = dict(zip(content["domains"], encoder.domains, strict=True))
             parts = {
                 part["name"]: Part.load(
                     folder / _part_file(number), validate(ModelConfig, part["model"]), encoder
@@ -168,7 +172,7 @@ class Bundle:
                 model=model,
                 calibration=calibration,
                 parts=parts,
-                routes=content.get("routes", {}),
+                routes={today[name]: part for name, part in content.get("routes", {}).items()},
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(
@@ -179,16 +183,18 @@ class Bundle:
     def score(self, table: Any) -> np.ndarray:
         """Probabilities (rows,) float64 of a positive label, in the table's order.
 
-        ``table``: a frame of pandas or polars, an Arrow table, or a path. It needs the columns of
-        the features and of the domain; a domain that was not trained, or a null one, gets the
-        answer trained for the unknown domain. Raises SchemaError where a column is missing, of
-        another type, or holds nan or inf.
+        ``table``: a frame of pandas or polars (lazy too), whatever has the Arrow stream interface,
+        or a path. It needs the columns of the features and of the domain; a domain that was not
+        trained, or a null one, gets the answer trained for the unknown domain. A table without rows
+        has no scores. Raises SchemaError where a column is missing, of another type, or holds inf,
+        or a nan that ``nan: missing`` does not allow.
         """
         return to_score(self.logits(table), self.config.data.negative_rate)
 
     def logits(self, table: Any) -> np.ndarray:
         """Calibrated logits (rows,) float64, not corrected for ``negative_rate``."""
-        return np.concatenate([scored.logits for scored in self.score_blocks(table)])
+        parts = [scored.logits for scored in self.score_blocks(table)]
+        return np.concatenate([np.empty(0), *parts])
 
     def score_blocks(
         self, table: Any, *, roles: tuple[Role, ...] = (), all_columns: bool = False
@@ -196,15 +202,15 @@ class Bundle:
         """Score a table block by block, in its order; memory is bounded by the block.
 
         ``roles``: which of label, weight and group to read as well, where the config names them.
-        ``all_columns``: let the blocks hold every column of the table.
+        ``all_columns``: let the blocks hold every column of the table, as it is stored.
         """
         opened = open_table(table)
         wanted = needed(self.encoder.config, roles=roles)
-        opened.check(wanted)
-        columns = list(opened.columns) if all_columns else wanted
-        for block in opened.blocks(columns, BLOCK_ROWS):
+        used = as_used(opened, self.encoder.config, self.encoder.kinds)
+        used.check_usable(wanted)
+        for block, known in _pairs(opened, used, wanted, all_columns):
             encoded = self.encoder.encode(
-                block.batch, block.first_row, block.file, file_row=block.file_row, roles=roles
+                known.batch, known.first_row, known.file, file_row=known.file_row, roles=roles
             )
             yield ScoredBlock(block, encoded, self.logits_of(encoded.batch()))
 
@@ -234,6 +240,19 @@ def is_for_reproduction(config: Config) -> bool:
 def to_score(logits: np.ndarray, negative_rate: float) -> np.ndarray:
     """Probabilities float64. Keeping a share of negatives multiplies the odds by its inverse."""
     return expit(logits + np.log(negative_rate))
+
+
+def _pairs(
+    opened: Table, used: Table, wanted: list[str], all_columns: bool
+) -> Iterator[tuple[Block, Block]]:
+    """Blocks to hand on, each with the block that is encoded."""
+    if not all_columns:
+        return ((block, block) for block in used.blocks(wanted, BLOCK_ROWS))
+    stored = opened.blocks(list(opened.columns), BLOCK_ROWS, stored=True)
+    if not opened.is_csv:
+        return ((block, block) for block in stored)
+    # A CSV file is carried along as it stands, and read again as the model knows its columns.
+    return zip(stored, used.blocks(wanted, BLOCK_ROWS), strict=True)
 
 
 def _part_file(number: int) -> str:

@@ -4,9 +4,9 @@ from isthmus.data.batch import Batch, Jagged
 from isthmus.data.cache import CacheEntry, cache_folder
 from isthmus.data.dataset import Dataset, DomainCount, Rows
 from isthmus.data.encode import EncodedRows, Encoder
-from isthmus.data.read import Table, open_table
 from isthmus.data.split import SPLITS, SplitName
 from isthmus.data.subset import Subset
+from isthmus.data.tables import Table, open_table
 from isthmus.data.vocabulary import Vocabulary
 
 __all__ = [

@@ -3,26 +3,28 @@
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from isthmus.data import columns as c
 from isthmus.data import split as splits
 from isthmus.data.arrays import ArrayWriter
 from isthmus.data.cache import META
 from isthmus.data.chosen import Chosen, Piece, Progress
 from isthmus.data.encode import EncodedRows, Encoder, EncoderFit, in_order
-from isthmus.data.read import BLOCK_ROWS, Table
-from isthmus.data.roles import check_types, needed, value_kinds
+from isthmus.data.roles import DOMAIN, as_used, check_types, needed, value_kinds
 from isthmus.data.split import SPLITS
+from isthmus.data.tables import BLOCK_ROWS, Table, refuse_empty
+from isthmus.data.tables import columns as c
+from isthmus.data.tables.kinds import MOMENTS, kind
 from isthmus.data.vocabulary import Counter, Vocabulary
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
 
-VERSION = 1
+VERSION = 2
 ROLES = ("label", "weight", "time", "group")
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
@@ -31,10 +33,15 @@ WORKERS = 2
 class _Splitter:
     """Split number of every row of a piece, from the cuts that all chosen rows have."""
 
-    def __init__(self, config: DataConfig, cuts: tuple[int, int], floats: bool) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        cuts: tuple[int, int] = (0, 0),
+        order: splits.TimeOrder = "moment",
+    ) -> None:
         self.config = config
         self.cuts = cuts
-        self.floats = floats
+        self.order: splits.TimeOrder = order
 
     @property
     def columns(self) -> list[str]:
@@ -49,7 +56,9 @@ class _Splitter:
         array, source = piece.batch.column(column), piece.source
         if config.split.by == "user":
             return splits.by_hash(c.groups(column, array, source), config.split)
-        return splits.cut(splits.time_keys(column, array, source, floats=self.floats), self.cuts)
+        keys = splits.time_keys(column, array, source, self.order)
+        assert keys is not None  # the order held all of them when the cuts were found
+        return splits.cut(keys, self.cuts)
 
 
 def build(
@@ -66,12 +75,15 @@ def build(
     Peak memory follows ``block_rows`` and the vocabularies, not the table.
     """
     note = progress or (lambda *_: None)
+    refuse_empty(table)
+    table = as_used(table, config)
+    table.check_usable(needed(config, roles=ROLES))
     for file, types in table.schemas:
         check_types(config, types, file, roles=ROLES)
-    kinds = value_kinds(config, table.schemas)
+    kinds = {**value_kinds(config, table.schemas), DOMAIN: table.name_kind(config.domain)}
     with ThreadPoolExecutor(WORKERS) as workers, ThreadPoolExecutor(1) as reader:
         chosen = Chosen(
-            config, kinds[""], table, block_rows=block_rows, reader=reader, progress=note
+            config, kinds[DOMAIN], table, block_rows=block_rows, reader=reader, progress=note
         )
         splitter = _splitter(folder, config, chosen)
         encoder, names = _fit(config, chosen, kinds, splitter, workers)
@@ -84,19 +96,30 @@ def build(
 
 def _splitter(folder: Path, config: DataConfig, chosen: Chosen) -> _Splitter:
     if config.split.by != "time" or config.time is None:
-        return _Splitter(config, (0, 0), False)
-    kinds = {str(types[config.time]) for _, types in chosen.table.schemas}
-    floats = bool(kinds & {"double", "float", "halffloat"})
+        return _Splitter(config)
+    kinds = {kind(types[config.time]) for _, types in chosen.table.schemas}
+    orders = ("moment",) if kinds & {*MOMENTS} else splits.NUMBER_ORDERS
     path = folder / "time.bin"
+    for order in orders:
+        rows = _write_times(path, config.time, order, chosen)
+        if rows is not None:
+            cuts = splits.time_cuts(path, rows, config.split, chosen.block_rows)
+            path.unlink()
+            return _Splitter(config, cuts, order)
+    raise AssertionError("floats hold every number")
+
+
+def _write_times(path: Path, column: str, order: splits.TimeOrder, chosen: Chosen) -> int | None:
+    """Write the keys of all times; how many there are, or None where the order cannot hold one."""
     rows = 0
     with path.open("wb") as file:
-        for piece in chosen.pieces([config.time], "time"):
-            column = piece.batch.column(0)
-            file.write(splits.time_keys(config.time, column, piece.source, floats=floats).data)
-            rows += piece.batch.num_rows
-    cuts = splits.time_cuts(path, rows, config.split, chosen.block_rows)
-    path.unlink()
-    return _Splitter(config, cuts, floats)
+        for piece in chosen.pieces([column], "time"):
+            keys = splits.time_keys(column, piece.batch.column(column), piece.source, order)
+            if keys is None:
+                return None
+            file.write(keys.data)
+            rows += len(keys)
+    return rows
 
 
 def _fit(
@@ -111,18 +134,19 @@ def _fit(
     all_domains = Counter("string")
     columns = list(dict.fromkeys([*fit.columns, *splitter.columns]))
     totals = np.zeros(len(SPLITS), dtype=np.int64)
+    homeless = 0
     for piece in chosen.pieces(columns, "fit"):
         source = piece.source
         assigned = splitter.assign(piece)
         totals += np.bincount(assigned, minlength=len(SPLITS))
         fit.add(piece.batch, np.flatnonzero(assigned == 0), source, workers=workers)
         domain = piece.batch.column(config.domain)
-        codes, names = c.domains(domain, kinds[""])
-        if len(codes) and codes.min() < 0:
-            row = int(np.flatnonzero(codes < 0)[0])
-            rule = "have a value in every row (it is the domain)"
-            raise source.fault(config.domain, rule, "null", row)
-        all_domains.add_counts(names, np.bincount(codes, minlength=len(names)))
+        codes, names = c.domains(domain, kinds[DOMAIN])
+        if config.null_domain == "refuse":
+            c.refuse_null_domain(config.domain, codes, source)
+        present = codes[codes >= 0]
+        homeless += len(codes) - len(present)
+        all_domains.add_counts(names, np.bincount(present, minlength=len(names)))
     for name, rows in zip(SPLITS, totals, strict=True):
         if not rows:
             raise SchemaError(
@@ -130,9 +154,20 @@ def _fit(
                 f" (split by {config.split.by}, {totals.sum()} rows in {chosen.source})"
             )
     encoder = fit.encoder()
+    known = all_domains.counts()["value"].to_list()
     trained = set(encoder.domains)
-    others = [name for name in all_domains.counts()["value"].to_list() if name not in trained]
-    return encoder, (*encoder.domains, *in_order(others, kinds[""]))
+    others = in_order([name for name in known if name not in trained], kinds[DOMAIN])
+    if homeless:
+        others.append(null_name(known))
+    return encoder, (*encoder.domains, *others)
+
+
+def null_name(known: Sequence[str]) -> str:
+    """What reports call the rows without a domain: a name that no domain has."""
+    name = "(null)"
+    while name in known:
+        name = f"({name})"
+    return name
 
 
 class _SplitWriter:
@@ -221,7 +256,9 @@ def _write(
                 kept=piece.kept,
                 workers=workers,
             )
-            domain = report.ids(rows.domain_names).take(rows.domain_codes)
+            # Code -1, a row without a domain, takes the last entry: the name behind all others.
+            ids = np.append(report.ids(rows.domain_names), np.int32(len(names)))
+            domain = ids.take(rows.domain_codes)
             for number, writer in enumerate(writers):
                 writer.write(rows, domain, np.flatnonzero(assigned == number))
         for writer in writers:
@@ -231,14 +268,33 @@ def _write(
         for writer in writers:
             for array in writer.arrays:
                 array.abandon()
-    _write_meta(folder, encoder, names, chosen.table, writers)
+    _refuse_one_class(config, writers, chosen)
+    _write_meta(folder, encoder, names, chosen, writers)
+
+
+def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:
+    """A label that is the same in every row teaches nothing, and has no metric."""
+    rows = sum(writer.row.rows for writer in writers)
+    positives = sum(int(writer.positives.sum()) for writer in writers)
+    if positives not in (0, rows):
+        return
+    label = config.label
+    rule = "hold both classes (it is the label)"
+    if label.equals is not None and not positives:
+        rule = f"hold {label.equals!r} in some row and another value in others (it is the label)"
+    elif label.above is not None:
+        rule = f"hold values above {label.above:g} and others (it is the label)"
+    raise SchemaError(
+        f"column {label.column!r} must {rule}, got the label {int(positives > 0)} in all {rows:,}"
+        f" rows of {chosen.source}"
+    )
 
 
 def _write_meta(
     folder: Path,
     encoder: Encoder,
     names: tuple[str, ...],
-    table: Table,
+    chosen: Chosen,
     writers: list[_SplitWriter],
 ) -> None:
     sizes = {
@@ -248,12 +304,13 @@ def _write_meta(
     }
     meta = {
         "version": VERSION,
-        "source": table.source,
+        "source": chosen.table.source,
         "created": time.time(),
         "config": encoder.config.model_dump(mode="json"),
         "domain_names": list(names),
         "rows": {name: writer.row.rows for name, writer in zip(SPLITS, writers, strict=True)},
         "domain_rows": [writer.counts[1:].tolist() for writer in writers],
+        "weightless": chosen.weightless,
         "domain_positives": [writer.positives[1:].tolist() for writer in writers],
         "sizes": sizes,
     }

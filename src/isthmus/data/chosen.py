@@ -1,4 +1,7 @@
-"""Blocks of a table as building reads them: one fetched ahead, rows of other domains left out."""
+"""Blocks of a table as building reads them: one fetched ahead, without the rows to leave out.
+
+Left out are rows of domains that ``data.domains`` does not name, and rows of weight 0.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -7,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from isthmus.data import columns as c
-from isthmus.data.faults import unknown_domain
-from isthmus.data.read import Block, Table
+from isthmus.data.tables import Block, Table
+from isthmus.data.tables import columns as c
+from isthmus.data.tables.faults import unknown_domain
 from isthmus.data.vocabulary import Vocabulary
 from isthmus.schema import DataConfig
 
@@ -42,6 +45,12 @@ class Piece:
     block: Block
     kept: Int64[np.ndarray, " rows"] | None = None
 
+    def only(self, wanted: Bool[np.ndarray, " rows"]) -> "Piece":
+        """Some of the rows."""
+        places = np.flatnonzero(wanted)
+        kept = places if self.kept is None else self.kept[places]
+        return Piece(self.batch.filter(pa.array(wanted)), self.block, kept)
+
     @property
     def source(self) -> c.Source:
         """Where the rows come from, for errors."""
@@ -55,9 +64,10 @@ class Piece:
 
 
 class Chosen:
-    """The rows of a table whose domain is one of ``config.domains``; all rows where that is None.
+    """The rows of a table whose domain is one of ``config.domains`` and whose weight is not 0.
 
     ``kind``: kind of the values of the domain column. ``reader``: an executor of one thread.
+    ``weightless``: rows of the chosen domains that the last pass left out for their weight.
     """
 
     def __init__(
@@ -80,6 +90,8 @@ class Chosen:
         self._wanted = Vocabulary("string", pa.array(config.domains or (), pa.large_string()))
         self._seen: set[str] = set()
         self._checked = config.domains is None
+        self._weight = config.weight
+        self.weightless = 0
 
     @property
     def source(self) -> str:
@@ -94,9 +106,11 @@ class Chosen:
         Tells the progress after each. Raises ``SchemaError`` at the end of the first pass for a
         chosen domain that no row has.
         """
-        if self._domains is not None:
-            columns = list(dict.fromkeys([*columns, self._column]))
+        deciding = [self._column] if self._domains is not None else []
+        deciding += [self._weight] if self._weight is not None else []
+        columns = list(dict.fromkeys([*columns, *deciding]))
         done = 0
+        self.weightless = 0
         for block in ahead(self.table.blocks(columns, self.block_rows), self._reader):
             piece = self._piece(block)
             if piece.batch.num_rows:
@@ -111,12 +125,21 @@ class Chosen:
             self._seen.clear()
 
     def _piece(self, block: Block) -> Piece:
-        if self._domains is None:
-            return Piece(block.batch, block)
+        piece = Piece(block.batch, block)
+        if self._domains is not None:
+            piece = piece.only(self._of_domains(block))
+        if self._weight is not None:
+            weight = piece.batch.column(self._weight)
+            weighty = c.weights(self._weight, weight, piece.source) > 0
+            self.weightless += int(np.count_nonzero(~weighty))
+            piece = piece if weighty.all() else piece.only(weighty)
+        return piece
+
+    def _of_domains(self, block: Block) -> np.ndarray:
+        """Which rows belong to a domain that is kept, bool (rows,)."""
         codes, names = c.domains(block.batch.column(self._column), self._kind)
         if not self._checked:
             present = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
             self._seen.update(names.filter(pa.array(present)).to_pylist())
         # Code -1, a row without a domain, takes the last entry.
-        wanted = np.append(self._wanted.ids(names) > 0, False).take(codes)
-        return Piece(block.batch.filter(pa.array(wanted)), block, np.flatnonzero(wanted))
+        return np.append(self._wanted.ids(names) > 0, False).take(codes)

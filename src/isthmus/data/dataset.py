@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,10 @@ from typing import Any
 from isthmus.data import build as building
 from isthmus.data.cache import META, entry_folder, writing
 from isthmus.data.encode import Encoder
-from isthmus.data.read import BLOCK_ROWS, Source, Table, open_table
+from isthmus.data.inspect.alike import alike
 from isthmus.data.rows import Rows
 from isthmus.data.split import SPLITS, SplitName
+from isthmus.data.tables import BLOCK_ROWS, Source, Table, open_table
 from isthmus.errors import BundleError, IsthmusError, SchemaError
 from isthmus.schema import DataConfig
 
@@ -77,7 +79,7 @@ class Dataset:
         key = dataset_key(config, files)
         folder = entry_folder(key, cache)
         if cls._is_whole(folder):
-            return cls.open(folder)
+            return cls._opened(folder)
         try:
             with writing(folder, cls._is_whole) as temporary:
                 if temporary is not None:
@@ -90,7 +92,17 @@ class Dataset:
                 f"the cache must have room for the encoded table, got {reason!r} while writing"
                 f" {folder.parent}; nothing was kept"
             ) from fault
-        return cls.open(folder)
+        return cls._opened(folder)
+
+    @classmethod
+    def _opened(cls, folder: Path) -> "Dataset":
+        """Open what was asked for by a table; warn of domains that a person would read as one."""
+        dataset = cls.open(folder)
+        counts = dataset.summary().values()
+        rows = {name: sum(split[name].rows for split in counts) for name in dataset.domain_names}
+        for text in alike(dataset.config.domain, rows):
+            warnings.warn(text, UserWarning, stacklevel=3)
+        return dataset
 
     @classmethod
     def _is_whole(cls, folder: Path) -> bool:
@@ -141,6 +153,11 @@ class Dataset:
     def domain_names(self) -> tuple[str, ...]:
         """Names of all domains; the one with report id ``i`` stands at ``i - 1``."""
         return tuple(self._meta["domain_names"])
+
+    @property
+    def weightless(self) -> int:
+        """Rows of the table that were left out because their weight is 0."""
+        return self._meta["weightless"]
 
     def rows(self, split: SplitName) -> Rows:
         """The rows of ``train``, ``validation`` or ``test``."""

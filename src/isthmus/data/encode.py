@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from isthmus.data import columns as c
 from isthmus.data import encoder_file
-from isthmus.data import values as v
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.roles import check_types, vocabulary_name
+from isthmus.data.roles import DOMAIN, check_types, needed, vocabulary_name
 from isthmus.data.scaler import Scaler, ScalerFit
+from isthmus.data.tables import columns as c
+from isthmus.data.tables.plain import plain_batch
 from isthmus.data.vocabulary import Counter, Vocabulary
 from isthmus.schema import (
     Categorical,
@@ -147,6 +148,7 @@ class Encoder:
         """
         types = {field.name: field.type for field in batch.schema}
         check_types(self.config, types, file, roles=roles, fitted=self.kinds)
+        batch = plain_batch(batch.select(needed(self.config, roles=roles)))
         source = c.Source(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
         features = config.features
@@ -204,19 +206,23 @@ class Encoder:
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Kind of the values of every vocabulary."""
-        return {name: vocabulary.kind for name, vocabulary in self.vocabularies.items()}
+        """Kind of the values of every vocabulary, and under `DOMAIN` of the domain."""
+        kinds = {name: vocabulary.kind for name, vocabulary in self.vocabularies.items()}
+        return {**kinds, DOMAIN: self.domain_kind}
 
     def _put_ids(self, array: pa.Array, name: str, out: np.ndarray) -> None:
         out[:] = self.vocabularies[vocabulary_name(self.config, name)].ids(array)
 
     def _put_numbers(self, array: pa.Array, name: str, out: np.ndarray, source: c.Source) -> None:
         scaler = self.scalers[name]
-        x = c.numbers(array)
+        x, missing = self._numbers(array, name)
         out[:] = scaler.apply(x)
         _check_scaled(name, x, out, source, None)
-        if array.null_count:
-            out[v.null_mask(array)] = scaler.fill
+        if missing is not None:
+            out[missing] = scaler.fill
+
+    def _numbers(self, array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        return c.numbers_and_missing(array, getattr(self.config.features[name], "nan", "refuse"))
 
     def _list(self, array: pa.Array, name: str, source: c.Source) -> tuple[np.ndarray, np.ndarray]:
         feature = self.config.features[name]
@@ -227,11 +233,11 @@ class Encoder:
         if isinstance(feature, CategoricalList):
             found = self.vocabularies[vocabulary_name(self.config, name)].ids(items)
         else:
-            x = c.numbers(items)
+            x, missing = self._numbers(items, name)
             found = self.scalers[name].apply(x)
             _check_scaled(name, x, found, source, lengths)
-            if items.null_count:
-                found[v.null_mask(items)] = self.scalers[name].fill
+            if missing is not None:
+                found[missing] = self.scalers[name].fill
         return found, c.offsets_of(lengths)
 
     def save(self, folder: str | Path) -> None:
@@ -280,7 +286,7 @@ class EncoderFit:
 
     def __init__(self, config: DataConfig, kinds: Mapping[str, str]) -> None:
         self.config = config
-        self.domain_kind = kinds[""]
+        self.domain_kind = kinds[DOMAIN]
         self.domains = Counter("string")
         self.counters: dict[str, Counter] = {}
         self.scalers: dict[str, ScalerFit] = {}
@@ -337,22 +343,16 @@ class EncoderFit:
         feature, array = self.config.features[name], batch.column(name)
         if pa.types.is_null(array.type):
             return
+        assert isinstance(feature, Numeric | NumericList)
+        keep = np.zeros(batch.num_rows, dtype=bool)
+        keep[rows] = True
+        row_of = None
         if isinstance(feature, NumericList):
-            items, lengths = c.list_items(array, feature.max_length)
-            x = c.numbers(items)
-            c.check_finite(name, x, source, c.row_finder(lengths))
-            train = np.zeros(batch.num_rows, dtype=bool)
-            train[rows] = True
-            keep = np.repeat(train, lengths)
-            array = items
-        else:
-            x = c.numbers(array)
-            c.check_finite(name, x, source)
-            keep = rows
-        if array.null_count:
-            present = ~v.null_mask(array)
-            keep = present & keep if keep.dtype == bool else rows[present[rows]]
-        self.scalers[name].add(x[keep])
+            array, lengths = c.list_items(array, feature.max_length)
+            keep, row_of = np.repeat(keep, lengths), c.row_finder(lengths)
+        x, missing = c.numbers_and_missing(array, feature.nan)
+        c.check_finite(name, x, source, row_of)
+        self.scalers[name].add(x[keep if missing is None else keep & ~missing])
 
     def _count_domains(self, batch: pa.RecordBatch, rows: np.ndarray) -> None:
         codes, names = c.domains(batch.column(self.config.domain), self.domain_kind)
@@ -377,6 +377,6 @@ class EncoderFit:
 
 def in_order(names: Iterable[str], kind: str) -> list[str]:
     """Domain names sorted: numbers by their value, everything else by its text."""
-    if kind in ("integer", "floating"):
-        return sorted(names, key=lambda name: (float(name), name))
+    if kind in ("integer", "floating", "decimal"):
+        return sorted(names, key=Decimal)
     return sorted(names)

@@ -11,12 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from isthmus.data import older
 from isthmus.data.scaler import Scaler
 from isthmus.data.vocabulary import Vocabulary
 from isthmus.errors import BundleError
 from isthmus.schema import DataConfig
 
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # in version 1 a number's key followed its type; `older` brings it up
 _FILE = "encoder.json"
 
 
@@ -62,17 +64,20 @@ def load(folder: Path) -> dict[str, Any]:
     path = folder / _FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
+        if content["version"] not in READ:
             raise BundleError(
                 f"encoder must be of version {VERSION}, got {content['version']} in {path}"
             )
+        if content["version"] == 1:
+            content["domains"] = older.domain_names(content["domains"], content["domain_kind"])
         return {
             "config": DataConfig.model_validate(content["config"]),
             "domains": tuple(content["domains"]),
             "domain_kind": content["domain_kind"],
             "scalers": {name: Scaler(**entry) for name, entry in content["scalers"].items()},
             "vocabularies": {
-                name: _vocabulary(folder, entry) for name, entry in content["vocabularies"].items()
+                name: _vocabulary(folder, entry, content["version"])
+                for name, entry in content["vocabularies"].items()
             },
         }
     except OSError as fault:
@@ -81,11 +86,19 @@ def load(folder: Path) -> dict[str, Any]:
         raise BundleError(f"encoder is damaged in {path}: {fault}") from fault
 
 
-def _vocabulary(folder: Path, entry: Mapping[str, Any]) -> Vocabulary:
-    if entry["hash_buckets"] is not None:
-        return Vocabulary(entry["kind"], pa.array([], pa.int64()), entry["hash_buckets"])
+def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:
+    kind, buckets = entry["kind"], entry["hash_buckets"]
+    if buckets is not None:
+        if version == 1 and kind in older.REHASHED:
+            raise BundleError(
+                f"encoder of version 1 must hash no {kind} values, got some in {folder}: such values"
+                " hash otherwise now, so fit again"
+            )
+        return Vocabulary(kind, pa.array([], pa.int64()), buckets)
     path = folder / entry["file"]
     if digest(path) != entry["digest"]:
         raise BundleError(f"vocabulary must be unchanged since it was written, got other in {path}")
     values = pq.read_table(path, use_threads=False)["value"].combine_chunks()
-    return Vocabulary(entry["kind"], values)
+    if version == 1:
+        kind, values = older.vocabulary(kind, values)
+    return Vocabulary(kind, values)

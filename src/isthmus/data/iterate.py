@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.columns import offsets_of, ragged
+from isthmus.data.tables.columns import offsets_of, ragged
 
 Sampling = Literal["proportional", "uniform"] | float
 

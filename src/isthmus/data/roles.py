@@ -4,12 +4,40 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-from isthmus.data import values as v
-from isthmus.data.faults import missing_column, wrong_type
-from isthmus.schema import Categorical, CategoricalList, DataConfig, NumericList, Vector
+from isthmus.data.tables import Table, Way
+from isthmus.data.tables.faults import missing_column, wrong_type
+from isthmus.data.tables.kinds import (
+    MOMENTS,
+    NUMBERS,
+    TEXTS,
+    UNUSABLE,
+    comparable,
+    decoded_name,
+    is_list,
+    item_type,
+    joined,
+    kind,
+)
+from isthmus.errors import SchemaError
+from isthmus.schema import (
+    Categorical,
+    CategoricalList,
+    DataConfig,
+    Numeric,
+    NumericList,
+    Vector,
+)
 
-_TIME = ("integer", "floating", "date", "timestamp", "null")
-_NUMERIC = (*v.NUMBERS, "decimal", "null")
+DOMAIN = ""
+"""Under which key the kind of the domain column stands among those of the vocabularies."""
+
+_NUMERIC = (*NUMBERS, "null")
+_TIME = ("integer", "floating", "decimal", *MOMENTS, "null")
+_KNOWN: dict[str, Way] = {
+    **dict.fromkeys(NUMBERS, "known_number"),
+    **dict.fromkeys(MOMENTS, "known_moment"),
+    **dict.fromkeys(TEXTS, "text"),
+}
 
 
 def needed(config: DataConfig, *, roles: Iterable[str]) -> list[str]:
@@ -30,6 +58,27 @@ def vocabulary_name(config: DataConfig, feature: str) -> str:
     return getattr(config.features[feature], "shares", None) or feature
 
 
+def as_used(table: Table, config: DataConfig, fitted: Mapping[str, str] | None = None) -> Table:
+    """The table with its CSV columns read as the config uses them.
+
+    ``fitted``: kind of the values of each vocabulary and of the domain, once they are known: the
+    ids of a file that holds digits only are then text where the model was fitted on text.
+    """
+    ways: dict[str, Way] = {}
+    for name, feature in config.features.items():
+        if isinstance(feature, Numeric):
+            ways[name] = "number"
+        elif isinstance(feature, Categorical) and fitted is not None:
+            known = fitted[vocabulary_name(config, name)]
+            ways |= {name: _KNOWN[known]} if known in _KNOWN else {}
+    if fitted is not None and fitted[DOMAIN] in _KNOWN:
+        ways[config.domain] = _KNOWN[fitted[DOMAIN]]
+    for column in (config.label.column if config.label.equals is None else None, config.weight):
+        if column is not None:
+            ways[column] = "number"
+    return table.reading(ways)
+
+
 def check_types(
     config: DataConfig,
     types: Mapping[str, pa.DataType],
@@ -40,7 +89,7 @@ def check_types(
 ) -> None:
     """Raise ``SchemaError`` where a column is missing or of a type that its kind cannot be.
 
-    ``fitted``: kind of the values of each vocabulary, where they are known already.
+    ``fitted``: kind of the values of each vocabulary and of the domain, once they are known.
     """
     roles = tuple(roles)
     for column in needed(config, roles=roles):
@@ -48,25 +97,25 @@ def check_types(
             raise missing_column(column, types, file)
     for name, feature in config.features.items():
         dtype = types[name]
-        got = v.decoded_name(dtype)
+        got = decoded_name(dtype)
         listed = isinstance(feature, CategoricalList | NumericList | Vector)
-        if listed and not v.is_list(dtype) and not pa.types.is_null(dtype):
+        if listed and not is_list(dtype) and not pa.types.is_null(dtype):
             raise wrong_type(name, "be a list", got, file)
-        if not listed and v.is_list(dtype):
+        if not listed and is_list(dtype):
             raise wrong_type(name, f"hold one value a row (it is {feature.kind})", got, file)
-        have = v.kind(v.item_type(dtype))
+        have = kind(item_type(dtype))
         if not isinstance(feature, Categorical | CategoricalList):
             if have not in _NUMERIC:
                 what = "be a list of numbers" if listed else "be numeric"
                 raise wrong_type(name, what, got, file)
             continue
-        if have in ("other", "list"):
+        if have in UNUSABLE:
             raise wrong_type(name, "hold plain values (it is categorical)", got, file)
         known = None if fitted is None else fitted[vocabulary_name(config, name)]
-        if known is not None and not v.comparable(known, have):
+        if known is not None and not comparable(known, have):
             raise wrong_type(name, f"be {known} as when it was fitted", got, file)
-    if v.kind(types[config.domain]) in ("list", "other"):
-        got = v.decoded_name(types[config.domain])
+    got, have = decoded_name(types[config.domain]), kind(types[config.domain])
+    if have in UNUSABLE:
         raise wrong_type(config.domain, "hold plain values (it is the domain)", got, file)
     _check_roles(config, types, file, roles)
 
@@ -74,19 +123,26 @@ def check_types(
 def _check_roles(
     config: DataConfig, types: Mapping[str, pa.DataType], file: str, roles: tuple[str, ...]
 ) -> None:
+    label = config.label.column
     wanted = {
-        "label": (config.label.column, "be numeric or boolean (it is the label)", _NUMERIC),
+        "label": (label, "be numeric or boolean (it is the label)", _NUMERIC),
         "weight": (config.weight, "be numeric (it is the weight)", _NUMERIC),
         "time": (config.time, "be a number, a date or a timestamp (it is the time)", _TIME),
     }
+    if config.label.equals is not None:
+        usable = (*NUMBERS, *TEXTS, *MOMENTS, "null")
+        wanted["label"] = (label, "hold plain values (it is the label)", usable)
     for role in roles:
         column, rule, kinds = wanted.get(role, (None, "", ()))
-        if column is not None and v.kind(types[column]) not in kinds:
-            raise wrong_type(column, rule, v.decoded_name(types[column]), file)
-    if "group" in roles and config.group is not None:
-        got = v.kind(types[config.group])
-        if got in ("list", "other"):
-            raise wrong_type(config.group, "hold plain values (it is the group)", got, file)
+        if column is not None and kind(types[column]) not in kinds:
+            fault = wrong_type(column, rule, decoded_name(types[column]), file)
+            if role == "label" and config.label.equals is None:
+                way_out = f"label: {{column: {label}, equals: VALUE}}"
+                raise SchemaError(f"{fault}; a value makes a row positive with {way_out}")
+            raise fault
+    if "group" in roles and config.group is not None and kind(types[config.group]) in UNUSABLE:
+        got = decoded_name(types[config.group])
+        raise wrong_type(config.group, "hold plain values (it is the group)", got, file)
 
 
 def value_kinds(
@@ -94,23 +150,22 @@ def value_kinds(
 ) -> dict[str, str]:
     """Kind of the values of every vocabulary, over all files and all features that share it.
 
-    Numbers of different kinds meet in the wider one: integers and floats are floats. Also checks
-    that the domain is of one kind in all files; its kind stands under the key ``""``.
+    Kinds of one family meet in the wider one: integers and floats are floats. The kind of the
+    domain, which must be of one family in all files, stands under the key `DOMAIN`.
     """
-    kinds: dict[str, str] = {"": "null"}
+    kinds: dict[str, str] = {DOMAIN: "null"}
     where: dict[str, str] = {}
-    order = {"null": 0, "boolean": 1, "integer": 2, "floating": 3}
     for file, types in schemas:
-        found = [("", config.domain, v.kind(types[config.domain]))]
+        found = [(DOMAIN, config.domain, kind(types[config.domain]))]
         for name, feature in config.features.items():
             if isinstance(feature, Categorical | CategoricalList):
-                have = v.kind(v.item_type(types[name]))
-                found.append((vocabulary_name(config, name), name, have))
+                found.append((vocabulary_name(config, name), name, kind(item_type(types[name]))))
         for key, column, have in found:
             seen = kinds.setdefault(key, "null")
-            if not v.comparable(seen, have):
+            if not comparable(seen, have):
                 rule = f"have one type everywhere ({seen} in {where[key]})"
                 raise wrong_type(column, rule, have, file)
-            if seen == "null" or order.get(have, 0) > order.get(seen, 9):
-                kinds[key], where[key] = have, f"{column!r} of {file}"
+            kinds[key] = joined(seen, have)
+            if kinds[key] != seen:
+                where[key] = f"{column!r} of {file}"
     return kinds

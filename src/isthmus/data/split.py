@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data import columns as c
-from isthmus.data import values as v
+from isthmus.data.tables import columns as c
+from isthmus.data.tables import values as v
+from isthmus.data.tables.kinds import kind
+from isthmus.data.tables.plain import decode
 from isthmus.schema import Split
 
 SplitName = Literal["train", "validation", "test"]
@@ -47,43 +49,64 @@ def _reached(keys: np.ndarray, at: int) -> np.ndarray:
     return np.zeros(len(keys), dtype=bool) if at >= 2**64 else keys >= np.uint64(at)
 
 
-def time_keys(column: str, array: pa.Array, source: c.Source, *, floats: bool) -> np.ndarray:
-    """Uint64 keys (rows,) in the order of the times; a null or NaN raises ``SchemaError``.
+TimeOrder = Literal["moment", "signed", "unsigned", "float"]
+"""As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
+NUMBER_ORDERS: tuple[TimeOrder, ...] = ("signed", "unsigned", "float")
 
-    ``floats``: some file of the table holds the times as floats, so all are compared as floats.
+
+def time_keys(
+    column: str, array: pa.Array, source: c.Source, order: TimeOrder
+) -> np.ndarray | None:
+    """Uint64 keys (rows,) in the order of the times; None where the order cannot hold one.
+
+    Raises ``SchemaError`` for a null or NaN.
     """
-    array = v.decode(array)
+    array = decode(array)
     c.refuse_nulls(column, "it is the time", array, source)
-    if floats:
-        x = c.numbers(array) + 0.0
-        c.check_finite(column, x, source)
-        bits = x.view(np.uint64)
+    if order == "moment":
+        micros = pc.cast(array, pa.timestamp("us", getattr(array.type, "tz", None)), safe=False)
+        return micros.view(pa.int64()).to_numpy().view(np.uint64) + _HALF
+    if kind(array.type) in ("floating", "decimal"):
+        c.check_finite(column, c.numbers(array), source)
+    if order == "float":
+        bits = (c.numbers(array) + 0.0).view(np.uint64)
         # Negative floats sort backwards by their bits.
         return np.where(bits >= _HALF, ~bits, bits | _HALF)
-    if pa.types.is_timestamp(array.type):
-        keys = pc.cast(array, pa.timestamp("us", tz=array.type.tz), safe=False).view(pa.int64())
-    elif pa.types.is_date(array.type):
-        keys = pc.cast(array, pa.timestamp("us")).view(pa.int64())
-    else:
-        keys = pc.cast(array, pa.int64(), safe=False)
-    return keys.to_numpy().view(np.uint64) + _HALF
+    try:  # safe: a fraction, or a number out of range, is an error
+        whole = pc.cast(array, pa.int64() if order == "signed" else pa.uint64())
+    except pa.ArrowInvalid:
+        return None
+    return whole.to_numpy().view(np.uint64) + (_HALF if order == "signed" else np.uint64(0))
 
 
 def time_cuts(path: Path, rows: int, split: Split, block: int = 1 << 18) -> tuple[int, int]:
     """The two keys at which time is cut, found exactly and in bounded memory.
 
     ``path``: a file with the uint64 keys of all rows. Rows with one time are never parted: each
-    cut moves to the end of its tie that is nearer to the fraction asked for.
+    cut moves to the end of its tie that is nearer to the fraction asked for, or one time further
+    where a split would have no row: three days are one day each.
     """
-    train, validation, _ = split.fractions
-    cuts = []
-    for fraction in (train, train + validation):
-        rank = min(round(fraction * rows), rows - 1)
+
+    def tie(rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where the tie of a rank begins and ends: rows before that place, and the key to cut at."""
         key, below, ties = _select(path, rows, rank, block)
+        return (below, key), (below + ties, key + 1)
+
+    def nearest(fraction: float) -> tuple[int, int]:
         wanted = fraction * rows
-        after = below + ties - wanted < wanted - below
-        cuts.append(key + 1 if after else key)
-    return cuts[0], max(cuts)
+        start, end = tie(min(round(wanted), rows - 1))
+        return end if end[0] - wanted < wanted - start[0] else start
+
+    first, second = nearest(split.fractions[0]), nearest(sum(split.fractions[:2]))
+    if first[0] == 0:
+        first = tie(0)[1]
+    if second[0] <= first[0] < rows:
+        second = tie(first[0])[1]
+    if second[0] >= rows:
+        second = tie(rows - 1)[0]
+    if 0 < second[0] <= first[0]:
+        first = tie(second[0] - 1)[0]
+    return first[1], max(first[1], second[1])
 
 
 def _select(path: Path, rows: int, rank: int, block: int) -> tuple[int, int, int]:

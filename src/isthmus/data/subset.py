@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
-from isthmus.data import columns as c
-from isthmus.data import values as v
 from isthmus.data.batch import Batch
 from isthmus.data.dataset import Dataset
 from isthmus.data.encode import Encoder
 from isthmus.data.iterate import Arrays
 from isthmus.data.rows import Rows
 from isthmus.data.split import SplitName
+from isthmus.data.tables import columns as c
+from isthmus.data.tables import values as v
 from isthmus.errors import IsthmusError
 from isthmus.schema import FittedField
 

@@ -7,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data import values as v
+from isthmus.data.tables import values as v
 
 # Integers within a range this wide are counted and looked up in a plain array.
 DENSE_RANGE = 1 << 22
@@ -69,8 +69,8 @@ class Index:
 class Vocabulary:
     """Values with an id each, the most frequent first; id 0 is the unknown.
 
-    ``kind``: what the values are (``isthmus.data.values.kind``). ``values``: canonical form
-    (int64 keys, or text), value ``i`` has id ``i + 1``. ``hash_buckets``: no values are kept; a
+    ``kind``: what the values are (`isthmus.data.tables.kinds`). ``values``: canonical form
+    (int64 keys, text, or bytes), value ``i`` has id ``i + 1``. ``hash_buckets``: no values are kept; a
     value's id is 1 + its hash modulo this number, which no process and no release changes.
     """
 
@@ -88,7 +88,7 @@ class Vocabulary:
 
     @property
     def is_text(self) -> bool:
-        """Whether the values are text rather than 64-bit keys."""
+        """Whether the values are text or bytes rather than 64-bit keys."""
         return v.is_named(self.kind)
 
     @property
@@ -243,12 +243,11 @@ class Counter:
         self._merge()
         total = self._total
         if total is None:
-            dtype = pl.String if v.is_named(self.kind) else pl.Int64
+            dtype = {"string": pl.String, "binary": pl.Binary}.get(self.kind, pl.Int64)
             total = pl.DataFrame(schema={"value": dtype, "count": pl.Int64})
         return total.sort(["count", "value"], descending=[True, False])
 
     def vocabulary(self, min_count: int) -> Vocabulary:
         """The values counted at least ``min_count`` times."""
         kept = self.counts().filter(pl.col("count") >= min_count)["value"]
-        dtype = pa.large_string() if v.is_named(self.kind) else pa.int64()
-        return Vocabulary(self.kind, pc.cast(kept.to_arrow(), dtype))
+        return Vocabulary(self.kind, pc.cast(kept.to_arrow(), v.stored_type(self.kind)))

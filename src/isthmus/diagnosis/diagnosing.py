@@ -20,7 +20,7 @@ from typing import Any
 from isthmus.bundle import is_for_reproduction
 from isthmus.config import Config, load_config
 from isthmus.data.dataset import Dataset
-from isthmus.data.read import open_table
+from isthmus.data.tables import open_table
 from isthmus.diagnosis.advice import Configs, verdicts
 from isthmus.diagnosis.curves import capacity, weightings
 from isthmus.diagnosis.groups import Grouped, grouped
@@ -36,8 +36,9 @@ from isthmus.diagnosis.matrices import (
 from isthmus.diagnosis.measured import measure
 from isthmus.diagnosis.reading import METRICS, Margins
 from isthmus.diagnosis.study import Plan, Study, named
-from isthmus.disk import write_whole
+from isthmus.disk import check_place, reason, write_whole
 from isthmus.errors import ConfigError, RunError
+from isthmus.printable import shown
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
 from isthmus.run.notice import Notice, Progress, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
@@ -71,7 +72,7 @@ class Diagnosis:
         return self.report
 
     def __str__(self) -> str:
-        return to_terminal(self.report)
+        return to_terminal(shown(self.report))
 
 
 def diagnose(
@@ -101,7 +102,7 @@ def diagnose(
         config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
     ) as (study, folder):
         plan = _plan(study)
-        study.tell(str(plan), None)
+        study.tell(str(shown(plan)), None)
         return _run(study, plan, folder)
 
 
@@ -153,6 +154,9 @@ def prepared(
     source = original.data.table if table is None else table
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
+    folder = Path(out)
+    with _writable(folder):
+        check_place(folder / "trainings")
     opened = open_table(source)
     original = _with_table(original, source)
     data = encoded_as(original.data)
@@ -169,7 +173,6 @@ def prepared(
         for one in replicates
     ]
     measured = measure(datasets, pairs=level.dear)
-    folder = Path(out)
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     study: Study | None = None
@@ -200,7 +203,7 @@ def _writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise RunError(
-            f"the folder of a diagnosis must be writable at {folder}, got: {fault}"
+            f"the folder of a diagnosis must be writable at {folder}, got: {reason(fault)}"
         ) from fault
 
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from isthmus.data import values as v
 from isthmus.data.dataset import Dataset
 from isthmus.data.roles import vocabulary_name
 from isthmus.data.split import SplitName
+from isthmus.data.tables import values as v
 from isthmus.errors import ConfigError
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader

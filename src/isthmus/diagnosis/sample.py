@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Int64
 
-from isthmus.data import values as v
 from isthmus.data.rows import Rows
+from isthmus.data.tables import values as v
 
 CHUNK = 1 << 20  # rows that are looked at together
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from isthmus.bundle import Bundle, ScoredBlock, to_score
-from isthmus.data.read import Table, open_table
-from isthmus.disk import whole_file
+from isthmus.data.tables import Block, Table, open_table, refuse_empty
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
 from isthmus.metrics.table import count_text
 from isthmus.run.notice import Notice, Progress
+from isthmus.run.unifying import as_type, risky, unified
+from isthmus.run.writing import ScoredWriter
 
 SCORE = "score"
 NAMED = 5  # untrained domains that a message names
@@ -68,9 +68,10 @@ class Untrained:
 def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progress) -> ScoredRows:
     """Score a whole labelled table; the split is named ``external``.
 
-    Domains that were not trained are reported under their own names.
+    Domains that were not trained are reported under their own names; rows of weight 0 are left out.
     """
     opened = open_table(table)
+    refuse_empty(opened)
     config = bundle.encoder.config
     roles = ("label", "weight", "group")
     untrained = Untrained(config.domain)
@@ -91,8 +92,10 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progres
             "weight": encoded.weight,
             "group": encoded.group,
         }
+        weighty = None if encoded.weight is None else encoded.weight > 0
         for name, value in values.items():
             if value is not None:
+                value = value if weighty is None else value[weighty]
                 parts.setdefault(name, []).append(value)
         _tell(progress, scored, opened)
     untrained.warn()
@@ -113,7 +116,10 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progres
 
 
 def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Progress) -> int:
-    """Write a table with a column ``score`` added, block by block; gives the number of rows."""
+    """Write a table with a column ``score`` added, block by block; gives the number of rows.
+
+    Warns of columns that the file can hold as text only, and of domains that were not trained.
+    """
     opened = open_table(table)
     for file, types in opened.schemas:
         if SCORE in types:
@@ -123,22 +129,44 @@ def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Progress) 
     if not output.parent.is_dir():
         raise RunError(f"folder of the file to write must exist, got {output.parent}")
     rate = bundle.config.data.negative_rate
-    schema = pa.schema([*opened.columns.items(), (SCORE, pa.float64())])
+    schema = unified(opened.schemas)
+    _check_values(opened, schema)
     untrained = Untrained(bundle.config.data.domain)
-    with whole_file(output) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with ScoredWriter(output, schema.append(pa.field(SCORE, pa.float64()))) as writer:
         for scored in bundle.score_blocks(opened, all_columns=True):
             untrained.add(scored)
             score = pa.array(to_score(scored.logits, rate))
-            columns = [*scored.block.batch.columns, score]
-            arrays = [
-                # Text is read as dictionaries, for speed; it is written as it came.
-                column if column.type == item.type else column.cast(item.type)
-                for column, item in zip(columns, schema, strict=True)
-            ]
-            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            arrays = [*_as_written(scored.block, schema), score]
+            writer.write(pa.RecordBatch.from_arrays(arrays, names=[*schema.names, SCORE]))
             _tell(progress, scored, opened)
+    mixed = {name for part in opened.parts for name in part.unusable if name in schema.names}
+    turned = sorted({*writer.turned, *(mixed if not opened.is_csv else ())})
+    if turned:
+        warnings.warn(
+            f"columns that {output.name} holds as text only: {', '.join(map(repr, turned))}",
+            UserWarning,
+            stacklevel=2,
+        )
     untrained.warn()
     return opened.rows
+
+
+def _check_values(table: Table, schema: pa.Schema) -> None:
+    """Refuse, before a row is scored, a value that the type of its column in all files cannot hold."""
+    columns = risky(table.schemas, schema)
+    for block in table.blocks(columns, stored=True) if columns else ():
+        _as_written(block, pa.schema([schema.field(name) for name in columns]))
+
+
+def _as_written(block: Block, schema: pa.Schema) -> list[pa.Array]:
+    """The columns of a block as the whole table has them; nulls for one that the file lacks."""
+    held = set(block.batch.schema.names)
+    return [
+        as_type(block.batch.column(item.name), item.type, item.name, block.file, block.file_row)
+        if item.name in held
+        else pa.nulls(block.batch.num_rows, item.type)
+        for item in schema
+    ]
 
 
 def predict(bundle: Bundle, table: Any) -> np.ndarray:
@@ -149,7 +177,7 @@ def predict(bundle: Bundle, table: Any) -> np.ndarray:
         untrained.add(scored)
         parts.append(to_score(scored.logits, bundle.config.data.negative_rate))
     untrained.warn()
-    return np.concatenate(parts)
+    return np.concatenate([np.empty(0), *parts])
 
 
 def group_numbers(group: np.ndarray | None) -> np.ndarray | None:

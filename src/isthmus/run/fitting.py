@@ -21,11 +21,12 @@ from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.dataset import dataset_key
-from isthmus.data.read import BLOCK_ROWS
+from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import DomainModel, build_model
 from isthmus.optimisers import resolve_embedding_update
+from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
@@ -35,9 +36,17 @@ from isthmus.run.notice import Notice, Progress, silent
 from isthmus.run.plan import Plan, target_folder
 from isthmus.run.result import Run
 from isthmus.run.scores import write_scores
-from isthmus.run.texts import dataset_text, end_text, look_text, model_text, progress_text
+from isthmus.run.texts import (
+    dataset_text,
+    end_text,
+    look_text,
+    model_text,
+    progress_text,
+    weightless_text,
+)
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
+from isthmus.train.generators import seeded
 from isthmus.version import VERSION
 
 
@@ -68,6 +77,9 @@ def fit(
     serve each domain, too, and let the bundle hold what serves it best, see `isthmus.run.guard`;
     ``jobs``: processes that train side by side then. ``progress``: is called with each `Notice`; try ``print``.
 
+    Fits in threads of one process take turns, and each gives what it gives alone; processes are the
+    way to several cores.
+
     Raises ConfigError, SchemaError or RunError, naming key, file, column, row or folder; no run
     folder is left then, unless a checkpoint makes it worth resuming.
     """
@@ -79,7 +91,8 @@ def fit(
     plan = Plan(settings, target, resume, allow_other_threads, guard or "")
     plan.check()
     if plan.finished:
-        tell(Notice("train", f"run {target} is finished already: nothing to resume"))
+        told = f"run {printable(str(target))} is finished already: nothing to resume"
+        tell(Notice("train", told))
         return Run.open(target)
     source = settings.data.table if table is None else table
     if source is None:
@@ -180,7 +193,7 @@ class _Fit:
             end = self._train(events, history)
             self._finish(end)
         except KeyboardInterrupt:
-            self.tell(Notice("train", f"stopped; go on with --resume --out {self.folder.path}"))
+            self.tell(Notice("train", f"stopped; {self.folder.how_to_go_on}"))
             raise
         except Exception as fault:
             kept = checkpoint.exists(self.folder.checkpoint)
@@ -188,9 +201,9 @@ class _Fit:
                 self.folder.discard()
             if not isinstance(fault, OSError | IsthmusError):
                 raise
-            hint = f"; go on with --resume --out {self.folder.path}" if kept else ""
-            rule = "" if isinstance(fault, IsthmusError) else "run folder must be writable, got: "
-            raise RunError(f"{rule}{fault}{hint}") from fault
+            hint = f"; {self.folder.how_to_go_on}" if kept else ""
+            text = self.folder.refusal(fault) if isinstance(fault, OSError) else fault
+            raise RunError(f"{text}{hint}") from fault
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
@@ -252,6 +265,8 @@ class _Fit:
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
         yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
+        if self.dataset.weightless:
+            yield f"- {weightless_text(self.dataset)}."
 
     def _write_scores(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
         """Calibrate the logits of a split and keep them in the folder."""
@@ -293,8 +308,7 @@ class _Fit:
 
 def _build(config: Config, dataset: Dataset) -> DomainModel:
     """A model with its first weights, drawn with the training's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
+    with seeded(config.train.seed):
         try:
             return build_model(config.model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as error:

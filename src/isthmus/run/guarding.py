@@ -18,6 +18,7 @@ from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
 from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.candidates import Arms, Candidates
 from isthmus.run.external import fingerprint, group_numbers
@@ -106,7 +107,7 @@ class GuardedFit:
                     arms = self._train(engine)
                     self._finish(arms, engine, time.perf_counter() - began)
             except KeyboardInterrupt:
-                self.tell(Notice("train", f"stopped; go on with --resume --out {self.folder.path}"))
+                self.tell(Notice("train", f"stopped; {self.folder.how_to_go_on}"))
                 raise
             except Exception as fault:
                 kept = any(self.trainings.glob("[!.]*/outcome.json"))
@@ -114,11 +115,9 @@ class GuardedFit:
                     self.folder.discard()
                 if not isinstance(fault, OSError | IsthmusError):
                     raise
-                hint = f"; go on with --resume --out {self.folder.path}" if kept else ""
-                rule = (
-                    "" if isinstance(fault, IsthmusError) else "run folder must be writable, got: "
-                )
-                raise RunError(f"{rule}{fault}{hint}") from fault
+                hint = f"; {self.folder.how_to_go_on}" if kept else ""
+                text = self.folder.refusal(fault) if isinstance(fault, OSError) else fault
+                raise RunError(f"{text}{hint}") from fault
         return Run.open(self.folder.path)
 
     def _count(self, what: str, done: int, of: int, training: Training) -> None:
@@ -205,7 +204,7 @@ class GuardedFit:
             chosen = outcome.training.train
             capped = ", at the epoch cap" if outcome.told.stopped == "epochs" else ""
             yield (
-                f"- Solo {name}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
+                f"- Solo {printable(name)}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
                 f" {outcome.told.steps:,} steps{capped}."
             )
 

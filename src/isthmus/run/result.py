@@ -94,10 +94,12 @@ class Run:
     def predict_to(
         self, table: Any, output: str | Path, *, progress: Progress | None = None
     ) -> int:
-        """Write ``table`` with a column ``score`` added as one Parquet file; gives its rows.
+        """Write ``table`` with a column ``score`` added as one file; gives its rows.
 
-        Rows keep their order, columns stay as they are, and memory is bounded. Raises SchemaError
-        where the table has a column ``score``, RunError where ``output`` exists.
+        CSV where the name ends in ``.csv`` or ``.tsv``, else Parquet. Rows keep their order, columns
+        stay as they are, in one type over all files, and memory is bounded. Raises SchemaError where
+        the table has a column ``score`` or types that do not go together, RunError where ``output``
+        exists or cannot be written.
         """
         return predict_to(self.bundle, table, Path(output), progress=progress or silent)
 

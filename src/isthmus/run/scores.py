@@ -41,8 +41,9 @@ def write_scores(path: Path, scored: ScoredRows) -> None:
         "fingerprint": scored.fingerprint,
     }
     table = pa.table(columns).replace_schema_metadata({NOTE: json.dumps(note).encode()})
-    with whole_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    # Files that Python opens: Arrow takes no path that the locale's encoding cannot hold.
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_scores(path: Path, *, source: str = "") -> ScoredRows:
@@ -51,7 +52,8 @@ def read_scores(path: Path, *, source: str = "") -> ScoredRows:
     Raises RunError where the file is missing or damaged.
     """
     try:
-        table = pq.read_table(path).combine_chunks()
+        with path.open("rb") as file:
+            table = pq.read_table(file).combine_chunks()
         note = json.loads((table.schema.metadata or {})[NOTE])
         return ScoredRows(
             split=note["split"],

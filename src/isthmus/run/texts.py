@@ -10,7 +10,13 @@ def dataset_text(dataset: Dataset) -> str:
     rows = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
     untrained = len(dataset.domain_names) - dataset.n_domains
     more = f", {untrained} more without train rows" if untrained else ""
-    return f"{rows} rows; {dataset.n_domains} domains{more}"
+    left = f"; {weightless_text(dataset)}" if dataset.weightless else ""
+    return f"{rows} rows; {dataset.n_domains} domains{more}{left}"
+
+
+def weightless_text(dataset: Dataset) -> str:
+    """How many rows take no part because of their weight."""
+    return f"{dataset.weightless:,} rows of weight 0 were left out"
 
 
 def progress_text(event: Progress) -> str:

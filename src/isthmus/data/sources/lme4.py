@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
+from isthmus.data.inspect.template import model_and_train
 from isthmus.data.sources.folder import Report, prepared, silent, write
 from isthmus.data.sources.wheel import Wheel, downloads_folder, fetched
-from isthmus.data.template import model_and_train
 from isthmus.errors import IsthmusError
 
 WHEEL = Wheel(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from isthmus.data.inspect.template import model_and_train
 from isthmus.data.sources.folder import Report, prepared, silent, write
 from isthmus.data.synthetic import angles, planted
-from isthmus.data.template import model_and_train
 
 _SYNTHETIC_CONFIG = """# Synthetic clicks with known truth: three domains over the same items and users.
 # `north` and `south` conflict (what one likes, the other dislikes); `island` is unrelated to both.

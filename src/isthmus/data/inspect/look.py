@@ -11,10 +11,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data import columns as c
-from isthmus.data import values as v
-from isthmus.data.guess import Facts
-from isthmus.data.read import Table
+from isthmus.data.inspect.guess import Facts
+from isthmus.data.tables import Table
+from isthmus.data.tables import columns as c
+from isthmus.data.tables import values as v
+from isthmus.data.tables.kinds import MOMENTS, NUMBERS, TEXTS, kind
+from isthmus.data.tables.plain import decode
 from isthmus.schema import Label
 
 DRAWN_ROWS = 500_000
@@ -33,24 +35,15 @@ class Look:
     drawn: pl.DataFrame
 
 
-def column_types(table: Table) -> dict[str, pa.DataType]:
-    """Columns of a table; a type of nulls only gives way to what another file holds."""
-    types = table.columns
-    for _, found in table.schemas:
-        for name, dtype in types.items():
-            if pa.types.is_null(dtype):
-                types[name] = found.get(name, dtype)
-    return types
-
-
-def look(table: Table, *, required: Sequence[str], seed: int) -> Look:
-    """Read every column once.
+def look(table: Table, columns: Sequence[str], *, required: Sequence[str], seed: int) -> Look:
+    """Read these columns once.
 
     Up to about 500,000 rows (fewer where rows are wide) are drawn, each with the same chance.
     Raises SchemaError for a null in one of the ``required`` columns.
     """
-    names = list(column_types(table))
+    names = list(columns)
     facts = {name: Facts() for name in names}
+    kinds = {name: table.kind(name) for name in names}
     rng = np.random.default_rng([seed, _SALT])
     parts: list[pl.DataFrame] = []
     chance = None
@@ -60,9 +53,9 @@ def look(table: Table, *, required: Sequence[str], seed: int) -> Look:
             c.refuse_nulls(name, "the config needs it", batch.column(name), source)
         plain = {}
         for name in names:
-            array = v.decode(batch.column(name))
+            array = decode(batch.column(name))
             _note(facts[name], array)
-            short = _drawable(array)
+            short = _drawable(array, kinds[name])
             if short is not None:
                 plain[name] = short
         if chance is None:
@@ -102,12 +95,11 @@ def count_domains(
     one_in = max(1, -(-table.rows // _WHOLE_VALUES))
     counters = {name: _RareValues(one_in) for name in categorical}
     wanted = list(dict.fromkeys([domain, label.column, *categorical]))
+    domain_kind = table.name_kind(domain)
     for block in table.blocks(wanted):
         batch, source = block.batch, c.Source(block.file, block.file_row)
-        codes, names = c.domains(batch.column(domain), None)
-        if (codes < 0).any():
-            row = int(np.flatnonzero(codes < 0)[0])
-            raise source.fault(domain, "have a value in every row (it is the domain)", "nan", row)
+        codes, names = c.domains(batch.column(domain), domain_kind)
+        c.refuse_null_domain(domain, codes, source)
         positive = c.labels(label, batch.column(label.column), source) > 0
         found = pl.DataFrame({"code": codes, "positive": positive})
         known = names.to_pylist()
@@ -142,7 +134,7 @@ class _RareValues:
         self.pairs = 0
 
     def add(self, array: pa.Array, domain: pl.Series) -> None:
-        value = pl.Series(v.decode(array)).hash(seed=0)
+        value = _hashed(array)
         frame = pl.DataFrame({"value": value, "domain": domain})
         if self.one_in > 1:
             frame = frame.filter(pl.col("value") % self.one_in == 0)
@@ -154,6 +146,15 @@ class _RareValues:
 
     def counted(self) -> pl.DataFrame:
         return pl.concat(self.parts).group_by("value", "domain").agg(pl.col("len").sum())
+
+
+def _hashed(array: pa.Array) -> pl.Series:
+    """A hash of every value that says which are equal, whatever their type; nulls alike."""
+    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    values = coded.dictionary
+    keys = v.hash_text(values) if kind(values.type) in TEXTS else v.numpy_of(v.keys(values), 0)
+    table = np.append(keys, 0)
+    return pl.Series(table.take(v.numpy_of(coded.indices, len(keys)))).hash(seed=0)
 
 
 def _rare_rows(counters: Iterable[_RareValues]) -> dict[str, int]:
@@ -172,33 +173,46 @@ def _rare_rows(counters: Iterable[_RareValues]) -> dict[str, int]:
 def _note(facts: Facts, array: pa.Array) -> None:
     """Add the facts of one block of a column."""
     facts.nulls += array.null_count
-    kind = v.kind(array.type)
     items = array
-    if kind == "list":
+    if kind(array.type) == "list":
         lengths = _lengths(array).drop_null()
         if len(lengths):
             ends = pc.call_function("min_max", [lengths]).as_py()
             least = ends["min"] if facts.shortest is None else min(facts.shortest, ends["min"])
             facts.shortest = least
             facts.longest = max(facts.longest, ends["max"])
-        items = v.decode(array.flatten())
+        items = decode(array.flatten())
         facts.item_nulls += items.null_count
-    if v.kind(items.type) in (*v.NUMBERS, "decimal") and len(items) > items.null_count:
-        if v.kind(items.type) == "floating":
-            facts.broken += int(np.count_nonzero(~np.isfinite(c.numbers(items))))
-        ends = pc.call_function("min_max", [items]).as_py()
-        facts.lowest = min(facts.lowest, float(ends["min"]))
-        facts.highest = max(facts.highest, float(ends["max"]))
+    if kind(items.type) in NUMBERS and len(items) > items.null_count:
+        x = c.numbers(items.drop_null())
+        finite = x[np.isfinite(x)]
+        facts.nan += int(np.isnan(x).sum())
+        facts.infinite += int(np.isinf(x).sum())
+        if len(finite):
+            facts.lowest = min(facts.lowest, float(finite.min()))
+            facts.highest = max(facts.highest, float(finite.max()))
 
 
-def _drawable(array: pa.Array) -> pa.Array | None:
-    """The column as kept for the drawn rows; None for types that cannot be judged."""
-    kind = v.kind(array.type)
-    if kind == "list":
-        return _lengths(array)
-    if kind in ("other", "time", "duration") or pa.types.is_binary(array.type):
+def _drawable(array: pa.Array, of: str) -> pa.Array | None:
+    """The column as kept for the drawn rows; None for types that cannot be judged.
+
+    ``of``: the kind of the column over all files, which decides the type of every block.
+    """
+    if of == "list":
+        return _lengths(array) if kind(array.type) == "list" else pa.nulls(len(array), pa.int64())
+    if of in ("other", "time", "duration"):
         return None
-    return array
+    if of in ("floating", "decimal"):
+        x = c.numbers(array)
+        missing = np.isnan(x) if not array.null_count else np.isnan(x) | v.null_mask(array)
+        return pa.array(x, mask=missing)
+    if of in MOMENTS:
+        zone = getattr(array.type, "tz", None)
+        return pc.cast(pc.cast(array, pa.timestamp("us", zone), safe=False), pa.timestamp("us"))
+    to = {"boolean": pa.bool_(), "string": pa.large_string(), "binary": pa.large_binary()}
+    if of == "integer" and array.type == pa.uint64():
+        return array
+    return pc.cast(array, to.get(of, pa.int64()))
 
 
 def _lengths(array: pa.Array) -> pa.Array:

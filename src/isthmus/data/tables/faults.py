@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+import pyarrow as pa
+
 from isthmus.errors import SchemaError
 
 
@@ -36,3 +38,13 @@ def wrong_type(column: str, rule: str, got: object, file: str) -> SchemaError:
 def bad_value(column: str, rule: str, value: object, file: str, row: int) -> SchemaError:
     """A value that breaks a rule. ``row`` counts from 0 within the file."""
     return SchemaError(f"column {column!r} must {rule}, got {value} in {file}, row {row}")
+
+
+def column_types(schema: pa.Schema, file: str) -> dict[str, pa.DataType]:
+    """Name and type of every column; ``SchemaError`` for a name that occurs twice."""
+    seen: dict[str, pa.DataType] = {}
+    for field in schema:
+        if field.name in seen:
+            raise SchemaError(f"column {field.name!r} must occur once, got it twice in {file}")
+        seen[field.name] = field.type
+    return seen

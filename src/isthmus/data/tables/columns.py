@@ -1,15 +1,19 @@
 """Columns of a block as NumPy: numbers, lists, labels, checked value by value."""
 
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data import values as v
-from isthmus.data.faults import bad_value
+from isthmus.data.tables import values as v
+from isthmus.data.tables.faults import bad_value
+from isthmus.data.tables.kinds import MOMENTS, NUMBERS, TEXTS, kind
+from isthmus.data.tables.plain import decode
 from isthmus.errors import SchemaError
-from isthmus.schema import Label
+from isthmus.schema import Label, NotANumber
 
 
 class Source:
@@ -63,12 +67,25 @@ def list_items(array: pa.Array, max_length: int | None) -> tuple[pa.Array, np.nd
 
 def numbers(array: pa.Array) -> np.ndarray:
     """Float64 (rows,) of a numeric or boolean column; nulls become 0."""
-    array = v.decode(array)
+    array = decode(array)
     if pa.types.is_null(array.type):
         return np.zeros(len(array))
     if array.type != pa.float64():
         array = pc.cast(array, pa.float64(), safe=False)
     return v.numpy_of(array, 0.0)
+
+
+def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, np.ndarray | None]:
+    """Float64 (rows,), with 0 where a number is missing, and where that is; None for nowhere.
+
+    A null is missing. ``nan``: so is a NaN, or it stays as it is and is refused later.
+    """
+    x = numbers(array)
+    missing = v.null_mask(array) if array.null_count else None
+    if nan == "missing" and (broken := np.isnan(x)).any():
+        x = np.where(broken, 0.0, x)
+        missing = broken if missing is None else missing | broken
+    return x, missing
 
 
 def check_finite(
@@ -120,50 +137,83 @@ def vectors(column: str, array: pa.Array, width: int, source: Source) -> np.ndar
 def labels(label: Label, array: pa.Array, source: Source) -> np.ndarray:
     """Float32 (rows,) in {0, 1}."""
     column = label.column
-    refuse_nulls(column, "it is the label", array, source)
-    x = numbers(array)
+    decoded = decode(array)
+    refuse_nulls(column, "it is the label", decoded, source)
+    if label.equals is not None:
+        return _equal(array, label.equals).astype(np.float32)
+    x = numbers(decoded)
+    if np.isnan(x).any():
+        row = int(np.flatnonzero(np.isnan(x))[0])
+        raise source.fault(column, "be a number (it is the label)", "nan", row)
     if label.above is not None:
-        if np.isnan(x).any():
-            row = int(np.flatnonzero(np.isnan(x))[0])
-            raise source.fault(column, "be a number (it is the label)", "nan", row)
-        return (x > label.above).astype(np.float32)
+        # A float32 is compared as one, so that 0.1 is not above 0.1.
+        narrow = pa.types.is_float32(decoded.type)
+        above = np.float64(np.float32(label.above)) if narrow else label.above
+        return (x > above).astype(np.float32)
     wrong = (x != 0) & (x != 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        rule = "be 0 or 1 (it is the label; for others give label: {column, above})"
+        rule = "be 0 or 1 (it is the label; for others give label: {column, above | equals})"
         raise source.fault(column, rule, f"{x[row]:g}", row)
     return x.astype(np.float32)
 
 
+def _equal(array: pa.Array, value: bool | int | float | date | str) -> np.ndarray:
+    """Bool (rows,): where a column holds a value, whatever types carry the two."""
+    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    held = coded.dictionary
+    have = kind(held.type)
+    # An integer beyond 64 bits comes as a decimal, for Arrow finds no type for it.
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        value = Decimal(value)  # pyright: ignore[reportAssignmentType]
+    one = pa.array([value])
+    if have in NUMBERS and kind(one.type) in NUMBERS:
+        same = v.numpy_of(v.keys(held), 0) == v.keys(one)[0].as_py()
+    else:
+        wanted = v.names(one, have if have in MOMENTS else None)[0].as_py()
+        found = v.names(held).to_pylist()
+        if have == "binary":  # bytes that are text are known by it, others by their digits
+            spelled = v.names(held, "string").to_pylist()
+            found = [text or digits for text, digits in zip(spelled, found, strict=True)]
+        same = np.array([name == wanted for name in found], dtype=bool)
+    return same.take(coded.indices.to_numpy())
+
+
 def weights(column: str, array: pa.Array, source: Source) -> np.ndarray:
-    """Float32 (rows,) above 0 and finite."""
+    """Float32 (rows,), 0 or more and finite. A row of weight 0 is to be left out."""
+    array = decode(array)
     refuse_nulls(column, "it is the weight", array, source)
     with np.errstate(over="ignore"):
         x = numbers(array).astype(np.float32)
-    wrong = ~(np.isfinite(x) & (x > 0))
+    wrong = ~(np.isfinite(x) & (x >= 0))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise source.fault(column, "be above 0 and finite (it is the weight)", f"{x[row]:g}", row)
+        rule = "be 0 or more and finite (it is the weight)"
+        raise source.fault(column, rule, f"{x[row]:g}", row)
     return x
 
 
 def groups(column: str, array: pa.Array, source: Source) -> np.ndarray:
-    """Int64 ids (rows,) of the groups: the number itself, or a stable 64-bit hash of a text."""
-    array = v.decode(array)
-    refuse_nulls(column, "it is the group", array, source)
-    kind = v.kind(array.type)
-    keys = v.canonical(array, kind)
+    """Int64 ids (rows,) of the groups: the key of the value, or a stable 64-bit hash of a text."""
+    decoded = decode(array)
+    refuse_nulls(column, "it is the group", decoded, source)
+    if kind(decoded.type) in TEXTS:
+        coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+        return v.hash_text(coded.dictionary).take(coded.indices.to_numpy())
+    keys = v.keys(decoded)
     if keys.null_count:
         row = int(np.flatnonzero(v.null_mask(keys))[0])
         raise source.fault(column, "have a value in every row (it is the group)", "nan", row)
-    if not v.is_named(kind):
-        return keys.to_numpy()
-    coded = keys.dictionary_encode()
-    return v.hash_text(coded.dictionary).take(coded.indices.to_numpy())
+    return keys.to_numpy()
 
 
 def domains(array: pa.Array, like: str | None) -> tuple[np.ndarray, pa.Array]:
-    """Codes int32 (rows,) into the distinct names of a block; -1 where there is no domain."""
+    """Codes int32 (rows,) into the names of a block; -1 where there is no domain.
+
+    ``like``: the kind that the names were fitted with.
+    """
+    if pa.types.is_null(array.type):
+        return np.full(len(array), -1, np.int32), pa.array([], pa.large_string())
     coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
     names = v.names(coded.dictionary, like)
     codes = v.numpy_of(coded.indices, -1).astype(np.int32)
@@ -171,3 +221,13 @@ def domains(array: pa.Array, like: str | None) -> tuple[np.ndarray, pa.Array]:
         table = np.where(v.null_mask(names), -1, np.arange(len(names))).astype(np.int32)
         codes = np.append(table, np.int32(-1)).take(codes)
     return codes, names
+
+
+def refuse_null_domain(column: str, codes: np.ndarray, source: Source) -> None:
+    """Refuse the first row without a domain, and say how such rows can be taken."""
+    if len(codes) and codes.min() < 0:
+        row = int(np.flatnonzero(codes < 0)[0])
+        fault = source.fault(column, "have a value in every row (it is the domain)", "null", row)
+        raise SchemaError(
+            f"{fault}; data.null_domain: unknown takes rows of a null domain as rows of the unknown one"
+        )

@@ -4,7 +4,7 @@ Every judgement carries a note in words, so that a reader of the config can disa
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow as pa
 from scipy.stats import rankdata
 
-from isthmus.data import values as v
+from isthmus.data.tables.kinds import UNUSABLE, family, item_type, kind
 
 Use = Literal[
     "categorical", "categorical_list", "numeric", "numeric_list", "vector", "time", "weight", "drop"
@@ -43,7 +43,8 @@ class Facts:
     """What all rows of a column say, not only the drawn ones."""
 
     nulls: int = 0
-    broken: int = 0  # numbers, or items of lists, that are NaN or infinite
+    nan: int = 0  # numbers, or items of lists, that are NaN
+    infinite: int = 0
     lowest: float = np.inf
     highest: float = -np.inf
     shortest: int | None = None  # lengths of lists; a null list counts as none
@@ -65,29 +66,34 @@ def guess(name: str, dtype: pa.DataType, facts: Facts, drawn: pl.Series, *, rows
 
     ``drawn``: its values in the drawn rows; of a list column the lengths. ``rows``: of the table.
     """
-    kind = v.kind(dtype)
-    if kind == "null" or facts.nulls == rows:
+    found = kind(dtype)
+    if found == "null" or facts.nulls == rows:
         return Guess("drop", "holds nothing but nulls")
-    if kind == "list":
-        return _listed(v.kind(dtype.value_type), facts)
-    if kind in ("other", "time", "duration") or pa.types.is_binary(dtype):
+    if found == "list":
+        return _listed(kind(item_type(dtype)), facts)
+    if found in (*UNUSABLE, "time", "duration"):
         return Guess("drop", f"is {dtype}: turn it into text, a category or a number first")
-    if facts.broken:
-        return Guess("drop", f"holds NaN or infinity in {facts.broken:,} rows: make them null")
+    if facts.infinite:
+        return Guess("drop", f"holds infinity in {facts.infinite:,} rows: make them null")
     present = drawn.drop_nulls()
     values = present.n_unique()
     if values + bool(facts.nulls) <= 1:
         return Guess("drop", f"holds one value ({_short(present)}) in all {len(drawn):,} rows read")
     many = f"{'' if len(drawn) == rows else 'at least '}{values:,} values"
-    if kind in ("date", "timestamp") or _is_epoch(name, kind, present):
+    if family(found) == "moment" or _is_epoch(name, found, present):
         return Guess("time", "a point in time")
-    if kind == "boolean":
+    if found == "boolean":
         return Guess("categorical", "true or false")
-    if kind == "string":
+    if family(found) == "text":
         return _text(present, values, rows, many)
     if _is_weight(name, facts):
-        return Guess("weight", "named a weight, and above 0 everywhere")
-    return _number(name, kind, present, values, rows, many)
+        return Guess("weight", "named a weight, and 0 or more everywhere")
+    judged = _number(name, found, present, values, rows, many)
+    if facts.nan and judged.use == "numeric":
+        settings = {**judged.settings, "nan": "missing"}
+        note = f"{judged.note}; NaN in {facts.nan:,} rows counts as missing"
+        return replace(judged, note=note, settings=settings)
+    return judged
 
 
 def group_rank(name: str) -> int | None:
@@ -151,13 +157,15 @@ def _listed(item: str, facts: Facts) -> Guess:
     if facts.longest == 0:
         return Guess("drop", "holds empty lists only")
     if item in ("floating", "decimal"):
-        if facts.broken or facts.item_nulls:
-            wrong = facts.broken + facts.item_nulls
+        even = facts.shortest == facts.longest and facts.longest > 1
+        wrong = facts.infinite + facts.item_nulls + (facts.nan if even else 0)
+        if wrong:
             return Guess("drop", f"its lists hold NaN, infinity or null {wrong:,} times")
-        if facts.shortest == facts.longest and facts.longest > 1:
+        if even:
             return Guess("vector", "a given embedding", {"width": facts.longest})
-        return Guess("numeric_list", f"up to {facts.longest} numbers a row")
-    if item in ("string", "integer", "boolean", "date"):
+        settings = {"nan": "missing"} if facts.nan else {}
+        return Guess("numeric_list", f"up to {facts.longest} numbers a row", settings)
+    if item in ("string", "binary", "integer", "boolean", "date"):
         return Guess("categorical_list", f"up to {facts.longest} values a row")
     return Guess("drop", f"is a list of {item} values, which no kind of feature takes")
 
@@ -165,7 +173,8 @@ def _listed(item: str, facts: Facts) -> Guess:
 def _text(present: pl.Series, values: int, rows: int, many: str) -> Guess:
     if _own_value_a_row(present, values, rows):
         return Guess("drop", "has a value of its own in (nearly) every row: nothing can be learnt")
-    mean_length = present.cast(pl.String).str.len_chars().mean()
+    lengths = present.str.len_chars() if present.dtype == pl.String else present.bin.size()
+    mean_length = lengths.mean()
     if isinstance(mean_length, float) and mean_length > _TEXT_LENGTH and values > len(present) / 2:
         return Guess("drop", f"looks like free text ({mean_length:.0f} characters on average)")
     return Guess("categorical", many)
@@ -212,7 +221,7 @@ def _is_epoch(name: str, kind: str, present: pl.Series) -> bool:
 
 def _is_weight(name: str, facts: Facts) -> bool:
     named = "".join(_words(name)) in _WEIGHTS
-    return named and facts.nulls == 0 and facts.lowest > 0
+    return named and facts.nulls == 0 and facts.lowest >= 0 and facts.highest > 0
 
 
 def _words(name: str) -> list[str]:

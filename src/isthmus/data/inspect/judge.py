@@ -1,0 +1,237 @@
+"""A first look at a user's table: what each column is, what every domain holds, what may leak."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from isthmus.data.inspect.alike import alike
+from isthmus.data.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
+from isthmus.data.inspect.inspection import Column, Inspection
+from isthmus.data.inspect.look import DomainCounts, Look, count_domains, look
+from isthmus.data.inspect.target import (
+    check_label,
+    choose_label,
+    equals_label,
+    positive_rows,
+    split_label,
+)
+from isthmus.data.tables import Source, Table, open_table, refuse_empty
+from isthmus.data.tables.faults import missing_column, wrong_type
+from isthmus.data.tables.kinds import UNUSABLE
+from isthmus.data.tables.plain import decode
+from isthmus.errors import SchemaError
+
+
+def inspect_table(table: Source | Table, domain: str, label: str, *, seed: int = 0) -> Inspection:
+    """Judge every column of a table whose domain and label columns are known.
+
+    ``table``: anything that ``open_table`` takes; it is read a few times, in bounded memory.
+    ``label``: a column of 0 and 1, or of numbers for which a threshold is chosen, or
+    ``COLUMN=VALUE``: rows with that value are positive. ``seed``: of the rows that are drawn.
+
+    Raises SchemaError for a missing column (naming the nearest), a label of other values (showing
+    them and what to write), or with one value only, and a null domain or label (with file and row).
+    """
+    opened = open_table(table)
+    refuse_empty(opened)
+    opened, odd = _as_quantities(opened, keep=domain)
+    column, value = split_label(label, opened)
+    _check_roles(opened, domain, column)
+    left_out = _unusable(opened)
+    columns_in = [name for name in opened.columns if name not in left_out]
+    if value is None:
+        check_label(opened, column)
+    seen = look(opened, columns_in, required=(domain, column), seed=seed)
+    target = equals_label(opened, column, value) if value is not None else None
+    if target is None:
+        target = choose_label(column, seen.facts[column], seen.drawn[column], opened.rows)
+    positive = positive_rows(target, seen.drawn[column])
+    judged = [
+        Column(name, str(dtype), "drop", left_out[name], {})
+        if name in left_out
+        else _judge(name, dtype, seen, positive, opened.rows)
+        for name, dtype in opened.columns.items()
+        if name not in (domain, column)
+    ]
+    time, columns = _one_time(judged, seen)
+    weight = next((one.name for one in columns if one.use == "weight"), None)
+    categorical = [one.name for one in columns if one.use == "categorical"]
+    domains = tuple(count_domains(opened, domain=domain, label=target, categorical=categorical))
+    own = lone_auc(seen.drawn[domain], positive, categorical=True)
+    return Inspection(
+        source=opened.source,
+        rows=opened.rows,
+        drawn=seen.drawn.height,
+        domain=domain,
+        label=target,
+        columns=tuple(columns),
+        domains=domains,
+        warnings=(*odd, *_column_warnings(columns), *_domain_warnings(domain, own, domains)),
+        time=time,
+        group=_group(columns, seen),
+        weight=weight,
+        path=str(table) if isinstance(table, str | Path) else None,
+        split="time" if time is not None and _divides(seen.drawn[time]) else "random",
+    )
+
+
+def _as_quantities(table: Table, *, keep: str) -> tuple[Table, list[str]]:
+    """CSV columns such as 1.50, whose text no number gives back, as the numbers that they are.
+
+    Leading zeros (007, a zip code) and bare exponents (3e5, a digest) are left as text, and so are
+    whole numbers that 64 bits do not hold. Also warns of columns that one odd value turned to text.
+    """
+    text = [
+        name for name, dtype in table.columns.items() if pa.types.is_string(dtype) and name != keep
+    ]
+    odd = {name: place for name in text if (place := table.odd(name)) is not None}
+    loose = set(text) - odd.keys() if table.is_csv else set()
+    pointed = set[str]()
+    for block in table.blocks(sorted(loose)) if loose else ():
+        for name in loose.copy():
+            values = decode(block.batch.column(name))
+            if _any(values, r"^[+-]?0[0-9]") or _any(values, r"^[0-9]+[eE][0-9]+$"):
+                loose.discard(name)
+            elif _any(values, r"[.]"):
+                pointed.add(name)
+    warnings = [
+        f"column {name!r} is text because of {text!r} in {file}, row {row}: the values before it"
+        " are numbers"
+        for name, (file, row, text) in odd.items()
+        if row > 0
+    ]
+    return table.reading(dict.fromkeys(loose & pointed, "number")), warnings
+
+
+def _any(text: pa.Array, pattern: str) -> bool:
+    options = pc.MatchSubstringOptions(pattern)
+    found = pc.call_function("match_substring_regex", [text], options)
+    return bool(pc.call_function("any", [found]).as_py())
+
+
+def _unusable(table: Table) -> dict[str, str]:
+    """Columns that no use fits, with the reason: not in every file, or of several types."""
+    found = {}
+    for name in table.columns:
+        try:
+            table.check([name])
+        except SchemaError as fault:
+            found[name] = str(fault)
+    return found
+
+
+def _check_roles(table: Table, domain: str, label: str) -> None:
+    for name in (domain, label):
+        if name not in table.columns:
+            raise missing_column(name, table.columns, table.source)
+    if domain == label:
+        raise SchemaError(f"domain and label must be two columns, got {domain!r} for both")
+    table.check([domain, label])
+    if table.kind(domain) in (*UNUSABLE, "null"):
+        rule = "hold plain values (it is the domain)"
+        raise wrong_type(domain, rule, table.columns[domain], table.source)
+    if table.kind(label) in UNUSABLE:
+        rule = "hold plain values (it is the label)"
+        raise wrong_type(label, rule, table.columns[label], table.source)
+
+
+def _judge(name: str, dtype: pa.DataType, seen: Look, positive: np.ndarray, rows: int) -> Column:
+    drawn = seen.drawn[name] if name in seen.drawn.columns else pl.Series(name, [], pl.Int64)
+    found = guess(name, dtype, seen.facts[name], drawn, rows=rows)
+    alone = None
+    if found.use not in ("drop", "time", "weight"):
+        alone = lone_auc(drawn, positive, categorical=found.use == "categorical")
+        if alone > LEAK:
+            reason = f"alone it reaches AUC {alone:.4f}: it gives the label away"
+            found = Guess("drop", reason, found.settings)
+    return Column(name, str(dtype), found.use, found.note, found.settings, alone)
+
+
+def _one_time(judged: list[Column], seen: Look) -> tuple[str | None, list[Column]]:
+    """Keep one time column, the finest without nulls; the others are no features."""
+    fit = {
+        column.name: seen.drawn[column.name].n_unique()
+        for column in judged
+        if column.use == "time" and not seen.facts[column.name].nulls
+    }
+    chosen = max(fit, key=lambda name: fit[name], default=None)
+    columns = []
+    for column in judged:
+        if column.use == "time" and column.name != chosen:
+            nulls = seen.facts[column.name].nulls
+            reason = f"a time with {nulls:,} nulls" if nulls else f"a second time beside {chosen!r}"
+            columns.append(replace(column, use="drop", note=reason))
+        else:
+            columns.append(column)
+    return chosen, columns
+
+
+def _group(columns: list[Column], seen: Look) -> str | None:
+    """The column that tells whom a row belongs to, by its name, if any."""
+    ranked = {}
+    for column in columns:
+        rank = group_rank(column.name)
+        usable = column.use == "categorical" or column.auc is not None
+        if rank is None or not usable or seen.facts[column.name].nulls:
+            continue
+        if seen.drawn[column.name].n_unique() > 10:
+            ranked[column.name] = rank
+    return min(ranked, key=lambda name: ranked[name], default=None)
+
+
+def _divides(time: pl.Series) -> bool:
+    """Whether times are fine enough to cut at: rows of one time are never parted."""
+    counts = time.value_counts()["count"].to_numpy()
+    return bool(counts.max() <= 0.05 * len(time))
+
+
+def _column_warnings(columns: list[Column]) -> Iterator[str]:
+    for column in columns:
+        if column.use == "drop":
+            yield f"column {column.name!r} is left out: {column.note}"
+
+
+def _domain_warnings(domain: str, own: float, domains: tuple[DomainCounts, ...]) -> Iterator[str]:
+    yield from alike(domain, {found.name: found.rows for found in domains})
+    rows = sum(found.rows for found in domains)
+    rate = sum(found.positives for found in domains) / rows
+    if len(domains) == 1:
+        yield f"domain {domain!r} has one value, {domains[0].name!r}: there is nothing to compare"
+    if own > LEAK:
+        yield f"domain {domain!r} gives the label away: alone it reaches AUC {own:.4f}"
+    if len(domains) > 20 and rows / len(domains) < 50:
+        yield (
+            f"domain {domain!r} has {len(domains):,} values, {rows / len(domains):.1f} rows each on"
+            " average: is it an id?"
+        )
+    one_class = [d for d in domains if d.positives in (0, d.rows)]
+    if one_class:
+        yield (
+            f"domain {domain!r} gives the label away where it has one class only, and no AUC:"
+            f" {_listed(one_class)}"
+        )
+    extreme = [
+        found
+        for found in domains
+        if found not in one_class
+        and 0.1 <= rate <= 0.9
+        and not 0.02 <= found.positives / found.rows <= 0.98
+    ]
+    if extreme:
+        yield (
+            f"domain {domain!r} nearly gives the label away where its rate is near 0 or 1, against"
+            f" {rate:.1%} over all rows: {_listed(extreme)}"
+        )
+
+
+def _listed(domains: list[DomainCounts]) -> str:
+    shown = ", ".join(
+        f"{found.name!r} ({found.positives:,} of {found.rows:,} positive)" for found in domains[:5]
+    )
+    more = f" and {len(domains) - 5:,} more" if len(domains) > 5 else ""
+    return shown + more

@@ -1,0 +1,6 @@
+"""Tables: where rows come from, what their values are, and how they are refused."""
+
+from isthmus.data.tables.opening import Source, open_table, refuse_empty
+from isthmus.data.tables.table import BLOCK_ROWS, Block, Table, Way
+
+__all__ = ["BLOCK_ROWS", "Block", "Source", "Table", "Way", "open_table", "refuse_empty"]

@@ -1,0 +1,178 @@
+"""CSV files: one pass finds what each column spells, then chosen columns are read as batches.
+
+Both passes hold a few blocks of a file in memory, never all of it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+from pyarrow import csv
+
+from isthmus.data.tables.csv import spelling
+from isthmus.data.tables.csv.dialect import Dialect, find_dialect, lone_header, refused, slow_fault
+from isthmus.data.tables.csv.spelling import Spelled
+from isthmus.errors import SchemaError
+
+_BLOCK_BYTES = 8 << 20
+
+_FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownMoment:
+    """Read a column whose values were moments of type ``dtype`` when a model was fitted."""
+
+    dtype: pa.DataType
+
+
+# An Arrow type: one that the file spells, or a wider one. "text": as it is written. "number": every usual
+# spelling, as float64. "known_number" and `KnownMoment`: exact spellings, all else null.
+Reading: TypeAlias = pa.DataType | KnownMoment | Literal["text", "number", "known_number"]
+
+
+@dataclass(frozen=True, slots=True)
+class CsvColumn:
+    """What the values of a column of one file are."""
+
+    spelled: Spelled = field(default_factory=Spelled)
+    # Row (from 0, among the data rows) and text of the first value that is no number however
+    # loosely spelled; None where there is none.
+    odd: tuple[int, str] | None = None
+
+    @property
+    def number(self) -> bool:
+        """Whether every value that is not null is a number, however loosely spelled."""
+        return self.odd is None
+
+
+@dataclass(frozen=True, slots=True)
+class CsvFile:
+    """A CSV file whose every row was seen once. Made by `open_csv`."""
+
+    path: Path
+    name: str
+    dialect: Dialect
+    rows: int
+    columns: dict[str, CsvColumn]
+
+
+def open_csv(path: Path, name: str) -> CsvFile:
+    """Read a file once: its dialect, its rows, and what each column spells over all of them.
+
+    ``name``: of the file, for errors. Raises ``SchemaError`` for a file without a header, a column
+    named twice, a row with too few or too many fields, and bytes that are not UTF-8.
+    """
+    dialect = find_dialect(path, name)
+    names, has_end = _header(path, name, dialect)
+    columns = dict.fromkeys(names, CsvColumn())
+    rows = 0
+    if not has_end:
+        return CsvFile(path, name, dialect, rows, columns)
+    for batch in _ahead(_stream(path, name, dialect, dict.fromkeys(names, pa.string()))):
+        for column, text in zip(names, batch.columns, strict=True):
+            columns[column] = _seen(columns[column], text, rows)
+        rows += batch.num_rows
+    return CsvFile(path, name, dialect, rows, columns)
+
+
+def read(file: CsvFile, columns: Mapping[str, Reading]) -> Iterator[pa.RecordBatch]:
+    """Record batches with exactly these columns in this order, each read as it says.
+
+    The 9 texts of `isthmus.data.tables.csv.spelling.NULLS` are nulls in every reading. The type of a
+    "known_number" follows the values of a batch, and may differ between batches.
+    """
+    if not file.rows:
+        return
+    types = {
+        name: reading if isinstance(reading, pa.DataType) else pa.string()
+        for name, reading in columns.items()
+    }
+    # A batch without columns would not know its rows.
+    types = types or dict.fromkeys(list(file.columns)[:1], pa.string())
+    for batch in _stream(file.path, file.name, file.dialect, types):
+        batch = batch.select(list(columns))
+        for place, (name, reading) in enumerate(columns.items()):
+            if not isinstance(reading, pa.DataType) and reading != "text":
+                batch = batch.set_column(place, name, _converted(batch.column(place), reading))
+        yield batch
+
+
+def _converted(text: pa.Array, reading: Reading) -> pa.Array:
+    if isinstance(reading, KnownMoment):
+        return spelling.known_moments(text, reading.dtype)
+    return spelling.numbers(text) if reading == "number" else spelling.known_numbers(text)
+
+
+def _seen(column: CsvColumn, text: pa.Array, first_row: int) -> CsvColumn:
+    """The column after one more block of its texts."""
+    if column.odd and column.spelled.type == pa.string():
+        return column
+    spelled = Spelled.of(text, column.spelled)
+    # Exact numbers are loose ones too.
+    if column.odd is None and not _is_number(spelled.type):
+        place = spelling.first_no_number(text)
+        if place is not None:
+            return CsvColumn(spelled, (first_row + place, text[place].as_py()))
+    return CsvColumn(spelled, column.odd)
+
+
+def _is_number(dtype: pa.DataType) -> bool:
+    test = pa.types
+    return test.is_null(dtype) or test.is_integer(dtype) or test.is_floating(dtype)
+
+
+def _header(path: Path, name: str, dialect: Dialect) -> tuple[list[str], bool]:
+    """Names of the columns, and whether the line of the header has an end."""
+    has_end = True
+    try:
+        with csv.open_csv(path, parse_options=_parse(dialect)) as file:
+            columns = file.schema.names
+    except _FAULTS as fault:
+        # To pyarrow a header without an end of line is an empty file.
+        columns = lone_header(path, dialect)
+        has_end = False
+        if columns is None:
+            raise slow_fault(path, name, dialect) or refused(name, fault) from fault
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise SchemaError(f"column {column!r} must occur once, got it twice in {name}")
+    return columns, has_end
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches; the next one is read in a thread while one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
+
+
+def _parse(dialect: Dialect) -> csv.ParseOptions:
+    return csv.ParseOptions(delimiter=dialect.delimiter, newlines_in_values=True)
+
+
+def _stream(
+    path: Path, name: str, dialect: Dialect, types: Mapping[str, pa.DataType]
+) -> Iterator[pa.RecordBatch]:
+    convert = csv.ConvertOptions(
+        column_types=dict(types),
+        include_columns=list(types),
+        null_values=list(spelling.NULLS),
+        strings_can_be_null=True,
+        true_values=list(spelling.TRUE),
+        false_values=list(spelling.FALSE),
+    )
+    options = csv.ReadOptions(block_size=_BLOCK_BYTES)
+    try:
+        with csv.open_csv(
+            path, read_options=options, parse_options=_parse(dialect), convert_options=convert
+        ) as file:
+            yield from file
+    except _FAULTS as fault:
+        raise slow_fault(path, name, dialect) or refused(name, fault) from fault

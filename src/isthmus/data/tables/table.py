@@ -1,0 +1,203 @@
+"""A table: rows of files or of a frame, numbered through, read as record batches."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from isthmus.data.tables.faults import missing_column, wrong_type
+from isthmus.data.tables.fingerprint import of_content, of_file
+from isthmus.data.tables.kinds import comparable, decoded_name, is_list, item_type, joined, kind
+from isthmus.data.tables.plain import plain_batch
+from isthmus.data.tables.values import is_utf8
+from isthmus.errors import SchemaError
+
+# Rows that are read at once: the setting that bounds the memory of reading and encoding.
+BLOCK_ROWS = 1 << 18
+
+Way = Literal["number", "known_number", "known_moment", "text"]
+"""How to read a column of a CSV file in place of what its spelling says.
+
+``number``: every usual spelling of a number, anything else is refused. ``known_number``,
+``known_moment``: as when a model was fitted on numbers, or on dates and times; what is spelled in
+another way is null. ``text``: as it stands.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows of one file in order."""
+
+    file: str
+    first_row: int  # number of the first row in the table
+    file_row: int  # number of the first row in the file
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file, or a frame.
+
+    ``types``: as they are stored. ``read``: record batches of chosen columns, of about so many
+    rows. ``unusable``: columns whose values no use fits, with the message for whoever uses one.
+    ``reread``: of a CSV file, the same rows with some columns read in another way (`Way`); ``odd``:
+    row and text of the first value that is no number, of each of its columns that has one.
+    """
+
+    name: str
+    rows: int
+    types: Mapping[str, pa.DataType]
+    read: Callable[[list[str], int], Iterator[pa.RecordBatch]]
+    path: Path | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+    reread: "Callable[[Mapping[str, Way]], Part] | None" = None
+    odd: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+
+class Table:
+    """Rows somewhere, numbered through the files in the order of their names.
+
+    Made by ``open_table``. Nothing is held in memory but what was given as a frame.
+    """
+
+    def __init__(self, parts: Sequence[Part], source: str) -> None:
+        self.parts = tuple(parts)
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"Table({self.source!r}, rows={self.rows}, columns={len(self.columns)})"
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        """Columns of all files with their stored types, of each the first that is no null."""
+        found: dict[str, pa.DataType] = {}
+        for part in self.parts:
+            for name, dtype in part.types.items():
+                if pa.types.is_null(found.setdefault(name, dtype)):
+                    found[name] = dtype
+        return found
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether the columns can be read in more ways than one."""
+        return any(part.reread is not None for part in self.parts)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in all files."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def schemas(self) -> list[tuple[str, Mapping[str, pa.DataType]]]:
+        """Name and stored column types of every file."""
+        return [(part.name, part.types) for part in self.parts]
+
+    @property
+    def files(self) -> tuple[dict[str, Any], ...]:
+        """What identifies each file without reading it all: see ``fingerprint``."""
+        return self.fingerprint()
+
+    def fingerprint(self, *, verify_content: bool = False) -> tuple[dict[str, Any], ...]:
+        """Path, size, time and footer hash of each file; for a frame the hash of its content.
+
+        ``verify_content``: hash every byte of every file too.
+        """
+        return tuple(
+            of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
+            if part.path is None
+            else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
+            for part in self.parts
+        )
+
+    def reading(self, ways: Mapping[str, Way]) -> "Table":
+        """The same rows, with these columns of CSV files read in these ways."""
+        parts = [part if part.reread is None else part.reread(ways) for part in self.parts]
+        return Table(parts, self.source)
+
+    def check_usable(self, columns: Sequence[str]) -> None:
+        """Raise ``SchemaError`` where a file lacks a column, or no use fits what it holds."""
+        for part in self.parts:
+            for column in columns:
+                if column not in part.types:
+                    raise missing_column(column, part.types, part.name)
+                if column in part.unusable:
+                    raise SchemaError(part.unusable[column])
+
+    def check(self, columns: Sequence[str]) -> None:
+        """Raise ``SchemaError`` where a file lacks a column or has it with other values."""
+        self.check_usable(columns)
+        for column in columns:
+            known = [p for p in self.parts if kind(p.types[column]) != "null"]
+            for part in known[1:]:
+                one, other = known[0].types[column], part.types[column]
+                kinds = kind(item_type(one)), kind(item_type(other))
+                if is_list(one) != is_list(other) or not comparable(*kinds):
+                    rule = f"be {decoded_name(one)} as in {known[0].name}"
+                    raise wrong_type(column, rule, decoded_name(other), part.name)
+
+    def blocks(
+        self, columns: Sequence[str], rows: int = BLOCK_ROWS, *, stored: bool = False
+    ) -> Iterator[Block]:
+        """Blocks of at most ``rows`` rows in table order, with these columns in this order.
+
+        The columns are plain (`isthmus.data.tables.plain`). ``stored``: as the files hold them, and
+        only those that a file has.
+        """
+        if not stored:
+            self.check(columns)
+        first_row = 0
+        for part in self.parts:
+            file_row = 0
+            wanted = [column for column in columns if column in part.types]
+            for batch in part.read(wanted, rows):
+                for start in range(0, batch.num_rows, rows):
+                    piece = batch.slice(start, rows)
+                    if not stored:
+                        piece = plain_batch(piece)
+                    yield Block(part.name, first_row + file_row, file_row, piece)
+                    file_row += piece.num_rows
+            if file_row != part.rows:
+                raise SchemaError(
+                    f"{part.name} must hold {part.rows} rows as when it was opened, got {file_row}"
+                )
+            first_row += file_row
+
+    def kind(self, column: str) -> str:
+        """Kind of a column's values over all files; it must be there, of one family."""
+        found = "null"
+        for part in self.parts:
+            found = joined(found, kind(part.types[column]))
+        return found
+
+    def odd(self, column: str) -> tuple[str, int, str] | None:
+        """File, row and text of the first value in a CSV column that is no number."""
+        for part in self.parts:
+            if column in part.odd:
+                return part.name, *part.odd[column]
+        return None
+
+    def name_kind(self, column: str) -> str:
+        """The kind by which a column's values are named: bytes that are all text are text.
+
+        Old writers store text so, while bytes of a fixed length are ids and digests. Reads a
+        column of bytes.
+        """
+        found = self.kind(column)
+        fixed = any(
+            isinstance(part.types[column], pa.BaseExtensionType)
+            or pa.types.is_fixed_size_binary(part.types[column])
+            for part in self.parts
+        )
+        if found != "binary" or fixed:
+            return found
+        blocks = self.blocks([column])
+        return "string" if all(is_utf8(block.batch.column(0)) for block in blocks) else "binary"
+
+    def batches(
+        self, columns: Sequence[str] | None = None, rows: int = BLOCK_ROWS
+    ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
+        """``(file, number of the first row in the table, record batch)`` in table order."""
+        for block in self.blocks(list(self.columns) if columns is None else columns, rows):
+            yield block.file, block.first_row, block.batch
