@@ -78,7 +78,7 @@ FAULTS: dict[str, Any] = {
     "h": "categorical",
     "click": (17, 3),
     "tab": (5, None),
-    "w": (9, 0.0),
+    "w": (9, -1.0),
     "v": (399, [1.0]),
 }
 

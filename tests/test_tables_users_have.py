@@ -274,6 +274,17 @@ def test_a_pandas_column_of_several_types_is_named_where_it_is_used(
     assert inspect_table(unused, "tab", "click").columns[-1].use == "drop"
 
 
+def test_objects_and_wide_integers_of_polars(run: isthmus.Run) -> None:
+    frame = pl.DataFrame(rows()).with_columns(pl.col("user").cast(pl.Int128))
+    assert np.array_equal(run.predict(frame), run.predict(rows()))
+    objects = pl.Series("user", [1, "1"] * (ROWS // 2), dtype=pl.Object)
+    rule = r"'user' must hold values of one type, got 1 \(int\) in row 0 and '1' \(str\) in row 1"
+    with pytest.raises(SchemaError, match=rule):
+        run.predict(frame.with_columns(objects))
+    unused = frame.with_columns(objects.alias("note"))
+    assert np.array_equal(run.predict(unused), run.predict(rows()))
+
+
 def test_numbers_in_loose_spelling_and_odd_values(tmp_path: Path) -> None:
     frame = rows().to_pandas()
     frame.assign(x=[f"{x:.3f}0" for x in frame.x], zip=[f"0{i % 9}" for i in range(ROWS)]).to_csv(

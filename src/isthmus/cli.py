@@ -214,9 +214,9 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.parquet")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT")],
 ) -> None:
-    """Add the column score to a table; rows keep their order."""
+    """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
     import isthmus
 
     with ProgressView() as progress, writing("file", output):

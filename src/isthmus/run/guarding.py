@@ -36,6 +36,7 @@ from isthmus.run.notice import Notice, Progress
 from isthmus.run.plan import Plan
 from isthmus.run.result import Run
 from isthmus.run.scores import write_scores
+from isthmus.run.texts import weightless_text
 from isthmus.trainings import Engine, Training
 from isthmus.version import VERSION
 
@@ -207,6 +208,8 @@ class GuardedFit:
                 f"- Solo {printable(name)}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
                 f" {outcome.told.steps:,} steps{capped}."
             )
+        if self.dataset.weightless:
+            yield f"- {weightless_text(self.dataset)}."
 
     def _judged(
         self, split: SplitName, logits: Mapping[str, np.ndarray], kept: np.ndarray | None

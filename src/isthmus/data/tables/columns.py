@@ -153,7 +153,7 @@ def labels(label: Label, array: pa.Array, source: Source) -> np.ndarray:
     wrong = (x != 0) & (x != 1)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        rule = "be 0 or 1 (it is the label; for others give label: {column, above | equals})"
+        rule = "be 0 or 1 (it is the label; for others give label: {column, above} or {column, equals})"
         raise source.fault(column, rule, f"{x[row]:g}", row)
     return x.astype(np.float32)
 

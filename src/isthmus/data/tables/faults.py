@@ -10,24 +10,24 @@ from isthmus.errors import SchemaError
 
 def missing_column(column: str, columns: Iterable[str], file: str) -> SchemaError:
     """A column that the config names and the table lacks; the text names the nearest one."""
-    known = list(columns)
-    near = get_close_matches(column, known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(map(repr, known[:12]))}"
-    if not near and len(known) > 12:
-        hint += f" and {len(known) - 12} more"
+    hint = _nearest(column, list(columns))
     return SchemaError(f"column {column!r} must be in the table, got none in {file}; {hint}")
 
 
 def unknown_domain(name: str, domains: Iterable[str], table: str) -> SchemaError:
     """A domain that the config names and no row has; the text names the nearest one."""
-    known = sorted(domains)
-    near = get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"the nearest is {near[0]!r}" if near else f"it has {', '.join(map(repr, known[:12]))}"
-    if not near and len(known) > 12:
-        hint += f" and {len(known) - 12} more"
+    hint = _nearest(name, sorted(domains))
     return SchemaError(
         f"data.domains must name domains of the table, got {name!r} in {table}; {hint}"
     )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1, cutoff=0.5)
+    if near:
+        return f"the nearest is {near[0]!r}"
+    more = f" and {len(known) - 12} more" if len(known) > 12 else ""
+    return f"it has {', '.join(map(repr, known[:12]))}{more}"
 
 
 def wrong_type(column: str, rule: str, got: object, file: str) -> SchemaError:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from typing import IO, Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -101,13 +102,18 @@ def _polars_part(frame: Any) -> Part:
     columns: dict[str, Any] = {}
     unusable: dict[str, str] = {}
     for series in frame:
+        name = series.name
         try:
-            columns[series.name] = series.to_frame().to_arrow().column(0)
-        except Exception as fault:  # noqa: BLE001 polars panics with a class of its own
-            columns[series.name] = _as_text(series)
-            unusable[series.name] = _mixed(series.name, series, fault)
-    table = pa.table(columns) if columns else pa.table({})
-    return _table_part(table, unusable)
+            # An object column gives the addresses of its values, which are no values.
+            if series.dtype == pl.Object:
+                raise TypeError("Python objects")
+            if series.dtype in (pl.Int128, pl.UInt128):
+                series = series.cast(pl.Decimal(38, 0))
+            columns[name] = series.to_frame().to_arrow().column(0)
+        except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as fault:
+            columns[name] = _as_text(series)
+            unusable[name] = _mixed(name, series, fault)
+    return _table_part(pa.table(columns), unusable)
 
 
 def _as_text(series: Any) -> pa.Array:
