@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 import carriers as a
-from carriers import ARROW, DAY, FILES, SECOND, Kind
+from carriers import ARROW, DAY, DOORS, FILES, SECOND, Kind
 
 WHOLE, TENTHS, HUNDREDS = (0, 1, 2, 3, 7, 100), (0.1, 0.5, 2.5, -0.25, 3, 100), (0, 100, 700, 1200)
 NEAR = (2**53 + 1, 2**53, 2**62 + 1, 2**63 - 1, -1, 0)  # float64 makes the first two one
@@ -96,6 +96,8 @@ _KINDS = [
     Kind("time32-ms", pa.time32("ms"), HOURS, pa.time64("ns")),
     Kind("time64-us", pa.time64("us"), (*HOURS, 1000)),
     Kind("time64-ns", pa.time64("ns"), HOURS),
+    Kind("time64-ns-fine", pa.time64("ns"), (*HOURS, 1000, 1), doors=("parquet", "polars", "table")),
+    Kind("duration-ns-fine", pa.duration("ns"), (*HOURS, 1000, 1), doors=("parquet", "pandas", "table")),
     *[Kind(f"duration-{unit}", pa.duration(unit), (*HOURS, -SECOND)) for unit in ("s", "ns")],
     *[Kind(f"duration-{unit}", pa.duration(unit), HOURS, doors=("parquet", "table")) for unit in ("ms", "us")],
 ]  # fmt: skip
@@ -122,8 +124,8 @@ def ways_to_score(kind: Kind) -> list[str]:
 
 
 def ways_to_fit(kind: Kind) -> list[str]:
-    """Fewer still, for a fit takes ten times as long."""
-    return _in_turns(kind, ("polars", "lazy", "reader", "duckdb"))
+    """Files, and all frames in turns: a fit takes ten times as long as a score."""
+    return _in_turns(kind, tuple(door for door in DOORS if door not in FILES))
 
 
 def _in_turns(kind: Kind, doors: tuple[str, ...]) -> list[str]:

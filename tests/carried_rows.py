@@ -8,7 +8,7 @@ fault of one role is told of that one.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from zlib import crc32
 
@@ -248,18 +248,19 @@ def joined(pieces: Sequence[dict[str, list[Any]]], order: np.ndarray) -> dict[st
     return found
 
 
-def at_fit(given: isthmus.Config, source: Any, cache: Path) -> Seen:
-    """Encode a table as a fit does."""
-    dataset = Dataset.from_table(given.data, source, cache=cache)
-    pieces, row = [], []
-    for number, split in enumerate(SPLITS):
-        rows = dataset.rows(split)
-        piece = _by_role(given, rows.arrays, dataset.domain_names)
-        piece["domain"] = [dataset.domain_names[i - 1] for i in rows.domain.tolist()]
-        piece["group"] = [] if rows.group is None else rows.group.tolist()
-        piece["split"] = piece["time"] = [number] * len(rows)
-        pieces.append(piece)
-        row += rows.row.tolist()
+def at_fit(given: isthmus.Config, source: Any) -> Seen:
+    """Encode a table as a fit does, and keep no file of it."""
+    with TemporaryDirectory() as cache:
+        dataset = Dataset.from_table(given.data, source, cache=cache)
+        pieces, row = [], []
+        for number, split in enumerate(SPLITS):
+            rows = dataset.rows(split)
+            piece = _by_role(given, rows.arrays, dataset.domain_names)
+            piece["domain"] = [dataset.domain_names[i - 1] for i in rows.domain.tolist()]
+            piece["group"] = [] if rows.group is None else rows.group.tolist()
+            piece["split"] = piece["time"] = [number] * len(rows)
+            pieces.append(piece)
+            row += rows.row.tolist()
     assert sorted(row) == list(range(len(row)))
     return Seen(joined(pieces, np.argsort(row)), dataset.encoder, given)
 

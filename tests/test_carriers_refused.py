@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -91,13 +92,20 @@ def with_column(column: pa.Array, name: str) -> pa.Table:
 
 @pytest.fixture(autouse=True)
 def isolated_cache() -> None:
-    """The caches are named here, or nothing is cached."""
+    """Nothing is cached but where a folder is named."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that is gone after the case: pytest's own are counted and kept."""
+    with TemporaryDirectory() as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], isthmus.Bundle]:
+def bundles() -> Callable[[str], isthmus.Bundle]:
     """A model for each role, over a column of numbers."""
-    kind, folder, made = KINDS["int64"], tmp_path_factory.mktemp("plain"), {}
+    kind, made = KINDS["int64"], {}
 
     def bundle(role: str) -> isthmus.Bundle:
         roles = () if role == "unused" else (role,)
@@ -105,7 +113,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], isthmus
             content = {one: rows.content(kind, "table")[one] for one in roles}
             table = rows.plain(content, "number") if roles else rows.base()
             given = rows.config(roles, equals=1)
-            made[role] = rows.bundle_of(rows.at_fit(given, table, folder))
+            made[role] = rows.bundle_of(rows.at_fit(given, table))
         return made[role]
 
     return bundle
@@ -113,12 +121,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], isthmus
 
 @pytest.mark.parametrize(("name", "role", "door"), wrong_cases((*DOORS[:4], "table")))
 def test_a_type_that_cannot_play_a_role_is_refused_at_fit(
-    name: str, role: str, door: str, tmp_path: Path
+    name: str, role: str, door: str, folder: Path
 ) -> None:
-    source = a.through(door, [with_column(WRONG[name][0](), f"as_{role}")], tmp_path / "source")
+    source = a.through(door, [with_column(WRONG[name][0](), f"as_{role}")], folder / "source")
     given = rows.config((role,), equals="7")
     with pytest.raises(SchemaError, match=f"'as_{role}'"):
-        isthmus.Dataset.from_table(given.data, source, cache=tmp_path / "cache")
+        isthmus.Dataset.from_table(given.data, source, cache=folder / "cache")
 
 
 AT_SCORE = (*rows.FEATURES, "domain", "label", "label_equals", "weight", "group")
@@ -128,9 +136,9 @@ AT_SCORE = (*rows.FEATURES, "domain", "label", "label_equals", "weight", "group"
     ("name", "role", "door"), wrong_cases(("csv", "reader", "duckdb"), roles=AT_SCORE)
 )
 def test_a_type_that_cannot_play_a_role_is_refused_at_score(
-    name: str, role: str, door: str, tmp_path: Path, bundles: Callable[[str], isthmus.Bundle]
+    name: str, role: str, door: str, folder: Path, bundles: Callable[[str], isthmus.Bundle]
 ) -> None:
-    source = a.through(door, [with_column(WRONG[name][0](), f"as_{role}")], tmp_path / "source")
+    source = a.through(door, [with_column(WRONG[name][0](), f"as_{role}")], folder / "source")
     with pytest.raises(SchemaError, match=f"'as_{role}'"):
         rows.at_score(bundles(role), source, (role,))
 
@@ -161,7 +169,7 @@ PAIRS = [
 @pytest.mark.parametrize("role", rows.ROLES)
 @pytest.mark.parametrize(("one", "other"), PAIRS)
 def test_two_families_in_one_column_are_refused(
-    one: str, other: str, role: str, tmp_path: Path
+    one: str, other: str, role: str, folder: Path
 ) -> None:
     make = lists if role in LISTS else scalars
     columns = [make(*FAMILIES[name])()[: N // 2] for name in (one, other)]
@@ -169,10 +177,10 @@ def test_two_families_in_one_column_are_refused(
         rows.base().slice(i * N // 2, N // 2).append_column(f"as_{role}", column)
         for i, column in enumerate(columns)
     ]
-    source = a.through("parquet", parts, tmp_path / "source")
+    source = a.through("parquet", parts, folder / "source")
     given = rows.config((role,), equals=7)
     with pytest.raises(SchemaError, match=f"'as_{role}'"):
-        isthmus.Dataset.from_table(given.data, source, cache=tmp_path / "cache")
+        isthmus.Dataset.from_table(given.data, source, cache=folder / "cache")
 
 
 @pytest.mark.parametrize("role", ["categorical", "categorical_list"])
@@ -220,37 +228,47 @@ def _parts(name: str, door: str) -> list[pa.Table]:
 
 @pytest.mark.parametrize(("name", "door"), list(unused_cases()))
 def test_an_unused_column_never_stops_anything(
-    name: str, door: str, tmp_path: Path, bundles: Callable[[str], isthmus.Bundle]
+    name: str, door: str, folder: Path, bundles: Callable[[str], isthmus.Bundle]
 ) -> None:
     bundle, parts = bundles("unused"), _parts(name, door)
-    opened = iter(a.through(door, parts, tmp_path / str(i)) for i in range(9))
+    opened = iter(a.through(door, parts, folder / str(i)) for i in range(9))
     found = inspect_table(next(opened), "tab", "click")
     assert "extra" in {column.name for column in found.columns}
     if name in WRONG:
-        seen = rows.at_fit(rows.config(()), next(opened), tmp_path / "cache")
+        seen = rows.at_fit(rows.config(()), next(opened))
         assert seen.encoder.domains == bundle.domains
-    written = _written(bundle, next(opened), tmp_path / "out.parquet")
+    try:
+        written = _written(bundle, next(opened), folder / "out.parquet")
+    except SchemaError:  # one type for two files is asked for, and there may be none
+        assert len({part["extra"].type for part in parts}) > 1
+        assert not (folder / "out.parquet").exists()
+        with pytest.raises(SchemaError, match="column 'extra'"):
+            _written(bundle, next(opened), folder / "out.parquet")
+        return
     nulls = sum(part["extra"].to_pylist().count(None) for part in parts)
     assert written["extra"].null_count == nulls
     if name not in WRONG:  # nor may two values have become one
         kind = KINDS[name]
         values = kind.values + (kind.beside_values if door in FILES else ())
-        assert len(set(written["extra"].to_pylist()) - {None}) >= len({a.same(x) for x in values})
+        column = written["extra"]
+        if pa.types.is_time64(column.type):  # Python's times end at microseconds
+            column = column.cast(pa.int64())
+        assert len(set(column.to_pylist()) - {None}) >= len({a.same(x) for x in values})
 
 
 @pytest.mark.parametrize("door", ["pandas", "table", "reader"])
 def test_a_fit_and_a_score_take_no_notice_of_columns_of_every_kind(
-    door: str, tmp_path: Path, bundles: Callable[[str], isthmus.Bundle]
+    door: str, folder: Path, bundles: Callable[[str], isthmus.Bundle]
 ) -> None:
     table, bundle = rows.base(), bundles("unused")
     for name, kind in KINDS.items():
         if a.passes(door, kind.carrier):
             values = [kind.values[i % len(kind.values)] for i in range(N)]
             table = table.append_column(name, a.carried(values, kind.carrier))
-    source = a.through(door, [table], tmp_path)
-    seen = rows.at_fit(rows.config(()), source, tmp_path)
+    source = a.through(door, [table], folder)
+    seen = rows.at_fit(rows.config(()), source)
     assert seen.encoder.domains == bundle.domains
-    scores = bundle.score(a.through(door, [table], tmp_path))
+    scores = bundle.score(a.through(door, [table], folder))
     np.testing.assert_allclose(scores, bundle.score(rows.base()), atol=1e-6)
 
 
@@ -269,7 +287,7 @@ MIXED = [1, "x", None, 2.5, b"\xff", {"a": 1}, [1, 2], (3,)]
 
 
 def test_an_unused_column_of_objects_never_stops_anything(
-    tmp_path: Path, bundles: Callable[[str], isthmus.Bundle]
+    folder: Path, bundles: Callable[[str], isthmus.Bundle]
 ) -> None:
     frame, bundle = rows.base().to_pandas(), bundles("unused")
     frame["extra"] = pd.Series([MIXED[i % len(MIXED)] for i in range(N)], dtype=object)
@@ -279,14 +297,14 @@ def test_an_unused_column_of_objects_never_stops_anything(
     scores = bundle.score(rows.base())
     for number, given in enumerate((frame, eager)):
         assert inspect_table(given, "tab", "click").rows == N
-        rows.at_fit(rows.config(()), given, tmp_path)
+        rows.at_fit(rows.config(()), given)
         np.testing.assert_allclose(bundle.score(given), scores, atol=1e-6)
-        _written(bundle, given, tmp_path / f"{number}.parquet")
+        _written(bundle, given, folder / f"{number}.parquet")
 
 
 @pytest.mark.parametrize("role", rows.ROLES)
-def test_a_column_of_objects_is_refused_by_name_where_it_is_used(role: str, tmp_path: Path) -> None:
+def test_a_column_of_objects_is_refused_by_name_where_it_is_used(role: str) -> None:
     frame = rows.base().to_pandas()
     frame[f"as_{role}"] = pd.Series([MIXED[i % len(MIXED)] for i in range(N)], dtype=object)
     with pytest.raises(SchemaError, match=f"'as_{role}'"):
-        rows.at_fit(rows.config((role,), equals=1), frame, tmp_path)
+        rows.at_fit(rows.config((role,), equals=1), frame)

@@ -151,27 +151,18 @@ def _stream_part(stream: pa.RecordBatchReader) -> Part:
     """Write a stream aside, then read it as often as it is needed."""
     schema = pa.schema([pa.field(f.name, _written_type(f.type)) for f in stream.schema])
     types = column_types(schema, FRAME)
+    file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the part that reads it
     try:
-        file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the part that reads it
-        rows = 0
-        with pa.ipc.new_file(file, schema) as writer:
-            for batches in _gathered(stream):
-                arrays = [
-                    _joined(
-                        pa.chunked_array(
-                            [_written(batch.column(i), item.type) for batch in batches]
-                        )
-                    )
-                    for i, item in enumerate(schema)
-                ]
-                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-                rows += sum(batch.num_rows for batch in batches)
-        file.flush()
+        rows = _write_aside(stream, schema, file)
     except OSError as fault:
+        file.close()
         raise IsthmusError(
             f"{tempfile.gettempdir()} must have room for the rows of a stream, got: {fault}"
             " (the environment variable TMPDIR names another folder)"
         ) from fault
+    except BaseException:
+        file.close()
+        raise
 
     def read(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         del rows  # the blocks are cut to size by who reads them
@@ -181,6 +172,22 @@ def _stream_part(stream: pa.RecordBatchReader) -> Part:
 
     weakref.finalize(read, file.close)
     return Part(FRAME, rows, types, read)
+
+
+def _write_aside(stream: pa.RecordBatchReader, schema: pa.Schema, file: IO[bytes]) -> int:
+    rows = 0
+    with pa.ipc.new_file(file, schema) as writer:
+        for batches in _gathered(stream):
+            arrays = [
+                _joined(
+                    pa.chunked_array([_written(batch.column(i), item.type) for batch in batches])
+                )
+                for i, item in enumerate(schema)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            rows += sum(batch.num_rows for batch in batches)
+    file.flush()
+    return rows
 
 
 def _gathered(stream: pa.RecordBatchReader) -> Iterator[list[pa.RecordBatch]]:
@@ -203,8 +210,9 @@ def _reader(file: IO[bytes]) -> pa.RecordBatchFileReader:
 
 
 def _written_type(dtype: pa.DataType) -> pa.DataType:
-    """Dictionaries differ from batch to batch, which a file of batches cannot hold."""
-    return plain_type(dtype.value_type) if pa.types.is_dictionary(dtype) else dtype
+    """Dictionaries differ from batch to batch, and run ends cannot be joined: both are decoded."""
+    coded = pa.types.is_dictionary(dtype) or pa.types.is_run_end_encoded(dtype)
+    return plain_type(dtype.value_type) if coded else dtype
 
 
 def _written(array: pa.Array, to: pa.DataType) -> pa.Array:

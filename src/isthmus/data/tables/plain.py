@@ -88,7 +88,7 @@ def _from_views(array: pa.Array) -> pa.Array:
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     places = np.repeat(offsets - (ends - lengths), lengths) + np.arange(total, dtype=np.int64)
-    return _large_list(plain(array.values.take(pa.array(places))), lengths, missing)
+    return _large_list(plain(array.values).take(pa.array(places)), lengths, missing)
 
 
 def _plain_items(array: pa.Array) -> pa.Array:

@@ -9,6 +9,7 @@
 A float32 counts as the shortest decimal that gives it back: 0.1 is 0.1 in every width.
 """
 
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -253,7 +254,7 @@ def names(array: pa.Array, like: str | None = None) -> pa.Array:
     elif family(have) == "moment":
         found = _moment_names(array, like)
     else:
-        found = [None if x is None else str(x) for x in _coarse(array).to_pylist()]
+        found = _clock_names(array)
     return pa.array(found, pa.large_string())
 
 
@@ -297,10 +298,27 @@ def _moment_names(array: pa.Array, like: str) -> list[str | None]:
     return found
 
 
-def _coarse(array: pa.Array) -> pa.Array:
-    """Times and durations as Python can hold them, in microseconds."""
-    to = pa.duration("us") if pa.types.is_duration(array.type) else pa.time64("us")
-    return pc.cast(array, to, safe=False)
+def _clock_names(array: pa.Array) -> list[str | None]:
+    """Times and durations as Python writes them; the nanoseconds follow where there are any."""
+    width = pa.int32() if array.type.bit_width == 32 else pa.int64()
+    ticks = pc.cast(array.view(width), pa.int64()).to_pylist()
+    to_nanos = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[array.type.unit]
+    found: list[str | None] = []
+    for tick in ticks:
+        if tick is None:
+            found.append(None)
+            continue
+        micros, rest = divmod(tick * to_nanos, 1000)
+        try:
+            span = timedelta(microseconds=micros)
+        except OverflowError:  # more than three million years
+            found.append(f"{tick} {array.type.unit}")
+            continue
+        text = str(span) if pa.types.is_duration(array.type) else str((datetime.min + span).time())
+        if rest:
+            text = f"{text}{'' if '.' in text else '.000000'}{rest:03d}"
+        found.append(text)
+    return found
 
 
 def mix(keys: np.ndarray, seed: int = 0) -> np.ndarray:
