@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.data import build as building
+from isthmus.data.alike import alike
 from isthmus.data.cache import META, entry_folder, writing
 from isthmus.data.encode import Encoder
-from isthmus.data.inspect.alike import alike
 from isthmus.data.rows import Rows
 from isthmus.data.split import SPLITS, SplitName
 from isthmus.data.tables import BLOCK_ROWS, Source, Table, open_table

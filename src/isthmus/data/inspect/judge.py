@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.inspect.alike import alike
+from isthmus.data.alike import alike
 from isthmus.data.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
 from isthmus.data.inspect.inspection import Column, Inspection
 from isthmus.data.inspect.look import DomainCounts, Look, count_domains, look

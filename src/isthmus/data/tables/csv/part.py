@@ -1,6 +1,6 @@
 """CSV files as parts of a table: each column with the type that it spells, or as it is asked for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,5 +52,4 @@ def _part(file: CsvFile, ways: Mapping[str, Way]) -> Part:
     def reread(more: Mapping[str, Way]) -> Part:
         return _part(file, {**ways, **more})
 
-    again: Callable[[Mapping[str, Way]], Part] = reread
-    return Part(file.name, file.rows, types, rows_of, file.path, unusable, again, odd)
+    return Part(file.name, file.rows, types, rows_of, file.path, unusable, reread, odd)
