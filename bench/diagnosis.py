@@ -12,9 +12,9 @@ import yaml
 from bench.data import MIB, children, own_bytes
 from bench.measure import Row, at_most
 from isthmus.data.sources import insteval, movielens_1m
-from isthmus.diagnosis.diagnosing import prepared
+from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
-from isthmus.diagnosis.matrices import pairwise
+from isthmus.diagnosis.measures.matrices import pairwise
 
 JOBS = 2
 SLEEP = 0.5

@@ -17,7 +17,7 @@ import yaml
 
 from isthmus.config import Config, load_config
 from isthmus.data.sources import movielens_1m
-from isthmus.data.synthetic import planted
+from isthmus.data.sources.planted import planted
 from isthmus.disk import write_whole
 from isthmus.metrics import Comparison, Evaluation, compare, evaluate_rows
 from isthmus.run import Run, fit

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from isthmus.data.synthetic import conflict, groups, planted
-from isthmus.diagnosis import Plan, diagnose, plan_diagnosis, trained
-from isthmus.diagnosis import groups as grouping
+from isthmus.data.sources.planted import conflict, groups, planted
+from isthmus.diagnosis import Plan, diagnose, plan_diagnosis
 from isthmus.diagnosis import level as levels
-from isthmus.diagnosis.diagnosing import prepared
+from isthmus.diagnosis import phases as trained
+from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS, Level
+from isthmus.diagnosis.measures import groups as grouping
 from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
 from isthmus.metrics.intervals import holm

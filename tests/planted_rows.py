@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from isthmus.data import Dataset
-from isthmus.data import dataset as data_rows
 from isthmus.data.batch import Batch
+from isthmus.data.store import dataset as data_rows
 from isthmus.schema import FittedField
 from isthmus.train import CheckpointDue, End, Look, TrainConfig, TrainEvent, TrainState, train
 

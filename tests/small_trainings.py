@@ -6,7 +6,7 @@ from typing import Any
 
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
-from isthmus.trainings import Outcome, Training
+from isthmus.experiments import Outcome, Training
 from small_runs import settings
 
 

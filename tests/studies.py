@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from diagnosed import small_levels
-from isthmus.diagnosis import Diagnosis, diagnose, diagnosing
-from isthmus.diagnosis.diagnosing import prepared
+from isthmus.diagnosis import Diagnosis, diagnose
+from isthmus.diagnosis import command as diagnosing
+from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.study import Study
 from isthmus.run.notice import silent

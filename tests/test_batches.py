@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.data import Batch, iterate
-from isthmus.data.iterate import Arrays, Shuffle, in_order
+from isthmus.data import Batch
+from isthmus.data.store import iterate
+from isthmus.data.store.iterate import Arrays, Shuffle, in_order
 
 
 @pytest.fixture(autouse=True)

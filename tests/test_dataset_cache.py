@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from isthmus.data import Dataset, cache, cache_folder
-from isthmus.data import build as building
-from isthmus.data.dataset import dataset_key
+from isthmus.data import Dataset, cache_folder
+from isthmus.data.store import build as building
+from isthmus.data.store import cache
+from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import BundleError, IsthmusError
 from small_datasets import ROWS, clicks, config, left_behind, stored
 

@@ -18,8 +18,8 @@ from diagnosed import (
     settings,
     small_levels,
 )
-from isthmus.diagnosis.advice import Configs
-from isthmus.diagnosis.verdict import Verdict
+from isthmus.diagnosis.verdicts.advice import Configs
+from isthmus.diagnosis.verdicts.verdict import Verdict
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import pytest
 
 import isthmus
 from diagnosed import ADAPTER, added, opposed, outcomes, settings, small_levels
-from isthmus.diagnosis import Diagnosis, arms, diagnose, measured, plan_diagnosis
-from isthmus.diagnosis.advice import Configs
-from isthmus.diagnosis.curves import weightings
-from isthmus.diagnosis.likenesses import gradients
-from isthmus.diagnosis.verdict import Verdict
+from isthmus.diagnosis import Diagnosis, arms, diagnose, plan_diagnosis
+from isthmus.diagnosis import support as measured
+from isthmus.diagnosis.measures.curves import weightings
+from isthmus.diagnosis.measures.likenesses import gradients
+from isthmus.diagnosis.verdicts.advice import Configs
+from isthmus.diagnosis.verdicts.verdict import Verdict
 from isthmus.disk import only_writer
 from isthmus.errors import ConfigError, RunError, SchemaError
 from studies import quick, study_of

@@ -9,9 +9,9 @@ import pytest
 import isthmus
 from diagnosed import added, opposed, settings
 from isthmus.diagnosis import Diagnosis
-from isthmus.diagnosis.advice import Configs, group_slug, slug
 from isthmus.diagnosis.study import Study
-from isthmus.diagnosis.verdict import Verdict
+from isthmus.diagnosis.verdicts.advice import Configs, group_slug, slug
+from isthmus.diagnosis.verdicts.verdict import Verdict
 from studies import quick, study_of
 
 NAMES = ("Küche / Bad", "..")

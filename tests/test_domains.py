@@ -11,9 +11,9 @@ import pytest
 
 import isthmus
 from isthmus.data import SPLITS, Dataset
-from isthmus.data import cache as caching
-from isthmus.data import split as splits
-from isthmus.data.dataset import dataset_key
+from isthmus.data.store import cache as caching
+from isthmus.data.store import split as splits
+from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
 from small_datasets import ROWS, clicks, config, stored

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Encoder
-from isthmus.data.encode import EncodedRows
-from isthmus.data.roles import check_types, value_kinds
-from isthmus.data.scaler import ScalerFit
+from isthmus.data.encoding.encoder import EncodedRows
+from isthmus.data.encoding.roles import check_types, value_kinds
+from isthmus.data.encoding.scaler import ScalerFit
 from isthmus.data.tables import values as v
 from isthmus.data.tables.columns import Source
 from isthmus.errors import BundleError, SchemaError

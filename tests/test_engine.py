@@ -13,10 +13,10 @@ import torch
 from isthmus import checkpoint
 from isthmus.data import Dataset
 from isthmus.errors import BundleError, ConfigError, RunError
+from isthmus.experiments import Engine
+from isthmus.experiments.cost import cost, probe, steps
 from isthmus.models import ModelConfig
 from isthmus.train import Budget
-from isthmus.trainings import Engine
-from isthmus.trainings.cost import cost, probe, steps
 from small_runs import content, write_table
 from small_trainings import broken, clean, make_dataset, results, settled, training
 
@@ -109,7 +109,7 @@ def test_a_full_disk_is_named(dataset: Dataset, tmp_path: Path, monkeypatch: pyt
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("isthmus.trainings.outcome.save_file", full)
+    monkeypatch.setattr("isthmus.experiments.outcome.save_file", full)
     with Engine([dataset], tmp_path / "trainings") as engine:
         rule = r"a training on all domains with seed 0: an outcome must be writable at .*No space"
         with pytest.raises(RunError, match=rule):

@@ -17,7 +17,7 @@ import pytest
 import isthmus
 from isthmus.data import Dataset
 from isthmus.errors import RunError
-from isthmus.trainings import Engine, Training
+from isthmus.experiments import Engine, Training
 from small_runs import write_table
 from small_trainings import broken, clean, make_dataset, results, settled
 from trainings_to_kill import DOMAINS, config, trainings

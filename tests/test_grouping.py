@@ -8,7 +8,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 
-from isthmus.diagnosis.grouping import (
+from isthmus.diagnosis.measures.grouping import (
     EXACT_DOMAINS,
     adjusted_rand,
     canonical,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 from isthmus.errors import RunError
-from isthmus.run.gains import measure_gains, read_guard, served, write_guard
-from isthmus.run.guard import CANDIDATES, PROMISE, Areas, Choice, Judged, choose, quantile
+from isthmus.run.guard.choosing import CANDIDATES, PROMISE, Areas, Choice, Judged, choose, quantile
+from isthmus.run.guard.gains import measure_gains, read_guard, served, write_guard
 
 MARGIN = 0.005
 

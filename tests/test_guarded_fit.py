@@ -16,7 +16,7 @@ from isthmus.bundle import MANIFEST, Bundle, Part
 from isthmus.data import Subset
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.models import build_model
-from isthmus.run.guard import ARMS, Guard, halves
+from isthmus.run.guard.choosing import ARMS, Guard, halves
 from isthmus.run.notice import Notice
 from small_runs import clicks, content, settings
 

@@ -30,7 +30,7 @@ WALK = [
     "report",
     "config",
     "bundle",
-    "trainings",
+    "experiments",
     "run",
     "diagnosis",
     "demo",
@@ -84,7 +84,13 @@ def test_imports_run_one_way(path: Path):
 )
 def test_the_model_layer_knows_no_optimiser_and_no_file(path: Path):
     text = path.read_text()
-    for word in ("torch.optim", "pathlib", "open(", "isthmus.metrics", "isthmus.data.dataset"):
+    for word in (
+        "torch.optim",
+        "pathlib",
+        "open(",
+        "isthmus.metrics",
+        "isthmus.data.store.dataset",
+    ):
         assert word not in text, f"{path} mentions {word}"
 
 

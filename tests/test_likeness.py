@@ -10,15 +10,15 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
 from isthmus.data import Dataset
-from isthmus.data.synthetic import groups, planted
-from isthmus.diagnosis.likeness import (
+from isthmus.data.sources.planted import groups, planted
+from isthmus.diagnosis.measures.likeness import (
     DomainVectors,
     agreement,
     distances,
     domain_vectors,
     flat_map,
 )
-from isthmus.diagnosis.sample import sample_rows
+from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
 from isthmus.train import End, TrainConfig, train
@@ -115,14 +115,14 @@ def test_a_hidden_unit_that_never_moves_says_nothing(mixed: Dataset):
 
 
 def test_many_domains_share_the_sample(mixed: Dataset, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("isthmus.diagnosis.likeness.SAMPLE_ROWS", 90)
+    monkeypatch.setattr("isthmus.diagnosis.measures.likeness.SAMPLE_ROWS", 90)
     assert domain_vectors(a_model(mixed), mixed).rows.tolist() == [30, 30, 30]
 
 
 def test_many_batches_are_one_pass(mixed: Dataset, monkeypatch: pytest.MonkeyPatch):
     model = a_model(mixed)
     whole = domain_vectors(model, mixed)
-    monkeypatch.setattr("isthmus.diagnosis.likeness.SCORE_ROWS", 50)
+    monkeypatch.setattr("isthmus.diagnosis.measures.likeness.SCORE_ROWS", 50)
     np.testing.assert_allclose(domain_vectors(model, mixed).values, whole.values, atol=1e-4)
 
 
@@ -143,7 +143,7 @@ def test_the_sample_is_capped_fixed_and_moves_with_its_seed(
 ):
     rows = mixed.rows("train")
     at, domain = sample_rows(rows, 3, 40)
-    monkeypatch.setattr("isthmus.diagnosis.sample.CHUNK", 100)  # however it is read
+    monkeypatch.setattr("isthmus.diagnosis.measures.sample.CHUNK", 100)  # however it is read
     np.testing.assert_array_equal(at, sample_rows(rows, 3, 40)[0])
     assert np.bincount(domain).tolist() == [40, 40, 40]
     assert (np.diff(at) > 0).all()

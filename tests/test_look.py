@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from isthmus.data.inspect import inspect_table, look
-from isthmus.data.synthetic import conflict, planted
+from isthmus.data.sources.planted import conflict, planted
 
 
 def test_rare_values_are_counted_by_domain():

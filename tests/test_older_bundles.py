@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import isthmus
-from isthmus.data import older
-from isthmus.data.encode import Encoder
+from isthmus.data.encoding import older
+from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import BOTH_SIGNS
 from isthmus.errors import BundleError

@@ -15,8 +15,8 @@ import yaml
 
 from isthmus.config import load_config
 from isthmus.data import sources
-from isthmus.data.sources import folder as folders
 from isthmus.data.sources import lme4, movielens, wheel
+from isthmus.data.sources import source_folder as folders
 from isthmus.errors import IsthmusError
 from isthmus.schema import DataConfig
 

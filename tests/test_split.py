@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isthmus.data import split as splits
+from isthmus.data.store import split as splits
 from isthmus.data.tables.columns import Source
 from isthmus.data.tables.values import mix
 from isthmus.errors import SchemaError

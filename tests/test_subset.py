@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.data import Dataset, Rows, Subset, subset
-from isthmus.data.subset import domain_columns, stopping_half
+from isthmus.data import Dataset, Rows, Subset
+from isthmus.data.store import subset
+from isthmus.data.store.subset import domain_columns, stopping_half
 from isthmus.schema import DataConfig
 from small_parts import NAMES, make_dataset, plain
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from isthmus.data import Dataset, Rows, Subset, subset
-from isthmus.data.subset import Known, hide, stopping_half
+from isthmus.data import Dataset, Rows, Subset
+from isthmus.data.store import subset
+from isthmus.data.store.subset import Known, hide, stopping_half
 from isthmus.errors import IsthmusError
 from small_parts import ROWS, make_dataset, plain
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isthmus.data.synthetic import _root, angles, conflict, groups, planted
+from isthmus.data.sources.planted import _root, angles, conflict, groups, planted
 from isthmus.schema import DataConfig
 
 

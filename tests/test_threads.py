@@ -12,9 +12,9 @@ import torch
 import isthmus
 from isthmus.data import Dataset
 from isthmus.errors import RunError
+from isthmus.experiments import Engine
 from isthmus.train import generators
 from isthmus.train.generators import seeded, turn
-from isthmus.trainings import Engine
 from planted_rows import Linear, assert_same, begin, config, planted, weights
 from small_runs import clicks, content, settings, write_table
 from small_runs import weights as weights_of_run

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from isthmus.data import Dataset
+from isthmus.experiments import Training
 from isthmus.train import Budget, TrainConfig
-from isthmus.trainings import Training
 from small_runs import clicks, write_table
 from small_trainings import make_dataset, settled, training
 

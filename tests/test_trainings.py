@@ -12,12 +12,12 @@ import torch
 import isthmus
 from isthmus.config import validate
 from isthmus.data import Dataset
+from isthmus.experiments import Engine, Training
+from isthmus.experiments.outcome import build
 from isthmus.metrics import auc, logloss
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
 from isthmus.train import Budget, End, Look, TrainConfig, score_rows, train
-from isthmus.trainings import Engine, Training
-from isthmus.trainings.outcome import build
 from small_runs import write_table
 from small_trainings import make_dataset, settled, training
 

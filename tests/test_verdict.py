@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from isthmus.diagnosis.verdict import Evidence, Verdict, join_verdicts, judge_domain
-from isthmus.diagnosis.wording import Wording, digits_of, joined, plain, round_up, signed
+from isthmus.diagnosis.verdicts.verdict import Evidence, Verdict, join_verdicts, judge_domain
+from isthmus.diagnosis.verdicts.wording import Wording, digits_of, joined, plain, round_up, signed
 from isthmus.metrics.effects import Effect
 
 M = 0.005

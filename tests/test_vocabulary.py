@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Vocabulary
-from isthmus.data import vocabulary as vocabularies
+from isthmus.data.encoding import vocabulary as vocabularies
+from isthmus.data.encoding.vocabulary import Counter
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
-from isthmus.data.vocabulary import Counter
 
 
 def count(array: pa.Array, min_count: int = 1) -> Vocabulary:

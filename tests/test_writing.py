@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from pyarrow import csv
 
 from isthmus.errors import RunError, SchemaError
-from isthmus.run import writing
-from isthmus.run.writing import ScoredWriter
+from isthmus.run.output import writing
+from isthmus.run.output.writing import ScoredWriter
 from written_columns import (
     F16,
     F64,

@@ -12,8 +12,8 @@ from typing import Any
 
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
+from isthmus.experiments import Engine, Training
 from isthmus.train import Budget
-from isthmus.trainings import Engine, Training
 from small_runs import settings
 
 DOMAINS = ("home", "search", "mail")

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from bench.truth.repeat import Result, study_of
-from isthmus.data.synthetic import angles, conflict, planted
-from isthmus.diagnosis.verdict import CLAIM_P
+from isthmus.data.sources.planted import angles, conflict, planted
+from isthmus.diagnosis.verdicts.verdict import CLAIM_P
 from isthmus.metrics.equivalence import with_holm
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from bench.truth.repeat import Result, study_of
-from isthmus.data.synthetic import angles, groups, planted
-from isthmus.diagnosis.grouping import adjusted_rand, group_domains
-from isthmus.diagnosis.matrices import cross_scores, pairwise
+from isthmus.data.sources.planted import angles, groups, planted
+from isthmus.diagnosis.measures.grouping import adjusted_rand, group_domains
+from isthmus.diagnosis.measures.matrices import cross_scores, pairwise
 from isthmus.metrics.equivalence import spearman
 from isthmus.metrics.ranking import auc
 

@@ -11,8 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from isthmus.data.synthetic import Planted
-from isthmus.diagnosis.diagnosing import prepared
+from isthmus.data.sources.planted import Planted
+from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.study import Study
 from isthmus.disk import write_whole

@@ -9,7 +9,7 @@ from bench.truth.repeat import Result
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import Reader
 from isthmus.metrics.equivalence import not_worse, same
-from isthmus.run.guard import Judged, choose
+from isthmus.run.guard.choosing import Judged, choose
 
 MARGIN = 0.005
 USERS = 0.5  # how much a user's rows have in common, in standard deviations of the noise

@@ -300,7 +300,7 @@ def demo(
 @command(cache_app, "list")
 def cache_list() -> None:
     """Show the encoded tables, the newest first."""
-    from isthmus.data import cache
+    from isthmus.data.store import cache
 
     for entry in cache.entries():
         _say(entry)
@@ -310,7 +310,7 @@ def cache_list() -> None:
 @command(cache_app, "clear")
 def cache_clear() -> None:
     """Remove every encoded table that nobody is writing."""
-    from isthmus.data import cache
+    from isthmus.data.store import cache
 
     _say(f"removed {cache.clear()} encoded tables from {cache.cache_folder()}")
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.encode import Encoder
-from isthmus.data.subset import Known, hide
+from isthmus.data.encoding.encoder import Encoder
+from isthmus.data.store.subset import Known, hide
 from isthmus.data.tables.columns import offsets_of, ragged
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import FittedField

@@ -33,8 +33,8 @@ from isthmus.bundle.parts import Part, Router, below, model_tensors
 from isthmus.calibrate import Calibration
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
-from isthmus.data.encode import EncodedRows, Encoder
-from isthmus.data.roles import as_used, needed
+from isthmus.data.encoding.encoder import EncodedRows, Encoder
+from isthmus.data.encoding.roles import as_used, needed
 from isthmus.data.tables import Block, Table, open_table
 from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError

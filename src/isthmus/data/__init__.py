@@ -1,13 +1,13 @@
 """Data: a table is read, encoded once on disk, split, and read back as batches."""
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.cache import CacheEntry, cache_folder
-from isthmus.data.dataset import Dataset, DomainCount, Rows
-from isthmus.data.encode import EncodedRows, Encoder
-from isthmus.data.split import SPLITS, SplitName
-from isthmus.data.subset import Subset
+from isthmus.data.encoding.encoder import EncodedRows, Encoder
+from isthmus.data.encoding.vocabulary import Vocabulary
+from isthmus.data.store.cache import CacheEntry, cache_folder
+from isthmus.data.store.dataset import Dataset, DomainCount, Rows
+from isthmus.data.store.split import SPLITS, SplitName
+from isthmus.data.store.subset import Subset
 from isthmus.data.tables import Table, open_table
-from isthmus.data.vocabulary import Vocabulary
 
 __all__ = [
     "SPLITS",

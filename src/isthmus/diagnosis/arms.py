@@ -11,13 +11,13 @@ import numpy as np
 
 from isthmus.adapters import AdapterConfig
 from isthmus.config import Config
-from isthmus.data.dataset import Dataset
+from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS, STAGE_TWO_LR
+from isthmus.experiments import Training
+from isthmus.experiments.cost import train_rows
+from isthmus.experiments.grid import MAX_EPOCHS, MIN_LOOKS, choices
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig, watch_metrics
-from isthmus.trainings import Training
-from isthmus.trainings.cost import train_rows
-from isthmus.trainings.grid import MAX_EPOCHS, MIN_LOOKS, choices
 
 
 @dataclass(frozen=True, slots=True)

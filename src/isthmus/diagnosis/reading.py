@@ -8,15 +8,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from isthmus.data.dataset import Dataset
-from isthmus.data.roles import vocabulary_name
-from isthmus.data.split import SplitName
+from isthmus.data.encoding.roles import vocabulary_name
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.split import SplitName
 from isthmus.data.tables import values as v
 from isthmus.errors import ConfigError
+from isthmus.experiments import Outcome
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader
 from isthmus.metrics.losses import corrected, effective_weight
-from isthmus.trainings import Outcome
 
 METRICS: tuple[EffectMetric, ...] = ("auc", "logloss")
 Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from isthmus.config import Config
-from isthmus.data.dataset import Dataset
+from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.arms import Arms, Recipe
 from isthmus.diagnosis.level import Level
-from isthmus.diagnosis.measured import Measured
+from isthmus.diagnosis.phases import Phases
 from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Rows
-from isthmus.diagnosis.trained import Phases
+from isthmus.diagnosis.support import Measured
+from isthmus.experiments import Engine, Outcome, Training
+from isthmus.experiments.cost import Pace, steps
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
-from isthmus.trainings import Engine, Outcome, Training
-from isthmus.trainings.cost import Pace, steps
 from isthmus.version import VERSION
 
 # What an adapter and what tuning add to longer joint training.

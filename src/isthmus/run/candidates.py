@@ -15,10 +15,10 @@ from jaxtyping import Float64
 from isthmus.adapters import AdapterConfig
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName
-from isthmus.run.guard import Arm, halves
+from isthmus.experiments import Engine, Outcome, Training
+from isthmus.experiments.grid import LOWER_LR, MAX_EPOCHS, MIN_LOOKS, choices
+from isthmus.run.guard.choosing import Arm, halves
 from isthmus.train import TrainConfig
-from isthmus.trainings import Engine, Outcome, Training
-from isthmus.trainings.grid import LOWER_LR, MAX_EPOCHS, MIN_LOOKS, choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
 from isthmus.metrics.table import count_text
 from isthmus.run.notice import Notice, Progress
-from isthmus.run.unifying import as_type, risky, unified
-from isthmus.run.writing import ScoredWriter
+from isthmus.run.output.unifying import as_type, risky, unified
+from isthmus.run.output.writing import ScoredWriter
 
 SCORE = "score"
 NAMED = 5  # untrained domains that a message names

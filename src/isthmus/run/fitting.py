@@ -20,7 +20,7 @@ from isthmus.bundle import Bundle, is_for_reproduction
 from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
-from isthmus.data.dataset import dataset_key
+from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError, IsthmusError, RunError
 from isthmus.metrics import ScoredRows, evaluate_rows
@@ -30,8 +30,8 @@ from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
-from isthmus.run.guard import Guard
-from isthmus.run.guarding import GuardedFit, check_guard
+from isthmus.run.guard.choosing import Guard
+from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Notice, Progress, silent
 from isthmus.run.plan import Plan, target_folder
 from isthmus.run.result import Run
@@ -74,7 +74,7 @@ def fit(
     run is given back as it is. ``allow_other_threads``: resume on another thread count or torch,
     though the last bits may differ. ``block_rows``: rows of the table that are held at once while
     it is encoded, which bounds the memory; the result is the same. ``guard``: train what else could
-    serve each domain, too, and let the bundle hold what serves it best, see `isthmus.run.guard`;
+    serve each domain, too, and let the bundle hold what serves it best, see `isthmus.run.guard.choosing`;
     ``jobs``: processes that train side by side then. ``progress``: is called with each `Notice`; try ``print``.
 
     Fits in threads of one process take turns, and each gives what it gives alone; processes are the

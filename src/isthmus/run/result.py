@@ -14,7 +14,7 @@ from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evalu
 from isthmus.metrics import compare as compare_rows
 from isthmus.run.external import predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
-from isthmus.run.gains import guard_table, read_guard
+from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Progress, silent
 from isthmus.run.scores import read_scores
 

@@ -22,8 +22,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
-from isthmus.data.dataset import Dataset
-from isthmus.data.subset import Subset
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.subset import Subset
 from isthmus.errors import ConfigError, RunError, SchemaError
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
 from isthmus.schema import Section

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.dataset import Rows
+from isthmus.data.store.dataset import Rows
 from isthmus.errors import ConfigError
 from isthmus.metrics.losses import row_logloss
 from isthmus.metrics.ranking import Ranking, segment_auc

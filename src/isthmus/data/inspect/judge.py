@@ -9,7 +9,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.alike import alike
 from isthmus.data.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
 from isthmus.data.inspect.inspection import Column, Inspection
 from isthmus.data.inspect.look import DomainCounts, Look, count_domains, look
@@ -20,6 +19,7 @@ from isthmus.data.inspect.target import (
     positive_rows,
     split_label,
 )
+from isthmus.data.store.alike import alike
 from isthmus.data.tables import Source, Table, open_table, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import UNUSABLE

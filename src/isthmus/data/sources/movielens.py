@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import polars as pl
 
 from isthmus.data.inspect.template import model_and_train
-from isthmus.data.sources.folder import Report, prepared, silent, write
+from isthmus.data.sources.source_folder import Report, prepared, silent, write
 from isthmus.data.sources.wheel import Wheel, downloads_folder, fetched
 from isthmus.errors import IsthmusError
 

@@ -1,0 +1,382 @@
+"""The encoder: fitted on train rows, then the same object turns rows into ids at fit and serve."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from isthmus.data.batch import Batch, Jagged
+from isthmus.data.encoding import encoder_file
+from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
+from isthmus.data.encoding.scaler import Scaler, ScalerFit
+from isthmus.data.encoding.vocabulary import Counter, Vocabulary
+from isthmus.data.tables import columns as c
+from isthmus.data.tables.plain import plain_batch
+from isthmus.schema import (
+    Categorical,
+    CategoricalList,
+    DataConfig,
+    FittedField,
+    Numeric,
+    NumericList,
+    Vector,
+)
+
+__all__ = ["EncodedRows", "Encoder", "Scaler", "Vocabulary"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """A block of rows as numbers. Columns stand in the order of the config's features, by kind."""
+
+    categorical: np.ndarray  # (rows, n_categorical) int32
+    numeric: np.ndarray  # (rows, n_numeric) float32
+    lists: tuple[tuple[np.ndarray, np.ndarray], ...]  # values int32 or float32; offsets int64
+    domain: np.ndarray  # (rows,) int32; 0 unknown or missing, 1..n_domains the trained ones
+    domain_codes: np.ndarray  # (rows,) int32 into domain_names; -1 where the domain is missing
+    domain_names: pa.Array  # distinct names of this block, text
+    row: np.ndarray  # (rows,) int64: number of the row in the table
+    label: np.ndarray | None = None  # (rows,) float32 in {0, 1}
+    weight: np.ndarray | None = None  # (rows,) float32
+    group: np.ndarray | None = None  # (rows,) int64
+
+    def batch(self) -> Batch:
+        """The rows as tensors; the label is nan where it was not read."""
+        rows = len(self.row)
+        label = np.full(rows, np.nan, dtype=np.float32) if self.label is None else self.label
+        return Batch(
+            categorical=torch.from_numpy(self.categorical),
+            numeric=torch.from_numpy(self.numeric),
+            lists=tuple(Jagged(torch.from_numpy(a), torch.from_numpy(b)) for a, b in self.lists),
+            domain=torch.from_numpy(self.domain.astype(np.int64)),
+            label=torch.from_numpy(label),
+            weight=None if self.weight is None else torch.from_numpy(self.weight),
+        )
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Everything that turns rows of a table into ids and scaled numbers.
+
+    ``config``: what the columns mean. ``vocabularies``: by name (``roles.vocabulary_name``).
+    ``scalers``: by feature. ``domains``: names of the trained domains; id ``i`` is ``domains[i -
+    1]``. ``domain_kind``: kind of the values of the domain column.
+    """
+
+    config: DataConfig
+    vocabularies: Mapping[str, Vocabulary]
+    scalers: Mapping[str, Scaler]
+    domains: tuple[str, ...]
+    domain_kind: str = "string"
+
+    def __post_init__(self) -> None:
+        names = pa.array(self.domains, pa.large_string())
+        object.__setattr__(self, "_domain_index", Vocabulary("string", names))
+
+    @property
+    def n_domains(self) -> int:
+        """Number of domains that have train rows."""
+        return len(self.domains)
+
+    @property
+    def fields(self) -> tuple[FittedField, ...]:
+        """What a model must know of each feature, in the order of the config."""
+        return tuple(self._field(name) for name in self.config.features)
+
+    def _field(self, name: str) -> FittedField:
+        feature = self.config.features[name]
+        if isinstance(feature, Vector):
+            return FittedField(name=name, kind="vector", width=feature.width)
+        if isinstance(feature, Numeric):
+            return FittedField(name=name, kind="numeric", width=1)
+        if isinstance(feature, NumericList):
+            return FittedField(name=name, kind="numeric_list", width=1, pooling=feature.pooling)
+        table = vocabulary_name(self.config, name)
+        return FittedField(
+            name=name,
+            kind=feature.kind,
+            width=feature.dim,
+            table=table,
+            table_rows=self.vocabularies[table].rows,
+            pooling=feature.pooling if isinstance(feature, CategoricalList) else "mean",
+            is_domain=name == self.config.domain,
+        )
+
+    @classmethod
+    def fit(
+        cls,
+        config: DataConfig,
+        kinds: Mapping[str, str],
+        blocks: Iterable[tuple[pa.RecordBatch, np.ndarray, c.Source]],
+        *,
+        workers: Executor | None = None,
+    ) -> "Encoder":
+        """Fit vocabularies and scalers.
+
+        ``kinds``: ``roles.value_kinds`` of the table. ``blocks``: record batches, each with the
+        positions int64 of its train rows and its place in a file.
+        """
+        fit = EncoderFit(config, kinds)
+        for batch, rows, source in blocks:
+            fit.add(batch, rows, source, workers=workers)
+        return fit.encoder()
+
+    def encode(
+        self,
+        batch: pa.RecordBatch,
+        first_row: int,
+        file: str,
+        *,
+        file_row: int | None = None,
+        kept: np.ndarray | None = None,
+        roles: Iterable[str] = ("label", "weight", "group"),
+        workers: Executor | None = None,
+    ) -> EncodedRows:
+        """Encode one block of rows.
+
+        ``first_row``: number of the block's first row in the table. ``file``, ``file_row``: its
+        file and its first row there, for errors. ``kept``: of a block that lost rows, the places
+        int64 (rows,) that these rows had in it. ``roles``: which of label, weight and group to
+        read, where the config names them; predicting needs none. Raises ``SchemaError`` for what
+        the schema does not allow; a null or unknown domain has id 0 and raises nothing.
+        """
+        types = {field.name: field.type for field in batch.schema}
+        check_types(self.config, types, file, roles=roles, fitted=self.kinds)
+        batch = plain_batch(batch.select(needed(self.config, roles=roles)))
+        source = c.Source(file, first_row if file_row is None else file_row, kept)
+        config, rows = self.config, batch.num_rows
+        features = config.features
+        categorical = [k for k, f in features.items() if isinstance(f, Categorical)]
+        numeric = [k for k, f in features.items() if isinstance(f, Numeric)]
+        given = [(k, f.width) for k, f in features.items() if isinstance(f, Vector)]
+        ids = np.empty((rows, len(categorical)), dtype=np.int32)
+        x = np.empty((rows, len(numeric) + sum(width for _, width in given)), dtype=np.float32)
+        tasks = [
+            partial(self._put_ids, batch.column(name), name, ids[:, i])
+            for i, name in enumerate(categorical)
+        ]
+        tasks += [
+            partial(self._put_numbers, batch.column(name), name, x[:, i], source)
+            for i, name in enumerate(numeric)
+        ]
+        start = len(numeric)
+        for name, width in given:
+            into = x[:, start : start + width]
+            tasks.append(partial(_put_vectors, batch.column(name), name, into, source))
+            start += width
+        for done in map(_call, tasks) if workers is None else workers.map(_call, tasks):
+            assert done is None
+        column = {"weight": config.weight, "group": config.group}
+        column = {role: name for role, name in column.items() if name and role in roles}
+        codes, names = c.domains(batch.column(config.domain), self.domain_kind)
+        known = np.append(self.domain_ids(names), np.int32(0))
+        return EncodedRows(
+            categorical=ids,
+            numeric=x,
+            lists=tuple(
+                self._list(batch.column(name), name, source)
+                for name, feature in features.items()
+                if isinstance(feature, CategoricalList | NumericList)
+            ),
+            domain=known.take(codes),
+            domain_codes=codes,
+            domain_names=names,
+            row=first_row + (np.arange(rows, dtype=np.int64) if kept is None else kept),
+            label=c.labels(config.label, batch.column(config.label.column), source)
+            if "label" in roles
+            else None,
+            weight=c.weights(column["weight"], batch.column(column["weight"]), source)
+            if "weight" in column
+            else None,
+            group=c.groups(column["group"], batch.column(column["group"]), source)
+            if "group" in column
+            else None,
+        )
+
+    def domain_ids(self, names: pa.Array) -> np.ndarray:
+        """Ids int32 (n,) of domain names; 0 for a name that was not trained."""
+        index: Vocabulary = getattr(self, "_domain_index")  # noqa: B009
+        return index.ids(names)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of the values of every vocabulary, and under `DOMAIN` of the domain."""
+        kinds = {name: vocabulary.kind for name, vocabulary in self.vocabularies.items()}
+        return {**kinds, DOMAIN: self.domain_kind}
+
+    def _put_ids(self, array: pa.Array, name: str, out: np.ndarray) -> None:
+        out[:] = self.vocabularies[vocabulary_name(self.config, name)].ids(array)
+
+    def _put_numbers(self, array: pa.Array, name: str, out: np.ndarray, source: c.Source) -> None:
+        scaler = self.scalers[name]
+        x, missing = self._numbers(array, name)
+        out[:] = scaler.apply(x)
+        _check_scaled(name, x, out, source, None)
+        if missing is not None:
+            out[missing] = scaler.fill
+
+    def _numbers(self, array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        return c.numbers_and_missing(array, getattr(self.config.features[name], "nan", "refuse"))
+
+    def _list(self, array: pa.Array, name: str, source: c.Source) -> tuple[np.ndarray, np.ndarray]:
+        feature = self.config.features[name]
+        assert isinstance(feature, CategoricalList | NumericList)
+        if pa.types.is_null(array.type):
+            array = pa.nulls(len(array), pa.list_(pa.int64()))
+        items, lengths = c.list_items(array, feature.max_length)
+        if isinstance(feature, CategoricalList):
+            found = self.vocabularies[vocabulary_name(self.config, name)].ids(items)
+        else:
+            x, missing = self._numbers(items, name)
+            found = self.scalers[name].apply(x)
+            _check_scaled(name, x, found, source, lengths)
+            if missing is not None:
+                found[missing] = self.scalers[name].fill
+        return found, c.offsets_of(lengths)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the encoder to a folder: JSON and one Parquet file for each vocabulary."""
+        encoder_file.save(
+            Path(folder),
+            config=self.config,
+            vocabularies=self.vocabularies,
+            scalers=self.scalers,
+            domains=self.domains,
+            domain_kind=self.domain_kind,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Encoder":
+        """Read an encoder; ``BundleError`` for a damaged folder or one of another version."""
+        return cls(**encoder_file.load(Path(folder)))
+
+
+def _call(task: partial[None]) -> None:
+    task()
+
+
+def _put_vectors(array: pa.Array, name: str, out: np.ndarray, source: c.Source) -> None:
+    if pa.types.is_null(array.type):
+        out[:] = 0
+    else:
+        out[:] = c.vectors(name, array, out.shape[1], source)
+
+
+def _check_scaled(
+    name: str, x: np.ndarray, scaled: np.ndarray, source: c.Source, lengths: np.ndarray | None
+) -> None:
+    """Refuse numbers that are not finite, or that float32 cannot hold once they are scaled."""
+    if np.isfinite(scaled).all():
+        return
+    row_of = None if lengths is None else c.row_finder(lengths)
+    c.check_finite(name, x, source, row_of)
+    at = int(np.flatnonzero(~np.isfinite(scaled))[0])
+    row = at if row_of is None else row_of(at)
+    raise source.fault(name, "fit in 32-bit floats once scaled", x[at], row)
+
+
+class EncoderFit:
+    """Gathers what an encoder needs, block by block."""
+
+    def __init__(self, config: DataConfig, kinds: Mapping[str, str]) -> None:
+        self.config = config
+        self.domain_kind = kinds[DOMAIN]
+        self.domains = Counter("string")
+        self.counters: dict[str, Counter] = {}
+        self.scalers: dict[str, ScalerFit] = {}
+        self._members: dict[str, list[str]] = {}
+        self._hashed: dict[str, Vocabulary] = {}
+        for name, feature in config.features.items():
+            if isinstance(feature, Numeric | NumericList):
+                self.scalers[name] = ScalerFit(feature.scale)
+            elif isinstance(feature, Categorical | CategoricalList):
+                table = vocabulary_name(config, name)
+                buckets = getattr(config.features[table], "hash_buckets", None)
+                if buckets is not None:
+                    empty = pa.array([], pa.int64())
+                    self._hashed[table] = Vocabulary(kinds[table], empty, buckets)
+                else:
+                    self._members.setdefault(table, []).append(name)
+                    self.counters[table] = Counter(kinds[table])
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that fitting reads."""
+        features = [name for members in self._members.values() for name in members]
+        return list(dict.fromkeys([*features, *self.scalers, self.config.domain]))
+
+    def add(
+        self,
+        batch: pa.RecordBatch,
+        rows: np.ndarray,
+        source: c.Source,
+        *,
+        workers: Executor | None = None,
+    ) -> None:
+        """Take in one block; ``rows`` int64 are the positions of its train rows."""
+        tasks = [partial(self._count, table, batch, rows) for table in self.counters]
+        tasks += [partial(self._measure, name, batch, rows, source) for name in self.scalers]
+        tasks.append(partial(self._count_domains, batch, rows))
+        for done in map(_call, tasks) if workers is None else workers.map(_call, tasks):
+            assert done is None
+
+    def _count(self, table: str, batch: pa.RecordBatch, rows: np.ndarray) -> None:
+        for name in self._members[table]:
+            feature, array = self.config.features[name], batch.column(name)
+            if isinstance(feature, CategoricalList):
+                if pa.types.is_null(array.type):
+                    continue
+                array, _ = c.list_items(array.take(pa.array(rows)), feature.max_length)
+                self.counters[table].add(array)
+            else:
+                self.counters[table].add(array, rows)
+
+    def _measure(
+        self, name: str, batch: pa.RecordBatch, rows: np.ndarray, source: c.Source
+    ) -> None:
+        feature, array = self.config.features[name], batch.column(name)
+        if pa.types.is_null(array.type):
+            return
+        assert isinstance(feature, Numeric | NumericList)
+        keep = np.zeros(batch.num_rows, dtype=bool)
+        keep[rows] = True
+        row_of = None
+        if isinstance(feature, NumericList):
+            array, lengths = c.list_items(array, feature.max_length)
+            keep, row_of = np.repeat(keep, lengths), c.row_finder(lengths)
+        x, missing = c.numbers_and_missing(array, feature.nan)
+        c.check_finite(name, x, source, row_of)
+        self.scalers[name].add(x[keep if missing is None else keep & ~missing])
+
+    def _count_domains(self, batch: pa.RecordBatch, rows: np.ndarray) -> None:
+        codes, names = c.domains(batch.column(self.config.domain), self.domain_kind)
+        codes = codes.take(rows)
+        self.domains.add_counts(names, np.bincount(codes[codes >= 0], minlength=len(names)))
+
+    def encoder(self) -> Encoder:
+        """The fitted encoder."""
+        vocabularies = dict(self._hashed)
+        for table, counter in self.counters.items():
+            min_count = getattr(self.config.features[table], "min_count", 1)
+            vocabularies[table] = counter.vocabulary(min_count)
+        domains = self.domains.counts()["value"].to_list()
+        return Encoder(
+            config=self.config,
+            vocabularies=vocabularies,
+            scalers={name: fit.scaler() for name, fit in self.scalers.items()},
+            domains=tuple(in_order(domains, self.domain_kind)),
+            domain_kind=self.domain_kind,
+        )
+
+
+def in_order(names: Iterable[str], kind: str) -> list[str]:
+    """Domain names sorted: numbers by their value, everything else by its text."""
+    if kind in ("integer", "floating", "decimal"):
+        return sorted(names, key=Decimal)
+    return sorted(names)

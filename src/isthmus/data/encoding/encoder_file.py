@@ -1,0 +1,104 @@
+"""The encoder on disk: ``encoder.json`` and one Parquet file for each vocabulary."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from isthmus.data.encoding import older
+from isthmus.data.encoding.scaler import Scaler
+from isthmus.data.encoding.vocabulary import Vocabulary
+from isthmus.errors import BundleError
+from isthmus.schema import DataConfig
+
+VERSION = 2
+READ = (1, 2)  # in version 1 a number's key followed its type; `older` brings it up
+_FILE = "encoder.json"
+
+
+def digest(path: Path) -> str:
+    """BLAKE2 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def save(
+    folder: Path,
+    *,
+    config: DataConfig,
+    vocabularies: Mapping[str, Vocabulary],
+    scalers: Mapping[str, Scaler],
+    domains: tuple[str, ...],
+    domain_kind: str,
+) -> None:
+    """Write the parts of an encoder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = {}
+    for i, (name, vocabulary) in enumerate(vocabularies.items()):
+        entry: dict[str, Any] = {"kind": vocabulary.kind, "hash_buckets": vocabulary.hash_buckets}
+        if vocabulary.hash_buckets is None:
+            path = folder / f"vocabulary-{i}.parquet"
+            pq.write_table(pa.table({"value": vocabulary.values}), path, compression="zstd")
+            entry |= {"file": path.name, "digest": digest(path)}
+        described[name] = entry
+    content = {
+        "version": VERSION,
+        "config": config.model_dump(mode="json"),
+        "domains": list(domains),
+        "domain_kind": domain_kind,
+        "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
+        "vocabularies": described,
+    }
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / _FILE).write_text(text, encoding="utf-8")
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read the parts of an encoder; ``BundleError`` where they are damaged or of another version."""
+    path = folder / _FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] not in READ:
+            raise BundleError(
+                f"encoder must be of version {VERSION}, got {content['version']} in {path}"
+            )
+        if content["version"] == 1:
+            content["domains"] = older.domain_names(content["domains"], content["domain_kind"])
+        return {
+            "config": DataConfig.model_validate(content["config"]),
+            "domains": tuple(content["domains"]),
+            "domain_kind": content["domain_kind"],
+            "scalers": {name: Scaler(**entry) for name, entry in content["scalers"].items()},
+            "vocabularies": {
+                name: _vocabulary(folder, entry, content["version"])
+                for name, entry in content["vocabularies"].items()
+            },
+        }
+    except OSError as fault:
+        raise BundleError(f"encoder cannot be read: {fault}") from fault
+    except (KeyError, TypeError, ValueError, ValidationError, pa.ArrowException) as fault:
+        raise BundleError(f"encoder is damaged in {path}: {fault}") from fault
+
+
+def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:
+    kind, buckets = entry["kind"], entry["hash_buckets"]
+    if buckets is not None:
+        if version == 1 and kind in older.REHASHED:
+            raise BundleError(
+                f"encoder of version 1 must hash no {kind} values, got some in {folder}: such values"
+                " hash otherwise now, so fit again"
+            )
+        return Vocabulary(kind, pa.array([], pa.int64()), buckets)
+    path = folder / entry["file"]
+    if digest(path) != entry["digest"]:
+        raise BundleError(f"vocabulary must be unchanged since it was written, got other in {path}")
+    values = pq.read_table(path, use_threads=False)["value"].combine_chunks()
+    if version == 1:
+        kind, values = older.vocabulary(kind, values)
+    return Vocabulary(kind, values)

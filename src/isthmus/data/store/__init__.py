@@ -1,0 +1,1 @@
+"""Encoded rows on disk: built once, memory-mapped, read by split, by shard and in batches."""

@@ -1,0 +1,145 @@
+"""Blocks of a table as building reads them: one fetched ahead, without the rows to leave out.
+
+Left out are rows of domains that ``data.domains`` does not name, and rows of weight 0.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int64
+
+from isthmus.data.encoding.vocabulary import Vocabulary
+from isthmus.data.tables import Block, Table
+from isthmus.data.tables import columns as c
+from isthmus.data.tables.faults import unknown_domain
+from isthmus.schema import DataConfig
+
+Progress = Callable[[str, int, int], None]
+"""``progress(stage, rows done, rows in all)``; stages are ``time``, ``fit`` and ``encode``."""
+
+_T = TypeVar("_T")
+
+
+def ahead(items: Iterator[_T], reader: Executor) -> Iterator[_T]:
+    """Yield the items while ``reader``, an executor of one thread, fetches the next one."""
+    end = object()
+
+    def fetch() -> object:
+        return next(items, end)
+
+    coming: Future[object] = reader.submit(fetch)
+    while (item := coming.result()) is not end:
+        coming = reader.submit(fetch)
+        yield item  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """The rows of a block that are kept; ``kept``: their places in it, None where all are."""
+
+    batch: pa.RecordBatch
+    block: Block
+    kept: Int64[np.ndarray, " rows"] | None = None
+
+    def only(self, wanted: Bool[np.ndarray, " rows"]) -> "Piece":
+        """Some of the rows."""
+        places = np.flatnonzero(wanted)
+        kept = places if self.kept is None else self.kept[places]
+        return Piece(self.batch.filter(pa.array(wanted)), self.block, kept)
+
+    @property
+    def source(self) -> c.Source:
+        """Where the rows come from, for errors."""
+        return c.Source(self.block.file, self.block.file_row, self.kept)
+
+    @property
+    def row(self) -> Int64[np.ndarray, " rows"]:
+        """Number of each row in the table."""
+        kept = np.arange(self.batch.num_rows) if self.kept is None else self.kept
+        return self.block.first_row + kept
+
+
+class Chosen:
+    """The rows of a table whose domain is one of ``config.domains`` and whose weight is not 0.
+
+    ``kind``: kind of the values of the domain column. ``reader``: an executor of one thread.
+    ``weightless``: rows of the chosen domains that the last pass left out for their weight.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        kind: str,
+        table: Table,
+        *,
+        block_rows: int,
+        reader: Executor,
+        progress: Progress,
+    ) -> None:
+        self.table = table
+        self.block_rows = block_rows
+        self._domains = config.domains
+        self._column = config.domain
+        self._kind = kind
+        self._reader = reader
+        self._progress = progress
+        self._wanted = Vocabulary("string", pa.array(config.domains or (), pa.large_string()))
+        self._seen: set[str] = set()
+        self._checked = config.domains is None
+        self._weight = config.weight
+        self.weightless = 0
+
+    @property
+    def source(self) -> str:
+        """What to call these rows in an error."""
+        return (
+            self.table.source if self._domains is None else f"data.domains of {self.table.source}"
+        )
+
+    def pieces(self, columns: Sequence[str], stage: str) -> Iterator[Piece]:
+        """The kept rows in table order, none of the pieces empty, with these columns and the domain.
+
+        Tells the progress after each. Raises ``SchemaError`` at the end of the first pass for a
+        chosen domain that no row has.
+        """
+        deciding = [self._column] if self._domains is not None else []
+        deciding += [self._weight] if self._weight is not None else []
+        columns = list(dict.fromkeys([*columns, *deciding]))
+        done = 0
+        self.weightless = 0
+        for block in ahead(self.table.blocks(columns, self.block_rows), self._reader):
+            piece = self._piece(block)
+            if piece.batch.num_rows:
+                yield piece
+            done += block.batch.num_rows
+            self._progress(stage, done, self.table.rows)
+        if not self._checked:
+            for name in self._domains or ():
+                if name not in self._seen:
+                    raise unknown_domain(name, self._seen, self.table.source)
+            self._checked = True
+            self._seen.clear()
+
+    def _piece(self, block: Block) -> Piece:
+        piece = Piece(block.batch, block)
+        if self._domains is not None:
+            piece = piece.only(self._of_domains(block))
+        if self._weight is not None:
+            weight = piece.batch.column(self._weight)
+            weighty = c.weights(self._weight, weight, piece.source) > 0
+            self.weightless += int(np.count_nonzero(~weighty))
+            piece = piece if weighty.all() else piece.only(weighty)
+        return piece
+
+    def _of_domains(self, block: Block) -> np.ndarray:
+        """Which rows belong to a domain that is kept, bool (rows,)."""
+        codes, names = c.domains(block.batch.column(self._column), self._kind)
+        if not self._checked:
+            present = np.bincount(codes[codes >= 0], minlength=len(names)) > 0
+            self._seen.update(names.filter(pa.array(present)).to_pylist())
+        # Code -1, a row without a domain, takes the last entry.
+        return np.append(self._wanted.ids(names) > 0, False).take(codes)

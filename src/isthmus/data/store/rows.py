@@ -1,0 +1,123 @@
+"""The rows of one split: NumPy arrays in table order, and batches of them in any order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from isthmus.data.batch import Batch
+from isthmus.data.store.arrays import read_array
+from isthmus.data.store.iterate import Arrays, Sampling, Shuffle, in_order
+
+
+class Rows:
+    """One split, mapped or in memory. ``row``: numbers in the table; ``group``: ids, or None."""
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        *,
+        row: np.ndarray,
+        group: np.ndarray | None,
+        n_domains: int,
+        reported: np.ndarray | None = None,
+    ) -> None:
+        self.arrays = arrays
+        self.row = row
+        self.group = group
+        self._n_domains = n_domains
+        # Where the model is to know less than the report, its ids stand in the arrays.
+        self._reported = arrays.domain if reported is None else reported
+
+    @classmethod
+    def open(cls, folder: Path, n_domains: int, n_lists: int) -> "Rows":
+        """Map the arrays of one split that `build` wrote."""
+
+        def array(name: str) -> np.ndarray:
+            return read_array(folder / f"{name}.npy")
+
+        def if_there(name: str) -> np.ndarray | None:
+            return array(name) if (folder / f"{name}.npy").exists() else None
+
+        arrays = Arrays(
+            categorical=array("categorical"),
+            numeric=array("numeric"),
+            lists=tuple(
+                (array(f"list-{i}-values"), array(f"list-{i}-offsets")) for i in range(n_lists)
+            ),
+            domain=array("domain"),
+            label=array("label"),
+            weight=if_there("weight"),
+        )
+        return cls(arrays, row=array("row"), group=if_there("group"), n_domains=n_domains)
+
+    def __len__(self) -> int:
+        return len(self.arrays.domain)
+
+    @property
+    def label(self) -> np.ndarray:
+        """Labels float32 (rows,) in {0, 1}."""
+        return self.arrays.label
+
+    @property
+    def domain(self) -> np.ndarray:
+        """Report ids int32 (rows,): the domain's name is ``Dataset.domain_names[id - 1]``."""
+        return self._reported
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """Weights float32 (rows,), or ``None`` where the config names no weight."""
+        return self.arrays.weight
+
+    def steps(self, batch_rows: int, *, shard: tuple[int, int] = (0, 1)) -> int:
+        """Batches in one shuffled epoch of a shard: the same number for every shard.
+
+        A last batch of one row is left out, since a batch norm could not learn from it.
+        """
+        full, rest = divmod(len(self) // _check_shard(shard)[1], batch_rows)
+        return full + (rest >= 2)
+
+    def batches(
+        self,
+        batch_rows: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+        sampling: Sampling = "proportional",
+    ) -> Iterator[Batch]:
+        """Yield batches of at most ``batch_rows`` rows.
+
+        Without a seed: every row once, in table order, the last batch short. With a seed: shuffled
+        by (seed, epoch), see ``isthmus.data.store.iterate``. ``start``: first step to yield; the ones
+        before it cost next to nothing. ``shard`` (r, n): the r-th of n equal parts; up to n - 1
+        rows, others in each epoch, are in no part. ``sampling``: how an epoch is shared among the
+        domains. Raises ``ValueError`` for numbers out of range.
+        """
+        if batch_rows < 1 or start < 0:
+            raise ValueError(
+                f"batch_rows must be above 0 and start 0 or more, got {batch_rows=}, {start=}"
+            )
+        part, parts = _check_shard(shard)
+        size = len(self) // parts
+        if seed is None:
+            if sampling != "proportional":
+                raise ValueError(f"sampling needs a seed, got {sampling=} and none")
+            first, last = len(self) * part // parts, len(self) * (part + 1) // parts
+            yield from in_order(
+                self.arrays, batch_rows, first + start * batch_rows, last, self._n_domains
+            )
+            return
+        shuffle = Shuffle(
+            self.arrays, seed=seed, epoch=epoch, sampling=sampling, n_domains=self._n_domains
+        )
+        size = min(size, self.steps(batch_rows, shard=shard) * batch_rows)
+        base = len(self) // parts * part
+        yield from shuffle.batches(batch_rows, base + start * batch_rows, base + size)
+
+
+def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
+    return shard

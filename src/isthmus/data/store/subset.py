@@ -1,0 +1,322 @@
+"""Some domains of a dataset, as if their rows were all that there is.
+
+What a model of these rows could not know is hidden from it: a value that the chosen train rows hold
+too few times becomes the unknown (id 0), and a domain that none of them belongs to becomes domain 0.
+Rows are copied, into memory or, an array above `MAPPED_BYTES`, into a file without a name, among the
+temporary files, that is gone when the process ends.
+"""
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from isthmus.data.batch import Batch
+from isthmus.data.encoding.encoder import Encoder
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.iterate import Arrays
+from isthmus.data.store.rows import Rows
+from isthmus.data.store.split import SplitName
+from isthmus.data.tables import columns as c
+from isthmus.data.tables import values as v
+from isthmus.errors import IsthmusError
+from isthmus.schema import FittedField
+
+MAPPED_BYTES = 1 << 29
+CHUNK = 1 << 20
+SINGLE = 2  # a value that is there once only teaches the unknown
+HALF_SEED = 0x5EED
+CAP_SEED = 0xCA9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What the chosen train rows could teach: by column, which ids; and which domains.
+
+    ``categorical``, ``lists``: one bool array (table rows,) a column, in the order of a batch; True
+    where the id is kept. ``domain``: (report ids + 1,) bool.
+    """
+
+    categorical: tuple[Bool[np.ndarray, " ids"], ...]
+    lists: tuple[Bool[np.ndarray, " ids"] | None, ...]  # None for a list of numbers
+    domain: Bool[np.ndarray, " domains"]
+
+
+class Subset:
+    """A part of a dataset that `isthmus.train.train` takes in its place.
+
+    ``domains``: whose train rows there are (None: all, with everything known). ``watch``: whose
+    validation rows (None: the same). ``rows_per_domain``: at most so many train rows of each, drawn
+    once and for all; the rows of a smaller number are among those of a larger. ``hide_domain``: the
+    domain's column is no input of the model (what the model keeps per domain still follows it).
+    ``half``: of the validation rows, keep those that `stopping_half` gives. ``all_known``: hide
+    nothing, since the model has seen all domains before. Raises ValueError for names that are not
+    the dataset's, for none at all, and for a number of rows below 1.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        domains: Sequence[str] | None = None,
+        watch: Sequence[str] | None = None,
+        rows_per_domain: int | None = None,
+        hide_domain: bool = False,
+        half: bool = False,
+        all_known: bool = False,
+    ) -> None:
+        if rows_per_domain is not None and rows_per_domain < 1:
+            raise ValueError(f"rows_per_domain must be at least 1, got {rows_per_domain}")
+        for word, names in (("domains", domains), ("watch", watch)):
+            if names is not None and not names:
+                raise ValueError(f"{word} must name at least one domain, got none")
+        self._all_known = all_known
+        self._dataset = dataset
+        self._domains = None if domains is None else self._ids(domains)
+        self._watch = self._domains if watch is None else self._ids(watch)
+        self._cap = rows_per_domain
+        self._hide = hide_domain
+        self._half = half
+
+    @property
+    def key(self) -> str:
+        """Key of the dataset that it is a part of."""
+        return self._dataset.key
+
+    @property
+    def encoder(self) -> Encoder:
+        """The dataset's encoder: ids mean the same."""
+        return self._dataset.encoder
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of all domains of the dataset: report ids mean the same."""
+        return self._dataset.domain_names
+
+    @property
+    def n_domains(self) -> int:
+        """Number of domains of which the dataset has train rows."""
+        return self._dataset.n_domains
+
+    def rows(self, split: SplitName) -> Rows:
+        """The rows of ``train``, or those of ``validation`` that are watched."""
+        if split == "train":
+            return self._train
+        if split == "validation":
+            return self._validation
+        raise ValueError(f"split must be train or validation, got {split!r}")
+
+    @cached_property
+    def _train(self) -> Rows:
+        return self._view(self._dataset.rows("train"), self._train_positions)
+
+    @cached_property
+    def _validation(self) -> Rows:
+        rows = self._dataset.rows("validation")
+        at = None if self._watch is None else np.flatnonzero(np.isin(rows.domain, self._watch))
+        if self._half:
+            kept = stopping_half(rows)
+            at = np.flatnonzero(kept) if at is None else at[kept[at]]
+        return self._view(rows, at)
+
+    def scored(self, split: SplitName, domains: Sequence[str] | None) -> Rows:
+        """The rows of some domains in a split, as this part's model is to see them."""
+        rows = self._dataset.rows(split)
+        if domains is None:
+            return self._view(rows, None)
+        return self._view(rows, np.flatnonzero(np.isin(rows.domain, self._ids(domains))))
+
+    def _ids(self, names: Sequence[str]) -> np.ndarray:
+        number = {name: place for place, name in enumerate(self._dataset.domain_names, start=1)}
+        unknown = [name for name in names if name not in number]
+        if unknown:
+            raise ValueError(
+                f"domains must be among those of the dataset, {', '.join(number)}, got {unknown}"
+            )
+        return np.unique(np.array([number[name] for name in names], dtype=np.int32))
+
+    @cached_property
+    def _train_positions(self) -> Int64[np.ndarray, " rows"] | None:
+        rows = self._dataset.rows("train")
+        if self._domains is None and self._cap is None:
+            return None
+        chosen = self._domains
+        if chosen is None:
+            chosen = np.arange(1, self.n_domains + 1)
+        at = np.flatnonzero(np.isin(rows.domain, chosen))
+        return at if self._cap is None else _at_most(at, rows, self._cap)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What this part's model knows; None where nothing is hidden from it."""
+        if self._all_known or self._train_positions is None:
+            return None
+        rows, at = self._dataset.rows("train"), self._train_positions
+        fields = self.encoder.fields
+        categorical = [field for field in fields if field.kind == "categorical"]
+        listed = [field for field in fields if field.kind.endswith("_list")]
+        counts = {
+            field.table: np.zeros(field.table_rows, dtype=np.int64)
+            for field in fields
+            if field.table
+        }
+        for start in range(0, len(at), CHUNK):
+            some = at[start : start + CHUNK]
+            block = rows.arrays.categorical[some]
+            for column, field in enumerate(categorical):
+                counts[field.table] += np.bincount(block[:, column], minlength=field.table_rows)
+            for field, (values, offsets) in zip(listed, rows.arrays.lists, strict=True):
+                if field.kind == "categorical_list":
+                    ids = values[c.ragged(offsets[some], offsets[some + 1] - offsets[some])]
+                    counts[field.table] += np.bincount(ids, minlength=field.table_rows)
+        kept = {name: count >= self._least(name) for name, count in counts.items()}
+        domain = np.zeros(len(self.domain_names) + 1, dtype=bool)
+        domain[np.unique(rows.domain[at])] = True
+        return Known(
+            categorical=tuple(kept[field.table] for field in categorical),
+            lists=tuple(kept[field.table] if field.table else None for field in listed),
+            domain=domain,
+        )
+
+    def _least(self, table: str) -> int:
+        """How often the chosen train rows must hold a value for it to be known."""
+        feature = self.encoder.config.features[table]
+        return max(SINGLE, getattr(feature, "min_count", 1))
+
+    def _view(self, rows: Rows, at: Int64[np.ndarray, " rows"] | None) -> Rows:
+        known, hidden = self.known, self._hidden_columns
+        if known is None and at is None and not hidden:
+            return rows
+        at = np.arange(len(rows)) if at is None else at
+        arrays = rows.arrays
+        domain = np.asarray(rows.domain[at])
+        seen = domain
+        if known is not None:
+            seen = np.where(known.domain[domain], domain, 0).astype(np.int32)
+        lists = []
+        for place, (values, offsets) in enumerate(arrays.lists):
+            starts = offsets[at]
+            lengths = offsets[at + 1] - starts
+            items = _take_items(values, starts, lengths)
+            kept = None if known is None else known.lists[place]
+            if kept is not None:
+                _forget(items, kept)
+            lists.append((items, c.offsets_of(lengths)))
+        categorical = _take(arrays.categorical, at)
+        for column in range(categorical.shape[1]):
+            if column in hidden:
+                categorical[:, column] = 0
+            elif known is not None:
+                _forget(categorical[:, column], known.categorical[column])
+        return Rows(
+            Arrays(
+                categorical=categorical,
+                numeric=_take(arrays.numeric, at),
+                lists=tuple(lists),
+                domain=seen,
+                label=np.asarray(arrays.label[at]),
+                weight=None if arrays.weight is None else np.asarray(arrays.weight[at]),
+            ),
+            row=np.asarray(rows.row[at]),
+            group=None if rows.group is None else np.asarray(rows.group[at]),
+            n_domains=self.n_domains,
+            reported=domain,
+        )
+
+    @property
+    def _hidden_columns(self) -> tuple[int, ...]:
+        return domain_columns(self.encoder.fields) if self._hide else ()
+
+
+def domain_columns(fields: Sequence[FittedField]) -> tuple[int, ...]:
+    """Positions in ``Batch.categorical`` that hold the domain."""
+    categorical = [field for field in fields if field.kind == "categorical"]
+    return tuple(place for place, field in enumerate(categorical) if field.is_domain)
+
+
+def stopping_half(rows: Rows) -> Bool[np.ndarray, " rows"]:
+    """Which rows stop a training; the others decide what is shipped. Groups stay whole.
+
+    By a hash of the group, or of the row's number. Groups are 64-bit keys of any sign.
+    """
+    keys = rows.row if rows.group is None else rows.group
+    # Hashed twice: a split's hash, whatever its seed, then says nothing of the half.
+    hashed = v.mix(np.asarray(keys, dtype=np.int64)).view(np.int64)
+    return v.mix(hashed, seed=HALF_SEED) < np.uint64(1 << 63)
+
+
+def hide(batch: Batch, known: Known) -> Batch:
+    """The batch as a part's model is to see it. Model ids of domains are those of the dataset."""
+    categorical = batch.categorical.numpy().copy()
+    for column, kept in enumerate(known.categorical):
+        _forget(categorical[:, column], kept)
+    lists = []
+    for jagged, kept in zip(batch.lists, known.lists, strict=True):
+        if kept is not None:
+            items = jagged.values.numpy().copy()
+            _forget(items, kept)
+            jagged = replace(jagged, values=torch.from_numpy(items))
+        lists.append(jagged)
+    domain = batch.domain.numpy()
+    return replace(
+        batch,
+        categorical=torch.from_numpy(categorical),
+        lists=tuple(lists),
+        domain=torch.from_numpy(np.where(known.domain[domain], domain, 0)),
+    )
+
+
+def _at_most(at: np.ndarray, rows: Rows, cap: int) -> np.ndarray:
+    """At most ``cap`` of the positions of each domain: those whose row numbers hash lowest."""
+    hashed = v.mix(np.asarray(rows.row[at], dtype=np.int64), seed=CAP_SEED)
+    order = np.lexsort((hashed, rows.domain[at]))
+    domain = np.asarray(rows.domain[at])[order]
+    first = np.searchsorted(domain, domain)
+    return np.sort(at[order[np.arange(len(at)) - first < cap]])
+
+
+def _take(array: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """A copy of chosen rows."""
+    starts = range(0, len(at), CHUNK)
+    parts = (np.take(array, at[start : start + CHUNK], axis=0) for start in starts)
+    return _join(parts, (len(at), *array.shape[1:]), array.dtype)
+
+
+def _take_items(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """A copy of the items of chosen lists, one list after another."""
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(starts), CHUNK)]
+    parts = (np.take(values, c.ragged(starts[some], lengths[some])) for some in chunks)
+    return _join(parts, (int(lengths.sum()),), values.dtype)
+
+
+def _join(parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Parts one after another, in memory or in a file without a name. IsthmusError: no room."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size <= MAPPED_BYTES:
+        out, done = np.empty(shape, dtype=dtype), 0
+        for part in parts:
+            out[done : done + len(part)] = part
+            done += len(part)
+        return out
+    try:
+        with tempfile.TemporaryFile() as file:
+            for part in parts:  # written, not mapped: a full disk is then an error, not a crash
+                file.write(part.data)
+            file.flush()
+            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+    except OSError as fault:
+        raise IsthmusError(
+            f"{tempfile.gettempdir()} must have room for a copy of chosen rows, {size:,} bytes,"
+            f" got: {fault} (the environment variable TMPDIR names another folder)"
+        ) from fault
+
+
+def _forget(ids: np.ndarray, kept: np.ndarray) -> None:
+    """Set the ids that are not kept to 0, in place."""
+    for start in range(0, len(ids), CHUNK):
+        part = ids[start : start + CHUNK]
+        part[~kept[part]] = 0

@@ -1,0 +1,364 @@
+"""diagnose(): a config in, a folder with verdicts, numbers, pages and ready configs out.
+
+    report.json, report.md, report.html    the same content three times
+    figures/                               charts as PNG and SVG, where matplotlib is installed
+    configs/                               what each verdict asks for, ready for ``isthmus fit``
+    trainings/                             one outcome a training, by content
+
+A killed diagnosis goes on where it stopped, and a higher level takes over what a lower one trained:
+give the same folder again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isthmus.bundle import is_for_reproduction
+from isthmus.config import Config, load_config
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.tables import open_table
+from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
+from isthmus.diagnosis.measures.curves import capacity, weightings
+from isthmus.diagnosis.measures.groups import Grouped, grouped
+from isthmus.diagnosis.measures.likenesses import gradients, likeness
+from isthmus.diagnosis.measures.matrices import (
+    agreements,
+    cross_scores,
+    leave_one_out,
+    pairwise,
+    pairwise_matched,
+)
+from isthmus.diagnosis.reading import METRICS, Margins
+from isthmus.diagnosis.study import Plan, Study, named
+from isthmus.diagnosis.support import measure
+from isthmus.diagnosis.verdicts.advice import Configs, verdicts
+from isthmus.disk import check_place, reason, write_whole
+from isthmus.errors import ConfigError, RunError
+from isthmus.experiments import Engine
+from isthmus.experiments.cost import probe
+from isthmus.experiments.outcome import build
+from isthmus.printable import shown
+from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
+from isthmus.run.notice import Notice, Progress, silent
+from isthmus.schema import Categorical, CategoricalList, DataConfig
+
+MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """A finished diagnosis. ``path``: its folder; ``report``: what ``report.json`` holds."""
+
+    path: Path
+    report: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Diagnosis":
+        """Read a finished folder; RunError where there is none."""
+        file = Path(path) / "report.json"
+        try:
+            return cls(Path(path), json.loads(file.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise RunError(f"a diagnosis must be finished, got no {file}") from None
+        except ValueError as fault:
+            raise RunError(f"{file} is damaged: {fault}") from fault
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``report.json`` holds."""
+        return self.report
+
+    def __str__(self) -> str:
+        return to_terminal(shown(self.report))
+
+
+def diagnose(
+    config: str | Path | Mapping[str, Any] | Config,
+    table: Any = None,
+    out: str | Path = "diagnosis",
+    *,
+    level: str = "standard",
+    set: Sequence[str] = (),
+    margin: float = 0.005,
+    item: str | None = None,
+    jobs: int = 1,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Measure whether training together helps or hurts each domain, and what to do about it.
+
+    ``config``, ``table``, ``set``: as for `isthmus.fit`. ``out``: folder; given again, finished
+    trainings are taken from it. ``level``: ``quick``, ``standard`` or ``full``. ``margin``: the
+    difference that does not matter, in AUC and as a share of the logloss; fix it before looking.
+    ``item``: a categorical feature whose values are a second way of clustering test rows. ``jobs``:
+    processes of one thread each (from a script, more than 1 needs ``if __name__ == "__main__"``).
+
+    Raises ConfigError, SchemaError or RunError, naming key, column, domain or folder.
+    """
+    with prepared(
+        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+    ) as (study, folder):
+        plan = _plan(study)
+        study.tell(str(shown(plan)), None)
+        return _run(study, plan, folder)
+
+
+def plan_diagnosis(
+    config: str | Path | Mapping[str, Any] | Config,
+    table: Any = None,
+    out: str | Path = "diagnosis",
+    *,
+    level: str = "standard",
+    set: Sequence[str] = (),
+    margin: float = 0.005,
+    item: str | None = None,
+    jobs: int = 1,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """What `diagnose` would train with the same arguments, and about how long; nothing is trained.
+
+    The table is encoded, and a few steps are taken to see how fast they go.
+    """
+    with prepared(
+        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+    ) as (study, _):
+        return _plan(study)
+
+
+@contextmanager
+def prepared(
+    config: str | Path | Mapping[str, Any] | Config,
+    table: Any,
+    out: str | Path,
+    level: Level,
+    overrides: Sequence[str],
+    margin: float,
+    item: str | None,
+    jobs: int,
+    cache: str | Path | None,
+    tell: Progress,
+) -> Iterator[tuple[Study, Path]]:
+    """Check everything, encode the table, and open the engine."""
+    if not 0 < margin < 0.5:
+        raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
+    original = load_config(config, overrides)
+    if is_for_reproduction(original):
+        raise ConfigError(
+            "a diagnosis advises models that are served, so model.adapter.name must not be"
+            " 'hamur_released', which is for reproduction only"
+        )
+    source = original.data.table if table is None else table
+    if source is None:
+        raise ConfigError("data.table must name a table, or a table must be given, got neither")
+    folder = Path(out)
+    with _writable(folder):
+        check_place(folder / "trainings")
+    opened = open_table(source)
+    original = _with_table(original, source)
+    data = encoded_as(original.data)
+    replicates = _replicates(data, opened.rows, level)
+    datasets = [
+        Dataset.from_table(
+            one,
+            opened,
+            cache=cache,
+            progress=lambda stage, done, rows: tell(
+                Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
+            ),
+        )
+        for one in replicates
+    ]
+    measured = measure(datasets, pairs=level.dear)
+    with _writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    study: Study | None = None
+
+    def told(what: str, done: int, of: int, training: Any) -> None:
+        assert study is not None
+        study.progress(what, done, of, training)
+
+    with Engine(datasets, folder / "trainings", jobs=jobs, tell=told) as engine:
+        study = Study(
+            original=original,
+            config=original.model_copy(update={"data": data}),
+            datasets=datasets,
+            measured=measured,
+            level=level,
+            engine=engine,
+            margins=Margins(auc=margin, logloss=margin),
+            item=item,
+            tell=lambda text, done: tell(Notice("diagnose", text, done)),
+        )
+        yield study, folder
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Name the folder where the disk does not take what is written."""
+    try:
+        yield
+    except OSError as fault:
+        raise RunError(
+            f"the folder of a diagnosis must be writable at {folder}, got: {reason(fault)}"
+        ) from fault
+
+
+def _with_table(config: Config, source: Any) -> Config:
+    """The config with the table that is read, wherever its copies will lie; None for a frame."""
+    path = None
+    if isinstance(source, str | Path):
+        path = str(Path(source).expanduser().absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update={"table": path})})
+
+
+def encoded_as(data: DataConfig) -> DataConfig:
+    """The data section of a diagnosis: the domain can be an input, and the unknown is trained.
+
+    A value of a single train row is unknown to every arm, so that the unknown is trained in solo and
+    joint alike; a domain that is no feature is encoded too, and hidden from the arms.
+    """
+    features = dict(data.features)
+    for name, feature in features.items():
+        own = isinstance(feature, Categorical | CategoricalList) and not (
+            feature.shares or feature.hash_buckets
+        )
+        if own and feature.min_count < MIN_COUNT:  # type: ignore[union-attr]
+            features[name] = feature.model_copy(update={"min_count": MIN_COUNT})
+    features.setdefault(data.domain, Categorical())
+    return data.model_copy(update={"features": features})
+
+
+def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
+    """One data section a fold for a small table; else a single one, whose replicates are seeds.
+
+    Two folds would leave one degree of freedom: a level of so few takes two seeds of the first.
+    """
+    if data.split.by == "time" or rows >= SMALL_TABLE:
+        return [data]
+    validation = min(data.split.fractions[1], 0.5 - 1 / FOLDS)
+    fractions = (1 - validation - 1 / FOLDS, validation, 1 / FOLDS)
+    return [
+        data.model_copy(
+            update={
+                "split": data.split.model_copy(
+                    update={"fractions": fractions, "rotation": k / FOLDS}
+                )
+            }
+        )
+        for k in range(level.seeds if level.seeds >= MIN_FOLDS else 1)
+    ]
+
+
+def _plan(study: Study) -> Plan:
+    study.tell("probe: how fast are a few steps", None)
+    arms = study.arms
+    if study.level.adapted:
+        build(study.phases.adapted()[0], arms.dataset(0))  # now, not after hours of trainings
+    pace = probe(arms.model, arms.config.train, arms.dataset(0), jobs=study.engine.jobs)
+    return study.plan(pace)
+
+
+def _run(study: Study, plan: Plan, folder: Path) -> Diagnosis:
+    level = study.level
+    study.choose()
+    study.train_arms()
+    found = study.effects()
+    matrix: dict[str, Any] = dict.fromkeys(
+        ("cross_score", "pairwise", "pairwise_matched", "leave_one_out", "gradients")
+    )
+    matrix["cross_score"] = cross_scores(study)
+    groups: Grouped | None = None
+    curve = weighting = None
+    if level.dear:
+        matrix["pairwise"], affinity = pairwise(study)
+        matrix["pairwise_matched"] = pairwise_matched(study)
+        matrix["leave_one_out"] = leave_one_out(study)
+        groups = grouped(study, affinity)
+        curve = capacity(study)
+        weighting = weightings(study)
+    like = None
+    if level.stages:
+        matrix["gradients"] = gradients(study)
+        like = likeness(study, matrix["pairwise"])
+    matrix["spearman"] = agreements(matrix)
+    advice = verdicts(study, found, groups)
+    with _writable(folder):
+        configs = Configs(study, folder / "configs")
+        domains = {}
+        for name in study.measured.names:
+            domains[name] = {
+                **_support(study, name),
+                **{metric: named(found[name][metric]) for metric in METRICS},
+                **advice[name].to_dict(),
+                "config": configs.of(name, advice[name].verdict),
+                "command": configs.command(name, advice[name].verdict),
+                "flags": study.flags(name),
+            }
+        for name, why in study.measured.left_out.items():
+            domains[name] = _left_out(study, name, why)
+        report = {
+            "plan": study.told_plan(plan),
+            "margin": study.margins.auc,
+            "margin_logloss": study.margins.logloss,
+            "seeds": level.seeds,
+            "split": "test",
+            "domains": domains,
+            "matrix": matrix,
+            "capacity": curve,
+            "groups": None if groups is None else groups.told,
+            "likeness": like,
+            "weighting": weighting,
+        }
+        _write(report, folder, study)
+    return Diagnosis(folder, report)
+
+
+def _support(study: Study, name: str) -> dict[str, int]:
+    support = study.measured.support[name]
+    return {
+        "rows": support.rows,
+        "positives": support.positives,
+        "clusters": support.clusters,
+        "train_rows": support.train_rows,
+    }
+
+
+def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
+    """A domain that nothing was trained for: named, with the reason."""
+    return {
+        **_support(study, name),
+        "auc": None,
+        "logloss": None,
+        "verdict": "not enough data",
+        "finding": None,
+        "certainty": "cannot tell",
+        "why": f"Left out: {why}.",
+        "with": [],
+        "verdict_auc": "not enough data",
+        "verdict_logloss": "not enough data",
+        "agree": True,
+        "config": None,
+        "command": None,
+        "flags": [],
+    }
+
+
+def _write(report: dict[str, Any], folder: Path, study: Study) -> None:
+    try:
+        write_figures(report, folder / "figures")
+    except ModuleNotFoundError as missing:
+        study.tell(f"no figures are written: {missing}", None)
+    write_whole(folder / "report.md", to_markdown(report))
+    write_whole(folder / "report.html", page(report))
+    # The last of them: where it stands, the diagnosis is finished.
+    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
+    write_whole(folder / "report.json", text + "\n")
+
+
+def processes() -> int:
+    """How many trainings the command line runs at a time: one a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

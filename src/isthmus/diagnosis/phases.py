@@ -1,0 +1,246 @@
+"""Which trainings a diagnosis consists of: one method a phase, each a pure list from the recipes.
+
+The plan counts these lists before anything is trained; the study hands the same lists to the engine.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+from typing import get_args
+
+from isthmus.diagnosis.arms import Arms, Recipe
+from isthmus.diagnosis.level import RANDOM_GROUPINGS, WIDTHS, Level
+from isthmus.diagnosis.measures.grouping import random_groupings
+from isthmus.diagnosis.support import Measured
+from isthmus.errors import ConfigError
+from isthmus.experiments import Training
+from isthmus.experiments.outcome import build
+from isthmus.models import ModelConfig
+from isthmus.train.weighting import WeightingName, build_weighting
+
+WEIGHTINGS = tuple(name for name in get_args(WeightingName) if name != "proportional")
+
+
+@dataclass(slots=True)
+class Recipes:
+    """What was chosen on the first replicate: for the joint arm, and for each domain alone."""
+
+    joint: Recipe
+    solo: dict[str, Recipe] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """One point of the capacity curve."""
+
+    model: ModelConfig
+    widths: tuple[int, ...]
+    domain_input: bool
+
+
+class Phases:
+    """The trainings of each phase, at a level, for the domains that are measured.
+
+    ``recipes`` hold the first of the choices until somebody has chosen.
+    """
+
+    def __init__(self, arms: Arms, measured: Measured, level: Level) -> None:
+        self.arms = arms
+        self.measured = measured
+        self.level = level
+        first = {name: Recipe.of(grid[0]) for name, grid in self.choices().items()}
+        self.recipes = Recipes(first.pop(None), {name: first[name] for name in measured.names})
+
+    @property
+    def seeds(self) -> range:
+        """Replicates of N, T and I."""
+        return range(self.level.seeds)
+
+    @property
+    def few(self) -> range:
+        """Replicates of what is dearer."""
+        return range(self.level.few)
+
+    def choices(self) -> dict[str | None, list[Training]]:
+        """The grid of the joint arm (None) and of each solo, on the first replicate."""
+        grids: dict[str | None, list[Training]] = {None: self.arms.grid(self.arms.joint(0))}
+        for name in self.measured.names:
+            grids[name] = self.arms.grid(self.arms.solo(0, name))
+        return grids
+
+    def joint(self, k: int) -> Training:
+        """J."""
+        return self.arms.joint(k, self.recipes.joint)
+
+    def solo(self, k: int, name: str) -> Training:
+        """S."""
+        return self.arms.solo(k, name, self.recipes.solo[name])
+
+    def first_stage(self) -> list[Training]:
+        """J and every S, in every replicate."""
+        names = self.measured.names
+        return [
+            training
+            for k in self.seeds
+            for training in (self.joint(k), *(self.solo(k, name) for name in names))
+        ]
+
+    def stage_two(self, k: int, name: str) -> dict[str, Training]:
+        """S+, J+ and F of one domain."""
+        recipe, joint = self.recipes.solo[name], self.joint(k)
+        return {
+            "solo_plus": self.arms.stage_two(self.solo(k, name), name, recipe, own=True),
+            "joint_plus": self.arms.stage_two(joint, name, recipe, own=False),
+            "tuned": self.arms.stage_two(joint, name, recipe, own=True),
+        }
+
+    def second_stage(self) -> list[Training]:
+        """S+, J+ and F of every domain, in every replicate."""
+        return [
+            training
+            for k in self.seeds
+            for name in self.measured.names
+            for training in self.stage_two(k, name).values()
+        ]
+
+    def adapted(self) -> list[Training]:
+        """A in every replicate."""
+        return [self.arms.adapted(k, self.recipes.joint) for k in self.seeds]
+
+    def recipe_of(self, domains: Sequence[str]) -> Recipe:
+        """The recipe of several domains together: that of the one with the most train rows."""
+        support = self.measured.support
+        return self.recipes.solo[max(domains, key=lambda name: support[name].train_rows)]
+
+    def together(self, k: int, domains: Sequence[str]) -> Training:
+        """Some domains trained together; one alone is its solo, all are the joint arm."""
+        if len(domains) == 1:
+            return self.solo(k, domains[0])
+        if set(domains) == set(self.arms.dataset(k).domain_names):
+            return self.joint(k)
+        return self.arms.joint(k, self.recipe_of(domains), domains=domains)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every pair of the matrix."""
+        return list(combinations(self.measured.paired, 2))
+
+    def pairwise(self) -> list[Training]:
+        """Every pair, in the dear replicates."""
+        return [self.together(k, pair) for k in self.few for pair in self.pairs()]
+
+    def matched(self, k: int, pair: tuple[str, str]) -> Training:
+        """A pair, its larger domain cut to the smaller one's rows."""
+        return self.arms.matched(k, pair, self.recipe_of(pair))
+
+    def pairwise_matched(self) -> list[Training]:
+        """Every pair, matched in rows."""
+        return [self.matched(k, pair) for k in self.few for pair in self.pairs()]
+
+    def without(self, k: int, name: str) -> Training:
+        """All domains but one, by the joint arm's recipe; where one is left, its solo."""
+        others = tuple(n for n in self.arms.dataset(k).domain_names if n != name)
+        if len(others) == 1:
+            return self.solo(k, others[0])
+        return self.arms.joint(k, self.recipes.joint, domains=others)
+
+    def leave_one_out(self) -> list[Training]:
+        """All but each domain of the matrix."""
+        return [self.without(k, name) for k in self.few for name in self.measured.paired]
+
+    def widths(self) -> Iterator[Width]:
+        """The points of the capacity curve."""
+        base = self.arms.model
+        scaled = [
+            tuple(max(2, round(width * factor)) for width in base.backbone.widths)
+            for factor in WIDTHS
+        ]
+        for domain_input in (True, False):
+            for widths in dict.fromkeys(scaled):
+                backbone = base.backbone.model_copy(update={"widths": widths})
+                model = base.model_copy(update={"backbone": backbone})
+                yield Width(model, widths, domain_input)
+
+    def at_width(self, k: int, width: Width, name: str | None) -> Training:
+        """J (None) or a solo at a width, with the chosen recipes."""
+        hide = not width.domain_input
+        if name is None:
+            return self.arms.joint(k, self.recipes.joint, model=width.model, hide_domain=hide)
+        recipe = self.recipes.solo[name]
+        return self.arms.solo(k, name, recipe, model=width.model, hide_domain=hide)
+
+    def capacity(self) -> list[Training]:
+        """J and every S, at every width, with and without the domain as an input."""
+        names = (None, *self.measured.names)
+        return [
+            self.at_width(k, width, name)
+            for k in self.few
+            for width in self.widths()
+            for name in names
+        ]
+
+    def weighted(self, k: int, name: str) -> Training:
+        """J under another weighting of the domains' losses."""
+        return self.arms.joint(k, self.recipes.joint, weighting=name)
+
+    @cached_property
+    def refused(self) -> dict[str, str]:
+        """Weightings that the joint arm cannot be trained under, and why."""
+        dataset, joint = self.arms.dataset(0), self.joint(0)
+        model, reasons = build(joint, dataset), {}
+        for name in WEIGHTINGS:
+            try:
+                build_weighting(
+                    name,
+                    model,
+                    n_domains=len(dataset.domain_names),
+                    lr=joint.train.lr,
+                    seed=joint.train.seed,
+                    compiled=joint.train.compile,
+                )
+            except ConfigError as fault:
+                reasons[name] = str(fault)
+        return reasons
+
+    def weightings(self) -> list[Training]:
+        """J under each weighting that it can be trained under."""
+        able = [name for name in WEIGHTINGS if name not in self.refused]
+        return [self.weighted(k, name) for name in able for k in self.few]
+
+    def groupings(
+        self, groupings: Sequence[Sequence[Sequence[str]]], many: range
+    ) -> list[Training]:
+        """Every group of every grouping."""
+        return [self.together(k, group) for k in many for groups in groupings for group in groups]
+
+    def planned(self) -> Mapping[str, list[Training]]:
+        """Every phase that the level has, in its order; groups by a guess, since A chooses them."""
+        phases = {
+            "choices of batch and rate": [t for grid in self.choices().values() for t in grid],
+            "solo and joint": self.first_stage(),
+        }
+        if self.level.stages:
+            phases["transfer and interference"] = self.second_stage()
+        if self.level.adapted:
+            phases["adapted"] = self.adapted()
+        if self.level.dear:
+            guess, *controls = self._guessed_groupings()
+            phases["pairs"] = self.pairwise()
+            phases["pairs of equal rows"] = self.pairwise_matched()
+            phases["leave one out"] = self.leave_one_out()
+            phases["capacity"] = self.capacity()
+            phases["groups"] = [
+                *self.groupings([guess], self.seeds),
+                *self.groupings(controls, self.few),
+            ]
+            phases["weighting of losses"] = self.weightings()
+        return phases
+
+    def _guessed_groupings(self) -> list[list[list[str]]]:
+        """Two halves, as if they were found, and as many random groupings as will confirm them."""
+        names = self.measured.paired
+        half = len(names) // 2
+        guess = [range(half), range(half, len(names))]
+        sizes = [len(group) for group in guess]
+        drawn = random_groupings(len(names), sizes, RANDOM_GROUPINGS, 0, unlike=guess)
+        return [[[names[place] for place in group] for group in g] for g in (guess, *drawn)]

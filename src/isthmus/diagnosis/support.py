@@ -1,0 +1,149 @@
+"""Which domains a diagnosis can say something about, and why not of the others."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.data.store.dataset import Dataset, DomainCount
+from isthmus.data.store.split import SplitName
+from isthmus.diagnosis.level import MAX_DOMAINS, MAX_PAIRED
+from isthmus.errors import SchemaError
+from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES
+
+DRAW_SEED = 0
+Counts = Mapping[SplitName, Mapping[str, DomainCount]]
+NAMED = 5  # domains that are named with the reason why they are left out
+LEAST_ROWS = 2  # that a training takes, and that can stop it
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Distinct test rows of a domain over all replicates, and its train rows in the first."""
+
+    rows: int
+    positives: int
+    clusters: int
+    train_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """``names``: domains that are trained alone; ``paired``: those in the pairwise matrix.
+
+    ``left_out``: why each other domain is not among ``names``. ``sampled``: what was drawn because
+    there are more domains than a level affords, or None.
+    """
+
+    names: tuple[str, ...]
+    paired: tuple[str, ...]
+    left_out: dict[str, str]
+    support: dict[str, Support]
+    sampled: str | None
+
+
+def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
+    """Choose the domains; ``pairs``: the level trains them in pairs.
+
+    Raises SchemaError where fewer than two can be trained alone.
+    """
+    names = datasets[0].domain_names
+    counts = [dataset.summary() for dataset in datasets]
+    support = {name: _support(datasets, name, counts[0]["train"][name].rows) for name in names}
+    left_out = {}
+    for name in names:
+        why = _fault(counts, name) or _too_few(support[name])
+        if why is not None:
+            left_out[name] = why
+    able = [name for name in names if name not in left_out]
+    if len(able) < 2:
+        found = f"{len(able)} ({able[0]!r})" if able else "0"
+        raise SchemaError(
+            "a diagnosis needs at least 2 domains with enough rows, got"
+            f" {found}{_left_out_text(left_out)}"
+        )
+    by_size = sorted(able, key=lambda name: -support[name].rows)
+    chosen = set(_some(by_size, MAX_DOMAINS))
+    for name in by_size:
+        if name not in chosen:
+            left_out[name] = "not drawn: more domains than are trained alone"
+    kept = tuple(name for name in able if name in chosen)
+    paired = _some([name for name in by_size if name in chosen], MAX_PAIRED)
+    return Measured(
+        names=kept,
+        paired=tuple(name for name in kept if name in set(paired)),
+        left_out=left_out,
+        support=support,
+        sampled=_sampled(len(able), len(kept), len(paired) if pairs else len(kept)),
+    )
+
+
+def _left_out_text(left_out: Mapping[str, str]) -> str:
+    """Which domains are left out and why; empty for none."""
+    told = [f"{name!r}: {why}" for name, why in left_out.items()]
+    more = [f"{len(told) - NAMED:,} more"] if told[NAMED:] else []
+    return f"; left out: {'; '.join([*told[:NAMED], *more])}" if told else " in all"
+
+
+def _sampled(able: int, kept: int, paired: int) -> str | None:
+    told = []
+    if kept < able:
+        told.append(f"{kept} of {able} domains are trained alone: half the largest, half drawn")
+    if paired < kept:
+        told.append(f"{paired} of {kept} are in the pairwise matrix, chosen in the same way")
+    return "; ".join(told) or None
+
+
+def _some(by_size: Sequence[str], most: int) -> list[str]:
+    """At most so many: the largest half, and a fixed draw of the others."""
+    if len(by_size) <= most:
+        return list(by_size)
+    first = most - most // 2
+    rest = np.random.default_rng(DRAW_SEED).permutation(len(by_size) - first)[: most // 2]
+    return [*by_size[:first], *(by_size[first + int(place)] for place in rest)]
+
+
+def _support(datasets: Sequence[Dataset], name: str, train_rows: int) -> Support:
+    seen: dict[str, list[np.ndarray]] = {"row": [], "label": [], "cluster": []}
+    for dataset in dict.fromkeys(datasets):
+        rows = dataset.rows("test")
+        # Another number in a fold where it has no train rows.
+        number = dataset.domain_names.index(name) + 1
+        at = np.flatnonzero(np.asarray(rows.domain) == number)
+        seen["row"].append(rows.row[at])
+        seen["label"].append(rows.label[at])
+        seen["cluster"].append(rows.row[at] if rows.group is None else rows.group[at])
+    row, first = np.unique(np.concatenate(seen["row"]), return_index=True)
+    return Support(
+        rows=len(row),
+        positives=int((np.concatenate(seen["label"])[first] > 0).sum()),
+        clusters=len(np.unique(np.concatenate(seen["cluster"])[first])),
+        train_rows=train_rows,
+    )
+
+
+def _fault(counts: Sequence[Counts], name: str) -> str | None:
+    """Why no solo can be trained, or None."""
+    for number, splits in enumerate(counts, start=1):
+        fold = f" of fold {number}" if len(counts) > 1 else ""
+        for split in ("train", "validation"):
+            count = splits[split][name]
+            if count.rows < LEAST_ROWS:
+                rows = f"{count.rows:,} {split} row{'s' * (count.rows != 1)}{fold}"
+                return f"{rows}, {LEAST_ROWS} are needed"
+            if split == "train" and count.positives in (0, count.rows):
+                return f"one class in its {count.rows:,} train rows{fold}"
+    return None
+
+
+def _too_few(support: Support) -> str | None:
+    """Why it cannot be tested, or None."""
+    counts = (
+        ("positives", support.positives, MIN_POSITIVES),
+        ("negatives", support.rows - support.positives, MIN_NEGATIVES),
+        ("clusters", support.clusters, MIN_CLUSTERS),
+    )
+    for what, count, least in counts:
+        if count < least:
+            return f"not testable: {count} {what} in {support.rows} test rows, {least} are needed"
+    return None

@@ -1,0 +1,1 @@
+"""From numbers to advice: the table of verdicts and the sentences that tell them."""

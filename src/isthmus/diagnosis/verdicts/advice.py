@@ -1,0 +1,155 @@
+"""From effects to advice: the verdict of every domain, and the config that follows from it."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from isthmus.config import Config
+from isthmus.diagnosis.measures.groups import Grouped
+from isthmus.diagnosis.reading import METRICS
+from isthmus.diagnosis.study import Study
+from isthmus.diagnosis.verdicts.verdict import (
+    DomainVerdict,
+    Evidence,
+    Verdict,
+    join_verdicts,
+    judge_domain,
+)
+from isthmus.disk import write_whole
+from isthmus.experiments import Training
+from isthmus.metrics.effects import Effect, EffectMetric
+
+LONGEST = 60  # characters of a name in a file name
+KINDS = ("joint", "adapted", "own-*", "group-*")  # of configs
+Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def verdicts(study: Study, found: Found, grouped: Grouped | None) -> dict[str, DomainVerdict]:
+    """The verdict of every measured domain."""
+    told = {}
+    for name in study.measured.names:
+        each = {
+            metric: judge_domain(_evidence(study, name, metric, found, grouped))
+            for metric in METRICS
+        }
+        told[name] = join_verdicts(each["auc"], each["logloss"])
+    return told
+
+
+def _evidence(
+    study: Study, name: str, metric: EffectMetric, found: Found, grouped: Grouped | None
+) -> Evidence:
+    of = found[name][metric]
+    group = () if grouped is None else grouped.members.get(name, ())
+    return Evidence(
+        metric=metric,
+        margin=of["margin"],
+        solo=of["solo"],
+        joint=of["joint"],
+        net=of["net"],
+        transfer=of["transfer"],
+        tuned_solo=of["tuned_solo"],
+        tuned=of["tuned"],
+        tuned_plus=of["interference"],
+        adapted_solo=of["adapted_solo"],
+        adapted=of["adapted"],
+        adapted_plus=of["adapted_plus"],
+        group_solo=_of_group(grouped, "solo", name, metric),
+        group_joint=_of_group(grouped, "joint", name, metric),
+        group=group,
+        level=study.level.name,
+        replicates=study.level.seeds,
+        kind="folds" if study.folds else "seeds",
+        rows=study.measured.support[name].rows,
+    )
+
+
+def _of_group(
+    grouped: Grouped | None, against: str, name: str, metric: EffectMetric
+) -> Effect | None:
+    if grouped is None or not grouped.members.get(name):
+        return None
+    return getattr(grouped, against)[name][metric]
+
+
+class Configs:
+    """Writes each advice as a config that ``fit`` accepts, once; gives its path from the report.
+
+    A config is the arm that was measured: its features, network and recipe, on the split of the
+    user's own config. What an earlier diagnosis wrote and no advice asks for any more is removed.
+    """
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self.study = study
+        self.folder = folder
+        self.written: dict[str, str] = {}
+        folder.mkdir(exist_ok=True)
+        for old in (path for kind in KINDS for path in folder.glob(f"{kind}.yaml")):
+            old.unlink()
+
+    def command(self, name: str, verdict: Verdict) -> str | None:
+        """What to type for it: tuning is the guard's work, which also holds it to its promise.
+
+        None where there is no config, and where the guard refuses the table, since rows have
+        weights.
+        """
+        path = self.of(name, verdict)
+        tuning = verdict.remedy == "tuning"
+        if path is None or (tuning and self.study.original.data.weight is not None):
+            return None
+        return f"isthmus fit {path}{' --guard strict' if tuning else ''}"
+
+    def of(self, name: str, verdict: Verdict) -> str | None:
+        """The config that a domain's verdict asks for; None where it asks for none."""
+        study, phases = self.study, self.study.phases
+        if verdict.action == "adapt" and verdict.remedy == "adapter":
+            return self._write("adapted", phases.arms.adapted(0, phases.recipes.joint))
+        if verdict.action in ("share", "adapt"):
+            return self._write("joint", phases.joint(0))
+        if verdict.action == "group":
+            group = (name, *verdict.group)
+            members = [other for other in study.measured.names if other in group]
+            return self._write(group_slug(members), phases.together(0, members), members)
+        if verdict.action.startswith("own tower"):
+            return self._write(f"own-{slug(name)}", phases.solo(0, name), [name])
+        return None
+
+    def _write(self, stem: str, training: Training, domains: Sequence[str] | None = None) -> str:
+        if stem not in self.written:
+            path = self.folder / f"{stem}.yaml"
+            write_whole(path, self._config(training, domains).to_yaml())
+            self.written[stem] = f"{self.folder.name}/{path.name}"
+        return self.written[stem]
+
+    def _config(self, training: Training, domains: Sequence[str] | None) -> Config:
+        original = self.study.original
+        features = {name: self.study.config.data.features[name] for name in original.data.features}
+        data = original.data.model_copy(update={"features": features})
+        if domains is not None:
+            data = data.model_copy(update={"domains": tuple(domains)})
+        calibration = {"calibration": original.model.calibration}
+        return Config(
+            data=data,
+            model=training.model.model_copy(update=calibration),
+            train=training.train.model_copy(update={"compile": original.train.compile}),
+        )
+
+
+def slug(text: str) -> str:
+    """A file name of letters, digits and ``-``; different texts get different names.
+
+    What is short and plain stays as it is; all else ends in a hash.
+    """
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+    if plain == text and 0 < len(text) < LONGEST:
+        return text
+    return f"{plain[:40]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def group_slug(members: Sequence[str]) -> str:
+    """A file name for a group of domains; different groups get different names."""
+    plain = "+".join(members)
+    if all(slug(name) == name for name in members) and len(plain) < LONGEST:
+        return f"group-{plain}"
+    return f"group-{slug(chr(31).join(members))}"

@@ -1,0 +1,129 @@
+"""How long trainings take: steps from their description, seconds a step from a short probe."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.subset import Subset
+from isthmus.experiments.outcome import build
+from isthmus.experiments.training import Training
+from isthmus.models import ModelConfig
+from isthmus.objectives import binary_cross_entropy
+from isthmus.optimisers import build_optimiser, resolve_embedding_update
+from isthmus.train import TrainConfig
+from isthmus.train.generators import turn
+
+EPOCHS = 5  # after which the best look is taken to have come, before patience runs out
+STEP_ROWS = 300.0  # rows whose computing costs as much as the fixed part of a step, unless probed
+SCORING = 0.3  # of a row's training
+PROBE_STEPS = 6  # of each of two batches: the larger, and a fiftieth of it as solos may choose
+
+
+def steps(training: Training, dataset: Dataset) -> float:
+    """Steps that it is expected to take."""
+    if training.budget is not None:
+        return training.budget.steps
+    rows = train_rows(training, dataset)
+    epochs = min(training.train.epochs, EPOCHS + training.train.patience)
+    return max(1, math.ceil(rows / training.train.batch_rows)) * epochs
+
+
+def train_rows(training: Training, dataset: Dataset) -> int:
+    """Its number of train rows."""
+    counts = dataset.summary()["train"]
+    names = counts if training.domains is None else set(training.domains)
+    cap = training.rows_per_domain
+    return sum(counts[name].rows if cap is None else min(cap, counts[name].rows) for name in names)
+
+
+def watched_rows(training: Training, dataset: Dataset) -> int:
+    """Its number of validation rows."""
+    counts = dataset.summary()["validation"]
+    names = set(training.watch or training.domains or counts)
+    rows = sum(counts[name].rows for name in names)
+    return rows // 2 if training.half else rows
+
+
+def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> float:
+    """Work of a training in rows, the fixed part of each step counted as ``step_rows`` rows."""
+    batch = min(training.train.batch_rows, train_rows(training, dataset))
+    count = steps(training, dataset)
+    if training.budget is None:
+        per_epoch = max(1, math.ceil(train_rows(training, dataset) / batch))
+        looks = count / per_epoch * min(training.train.looks_per_epoch, per_epoch)
+    else:
+        looks = training.budget.looks
+    weight = 1.0 if training.model.adapter.name == "none" else 2.7
+    work = count * (batch + step_rows)
+    return weight * (work + looks * SCORING * watched_rows(training, dataset))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Rows of `cost` a second, of one process; ``step_rows``: the fixed part of a step in rows."""
+
+    rows: float
+    step_rows: float = STEP_ROWS
+
+    def work(self, training: Training, dataset: Dataset) -> float:
+        """Its `cost` with the fixed part as probed."""
+        return cost(training, dataset, self.step_rows)
+
+    def seconds(
+        self, trainings: Sequence[Training], datasets: Sequence[Dataset], jobs: int
+    ) -> float:
+        """Time that trainings are expected to take with so many processes."""
+        work = sum(self.work(training, datasets[training.replicate]) for training in trainings)
+        return work / self.rows / jobs
+
+
+def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int) -> Pace:
+    """Take a few steps of a recipe and see how fast they go; nothing is kept."""
+    threads = torch.get_num_threads()
+    if jobs > 1:
+        torch.set_num_threads(1)
+    try:
+        training = Training(model=model, train=train)
+        net = build(training, dataset).train()
+        update = resolve_embedding_update(net, train.embedding_update)
+        optimiser = build_optimiser(
+            net, lr=train.lr, embedding_l2=train.embedding_l2, embedding_update=update
+        )
+        rows = Subset(dataset).rows("train")
+        large = min(train.batch_rows, len(rows))
+        seconds = {}
+        with turn(), torch.random.fork_rng(devices=[]):
+            for batch_rows in (large, max(2, large // 50)):
+                spent: list[float] = []
+                for number, batch in enumerate(rows.batches(batch_rows, seed=0)):
+                    began = time.perf_counter()
+                    optimiser.zero_grad()
+                    binary_cross_entropy(net(batch), batch.label, batch.weight).backward()
+                    optimiser.step()
+                    spent.append(time.perf_counter() - began)
+                    if number == PROBE_STEPS:
+                        break
+                seconds[batch_rows] = float(np.median(spent[1:] or spent))  # the first allocates
+    finally:
+        torch.set_num_threads(threads)
+    return pace_of(seconds)
+
+
+def pace_of(seconds: Mapping[int, float]) -> Pace:
+    """From the seconds of a step by its batch's rows, the largest first.
+
+    Reading a batch costs about a tenth of a step more.
+
+    >>> pace_of({1000: 0.5, 500: 0.3})
+    Pace(rows=2250.0, step_rows=250.0)
+    """
+    (large, slow), (small, fast) = max(seconds.items()), min(seconds.items())
+    if large > small and slow > fast:
+        row = (slow - fast) / (large - small)
+        return Pace(0.9 / row, max(0.0, slow / row - large))
+    return Pace(0.9 * (large + STEP_ROWS) / slow)

@@ -1,0 +1,198 @@
+"""The engine: trainings in, outcomes out; each is run once, several at a time.
+
+Outcomes lie in one folder under the key of what decided them, so a killed engine goes on where it
+stopped, and whoever asks for a training again gets it for nothing.
+"""
+
+import shutil
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+
+from isthmus.data.store.dataset import Dataset
+from isthmus.disk import only_writer, reason, remove_leftovers
+from isthmus.errors import IsthmusError, RunError
+from isthmus.experiments.cost import cost
+from isthmus.experiments.notice import Tell, silent
+from isthmus.experiments.one import CHECKPOINT, run_one
+from isthmus.experiments.outcome import Outcome, is_whole
+from isthmus.experiments.training import Training
+from isthmus.experiments.workers import Job, Workers
+
+
+class Engine:
+    """Runs trainings on ``datasets`` (one a fold, or a single one) and keeps them in ``folder``.
+
+    ``jobs``: processes of one thread each; 1 stays in this process, with its threads. ``trained``
+    and ``cached`` count what was asked for since the engine was made. The folder has one engine at
+    a time, until `close` or the end of a ``with`` block; raises RunError, naming the folder, where
+    another is at work, ValueError for numbers out of range.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        folder: Path,
+        *,
+        jobs: int = 1,
+        tell: Tell = silent,
+    ) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        if not datasets:
+            raise ValueError("datasets must hold at least one, got none")
+        self.datasets = tuple(datasets)
+        self.folder = folder
+        self.jobs = jobs
+        self.tell = tell
+        self.trained = self.cached = 0
+        self.asked: set[str] = set()
+        self.expected = 0.0  # cost of all that will be asked for, where somebody planned it
+        self.spent = 0.0  # cost of what has been trained
+        self.seconds = 0.0
+        self._workers = Workers(jobs)
+        with ExitStack() as opening:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                opening.enter_context(only_writer(folder))
+            except OSError as fault:
+                raise RunError(
+                    f"a folder of trainings must be writable at {folder}, got: {reason(fault)}"
+                ) from fault
+            self._clear()
+            opening.callback(self._workers.stop)
+            # Also when nobody closes it: no lock and no process is left behind.
+            self._closing = weakref.finalize(self, opening.pop_all().close)
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and free the folder; outcomes can still be read."""
+        self._closing()
+
+    def dataset(self, training: Training) -> Dataset:
+        """The dataset of its replicate; raises ValueError where there is none."""
+        if training.replicate >= len(self.datasets):
+            raise ValueError(
+                f"replicate must be below the number of datasets, {len(self.datasets)},"
+                f" got {training.replicate}"
+            )
+        return self.datasets[training.replicate]
+
+    def path(self, training: Training) -> Path:
+        """Where its outcome lies."""
+        return self.folder / training.key(self.dataset(training))
+
+    def is_done(self, training: Training) -> bool:
+        """Whether its outcome is there, and of this version."""
+        return is_whole(self.path(training))
+
+    def outcome(self, training: Training) -> Outcome:
+        """A finished training's outcome."""
+        return Outcome(self.path(training), training, self.dataset(training))
+
+    def run(self, trainings: Iterable[Training], what: str) -> list[Outcome]:
+        """Outcomes in the order asked for; what is missing, starts too, is trained first.
+
+        ``what``: words for the progress. Raises RunError, naming the training, when one fails; the
+        others are then stopped, and those that are finished stay. Raises ValueError for a training
+        that does not fit the datasets, before anything is trained.
+        """
+        wanted = list(trainings)
+        for training in wanted:
+            training.check(self.dataset(training))
+        starts = [training.start for training in wanted if training.start is not None]
+        starts = [start for start in starts if not self.is_done(start)]
+        if starts:
+            self.run(starts, what)
+        missing: dict[Path, Training] = {}
+        for training in wanted:
+            path = self.path(training)
+            if path.name not in self.asked:
+                self.asked.add(path.name)
+                self.cached += self.is_done(training)
+            if not self.is_done(training):
+                missing[path] = training
+        if missing and not self._closing.alive:
+            raise ValueError(f"an engine must be open to train, got a closed one at {self.folder}")
+        # The dearest first, so that no process is left alone with a long one at the end.
+        order = sorted(missing.items(), key=lambda item: -self._cost(item[1]))
+        began = time.perf_counter()
+        try:
+            if self.jobs == 1 or len(order) <= 1:
+                self._here(order, what)
+            else:
+                self._beside(order, what)
+        finally:
+            self.seconds += time.perf_counter() - began
+        return [self.outcome(training) for training in wanted]
+
+    def _cost(self, training: Training) -> float:
+        return cost(training, self.dataset(training))
+
+    def _start(self, training: Training) -> Path | None:
+        return None if training.start is None else self.path(training.start)
+
+    def _here(self, order: list[tuple[Path, Training]], what: str) -> None:
+        with _threads(1 if self.jobs > 1 else torch.get_num_threads()):
+            for number, (path, training) in enumerate(order, start=1):
+                try:
+                    run_one(training, self.dataset(training), path, self._start(training))
+                except (IsthmusError, OSError) as fault:
+                    raise _named(training, str(fault)) from fault
+                self._count(training, what, number, len(order))
+
+    def _beside(self, order: list[tuple[Path, Training]], what: str) -> None:
+        jobs = [
+            Job(training, self.dataset(training).folder, path, self._start(training))
+            for path, training in order
+        ]
+        finished = False
+        try:
+            for done, (number, fault) in enumerate(self._workers.run(jobs), start=1):
+                training = jobs[number].training
+                if fault is not None:
+                    raise _named(training, fault)
+                self._count(training, what, done, len(jobs))
+            finished = True
+        finally:
+            if not finished:  # a fault, Ctrl-C, or an error of `tell`: nobody goes on unseen
+                self._workers.stop()
+                remove_leftovers(self.folder)
+
+    def _count(self, training: Training, what: str, number: int, of: int) -> None:
+        self.trained += 1
+        self.spent += self._cost(training)
+        self.tell(what, number, of, training)
+
+    def _clear(self) -> None:
+        """Remove what a killed engine left and nobody needs."""
+        remove_leftovers(self.folder)
+        for saved in self.folder.glob(f"*{CHECKPOINT}"):
+            if is_whole(saved.with_suffix("")):
+                shutil.rmtree(saved, ignore_errors=True)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _named(training: Training, fault: str) -> RunError:
+    domains = "all domains" if training.domains is None else ", ".join(training.domains)
+    place = f", replicate {training.replicate}" if training.replicate else ""
+    return RunError(f"a training on {domains} with seed {training.train.seed}{place}: {fault}")

@@ -1,0 +1,96 @@
+"""Run one training to its end and write its outcome; it goes on where a killed one stopped."""
+
+import shutil
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from isthmus import checkpoint
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.subset import Subset
+from isthmus.errors import BundleError, RunError
+from isthmus.experiments.outcome import SPLITS, Outcome, build, told, write
+from isthmus.experiments.training import Training
+from isthmus.models import DomainModel
+from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
+
+CHECKPOINT = ".checkpoint"  # folders of this suffix stand beside the outcome to come
+STARTS = 5  # first weights that are tried before a network that learns nothing is kept
+
+
+def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | None) -> None:
+    """Train, score and write ``folder``. ``start``: the outcome of ``training.start``.
+
+    While it trains, a checkpoint stands beside the folder. A network that ends by answering every
+    row alike was dead from its first weights (every unit of a narrow layer at 0): it is trained
+    again from others, up to `STARTS` times, and the outcome says so. Raises what `train` raises;
+    RunError where the start does not fit, a logit is not finite or the disk does not take the
+    outcome.
+    """
+    began = time.perf_counter()
+    subset = training.subset(dataset)
+    saved = folder.with_name(f"{folder.name}{CHECKPOINT}")
+    for restart in range(STARTS):
+        model = build(training, dataset, restart)
+        if training.start is not None:
+            assert start is not None
+            _begin_with(model, Outcome(start, training.start, dataset).weights())
+        end = _train(training, model, subset, saved)
+        logits = _scored(training, model, subset)
+        alive = training.start is not None or np.ptp(logits["validation"]) > 0
+        if alive or restart == STARTS - 1:
+            rows = len(subset.rows("train"))
+            summary = told(training, end, rows, time.perf_counter() - began, restart)
+            write(folder, training, summary, logits, model.state_dict())
+        shutil.rmtree(saved, ignore_errors=True)
+        if alive:
+            return
+
+
+def _scored(training: Training, model: DomainModel, subset: Subset) -> dict[str, np.ndarray]:
+    """Finite logits of the rows that are to be scored, by split."""
+    logits = {split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS}
+    for split, scores in logits.items():
+        if not np.isfinite(scores).all():
+            raise RunError(f"logits of the {split} rows must be finite, got nan or inf")
+    return {str(split): scores for split, scores in logits.items()}
+
+
+def _train(training: Training, model: DomainModel, subset: Subset, saved: Path) -> End:
+    """One training to its end, its checkpoints in ``saved``."""
+    state = _state(saved)
+    events = train(model, subset, training.train, budget=training.budget, state=state, exact=False)
+    del state
+    end = None
+    with closing(events):
+        for event in events:
+            match event:
+                case CheckpointDue():
+                    checkpoint.save(saved, event.state)
+                case End():
+                    end = event
+    assert end is not None
+    return end
+
+
+def _state(saved: Path) -> TrainState | None:
+    """Where a killed training stood; None where that is not known, so that it begins again."""
+    try:
+        return checkpoint.load(saved) if checkpoint.exists(saved) else None
+    except BundleError:
+        return None
+
+
+def _begin_with(model: DomainModel, weights: dict[str, Tensor]) -> None:
+    here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise RunError(
+                f"a training must start from one of the same model, whose {name!r} has shape"
+                f" {here.get(name)}, got {there.get(name)}"
+            )
+    model.load_state_dict(weights)

@@ -1,0 +1,199 @@
+"""What a training left on disk: logits, looks and weights; written whole or not at all.
+
+FOLDER/outcome.json            the description, looks, steps, seconds
+FOLDER/logits.safetensors      float64 logits of the scored rows, by split, in table order
+FOLDER/weights.safetensors     the best look's weights
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.split import SplitName
+from isthmus.disk import reason, whole_folder
+from isthmus.errors import BundleError, ConfigError, RunError
+from isthmus.experiments.training import Training
+from isthmus.models import DomainModel, build_model
+from isthmus.train import End
+from isthmus.train.generators import seeded
+
+FORMAT = 1
+SPLITS: tuple[SplitName, ...] = ("validation", "test")
+RESTART_SEED = 1_000_003  # far from the seeds that people choose
+FILE = "outcome.json"
+LOGITS = "logits.safetensors"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a training went. ``best``: the monitor at the best look; ``rows``: train rows.
+
+    ``restarts``: how often it was begun again because the network answered every row alike.
+    """
+
+    best: float
+    best_step: int
+    steps: int
+    epochs: float
+    looks: int
+    stopped: str
+    seconds: float
+    rows: int
+    metrics: dict[str, float | None]  # every monitor metric at the best look
+    restarts: int = 0
+
+
+def told(training: Training, end: End, rows: int, seconds: float, restarts: int) -> Told:
+    """Read what is kept of a training's end."""
+    best = end.best.metrics[training.train.monitor]
+    assert best is not None
+    return Told(
+        best=best,
+        best_step=end.best.step,
+        steps=end.step,
+        epochs=end.epoch,
+        looks=len(end.history),
+        stopped=end.stopped,
+        seconds=round(seconds, 3),
+        rows=rows,
+        metrics=end.best.metrics,
+        restarts=restarts,
+    )
+
+
+def write(
+    folder: Path,
+    training: Training,
+    summary: Told,
+    logits: dict[str, np.ndarray],
+    weights: dict[str, torch.Tensor],
+) -> None:
+    """Write one outcome; whoever reads meets all of it or nothing.
+
+    Raises RunError when the disk does not take it.
+    """
+    content = {"format": FORMAT, "told": asdict(summary), "training": training.describe()}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(folder) as temporary:
+            save_arrays(logits, temporary / LOGITS)
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+                temporary / WEIGHTS,
+            )
+            (temporary / FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    except (OSError, SafetensorError) as fault:
+        raise RunError(f"an outcome must be writable at {folder}, got: {reason(fault)}") from fault
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether ``folder`` holds an outcome of this version."""
+    try:
+        _read(folder)
+    except BundleError:
+        return False
+    return all((folder / name).exists() for name in (LOGITS, WEIGHTS))
+
+
+def _read(folder: Path) -> Told:
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise BundleError(
+                f"an outcome must have format {FORMAT}, got {content['format']} in {folder}"
+            )
+        return Told(**content["told"])
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise BundleError(f"an outcome must be whole, got none in {folder}: {fault}") from fault
+
+
+class Outcome:
+    """A finished training. ``told``: how it went."""
+
+    def __init__(self, folder: Path, training: Training, dataset: Dataset) -> None:
+        self.folder = folder
+        self.training = training
+        self.dataset = dataset
+        self.told = _read(folder)
+
+    @cached_property
+    def _logits(self) -> dict[str, np.ndarray]:
+        try:
+            return load_arrays(self.folder / LOGITS)
+        except (OSError, SafetensorError) as fault:
+            raise BundleError(f"logits in {self.folder} are damaged: {fault}") from fault
+
+    def logits(self, split: str, domain: str | None = None) -> np.ndarray:
+        """Logits float64 of a domain's rows in a split, in table order; None: all scored rows.
+
+        Raises ValueError for a split or a domain whose rows were not scored.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        logits = self._logits[split]
+        if domain is None:
+            return logits
+        names, scored = self.dataset.domain_names, self.training.scored
+        if domain not in (names if scored is None else scored):
+            raise ValueError(
+                f"domain must be among the scored ones,"
+                f" {', '.join(names if scored is None else scored)}, got {domain!r}"
+            )
+        of = np.asarray(self.dataset.rows(split).domain)
+        if scored is not None:
+            ids = [names.index(name) + 1 for name in scored]
+            of = of[np.isin(of, ids)]
+        return logits[of == names.index(domain) + 1]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The best look's weights."""
+        try:
+            return load_file(self.folder / WEIGHTS)
+        except (OSError, SafetensorError) as fault:
+            raise BundleError(f"weights in {self.folder} are damaged: {fault}") from fault
+
+    def model(self) -> DomainModel:
+        """The trained model, in eval mode."""
+        model = build(self.training, self.dataset)
+        model.load_state_dict(self.weights())
+        return model.eval()
+
+    def facts(self) -> dict[str, Any]:
+        """What a table of choices shows of it."""
+        train = self.training.train
+        return {
+            "batch_rows": train.batch_rows,
+            "lr": train.lr,
+            "validation": self.told.best,
+            "stopped": self.told.stopped,
+            "epochs": round(self.told.epochs, 2),
+        }
+
+
+def build(training: Training, dataset: Dataset, restart: int = 0) -> DomainModel:
+    """The model with its first weights, drawn with the training's seed.
+
+    ``restart``: draw others, where the first did not live. Raises ConfigError where the model does not fit the dataset's features.
+    """
+    with seeded(training.train.seed + restart * RESTART_SEED):
+        try:
+            return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
+        except ValueError as fault:
+            raise ConfigError(f"model: {fault}") from fault
+
+
+def sort_domains(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
+    """Domains in the order of the dataset."""
+    return tuple(sorted(names, key=dataset.domain_names.index))

@@ -1,0 +1,120 @@
+"""One training as a value: all that decides its result, and the key it is cached under."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from isthmus.config import validate
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.subset import Subset
+from isthmus.models import ModelConfig
+from isthmus.train import Budget, TrainConfig
+
+VERSION = 1  # raised when the same description would give other numbers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What is trained, on which rows, and whose rows are scored afterwards.
+
+    ``replicate``: number of the dataset in the engine (folds are datasets of their own).
+    ``domains``: whose train rows (None: all). ``watch``: whose validation rows choose the best look
+    (None: the same domains). ``scored``: whose validation and test rows are scored (None: all).
+    ``rows_per_domain``, ``hide_domain``, ``half``: see `isthmus.data.Subset`.
+    ``start``: begin with that training's best weights, and a fresh optimiser; what a start on all
+    rows has seen stays known. ``budget``: exactly so many steps and looks, in place of epochs and
+    patience. The order of names means nothing.
+    Raises ValueError for numbers out of range and a start of another replicate.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    replicate: int = 0
+    domains: tuple[str, ...] | None = None
+    watch: tuple[str, ...] | None = None
+    scored: tuple[str, ...] | None = None
+    rows_per_domain: int | None = None
+    hide_domain: bool = False
+    half: bool = False
+    start: "Training | None" = None
+    budget: Budget | None = None
+
+    def __post_init__(self) -> None:
+        if self.replicate < 0:
+            raise ValueError(f"replicate must be 0 or more, got {self.replicate}")
+        if self.start is not None and self.start.replicate != self.replicate:
+            raise ValueError(
+                f"a training must start from one of its own replicate, {self.replicate},"
+                f" got {self.start.replicate}"
+            )
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError where names or numbers do not fit the dataset."""
+        self.subset(dataset)
+        unknown = [name for name in self.scored or () if name not in dataset.domain_names]
+        if unknown:
+            raise ValueError(
+                "scored must name domains of the dataset,"
+                f" {', '.join(dataset.domain_names)}, got {unknown}"
+            )
+
+    def subset(self, dataset: Dataset) -> Subset:
+        """The rows that it trains on and watches."""
+        return Subset(
+            dataset,
+            domains=self.domains,
+            watch=self.watch,
+            rows_per_domain=self.rows_per_domain,
+            hide_domain=self.hide_domain,
+            half=self.half,
+            # A second stage knows all that the first one has seen.
+            all_known=self._knows_all,
+        )
+
+    @property
+    def _knows_all(self) -> bool:
+        """Whether nothing is hidden from it: it, or what it starts from, has all train rows."""
+        if self.domains is None and self.rows_per_domain is None:
+            return True
+        return self.start is not None and self.start._knows_all
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values of all that decides the result, but for the dataset."""
+        start = None if self.start is None else self.start.describe()
+        budget = None if self.budget is None else [self.budget.steps, self.budget.looks]
+        train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        return {
+            "model": self.model.model_dump(mode="json", exclude={"calibration"}),
+            "train": train,
+            "domains": _ordered(self.domains),
+            "watch": _ordered(self.domains if self.watch is None else self.watch),
+            "scored": _ordered(self.scored),
+            "rows_per_domain": self.rows_per_domain,
+            "hide_domain": self.hide_domain,
+            "half": self.half,
+            "start": start,
+            "budget": budget,
+        }
+
+    def key(self, dataset: Dataset) -> str:
+        """Key of its result: equal for equal description, dataset and torch."""
+        content = {
+            "version": VERSION,
+            "torch": torch.__version__.partition("+")[0],
+            "dataset": dataset.key,
+            "training": self.describe(),
+        }
+        text = json.dumps(content, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+    def with_recipe(self, **changes: Any) -> "Training":
+        """The same with other values in the ``train`` section; raises ConfigError as a config does."""
+        return replace(self, train=validate(TrainConfig, self.train.model_dump() | changes))
+
+
+def _ordered(names: Iterable[str] | None) -> list[str] | None:
+    return None if names is None else sorted(set(names))

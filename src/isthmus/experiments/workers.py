@@ -1,0 +1,134 @@
+"""Processes that train, of one thread each. None of them outlives the process that started it."""
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import torch
+
+from isthmus.data.store.dataset import Dataset
+from isthmus.errors import IsthmusError
+from isthmus.experiments.one import run_one
+from isthmus.experiments.training import Training
+
+FOLDS = 16  # datasets that a process keeps open
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training to run, and where: its dataset, its outcome and that of its start."""
+
+    training: Training
+    dataset: Path
+    folder: Path
+    start: Path | None
+
+
+class Workers:
+    """At most ``count`` processes, started when there is work for them and kept for more."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._processes: dict[Connection, SpawnProcess] = {}
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, str | None]]:
+        """The number of each job when it ends, with what went wrong, or None.
+
+        A caller that does not go on to the end must call `stop`.
+        """
+        left = deque(enumerate(jobs))
+        busy: dict[Connection, int] = {}
+        while left or busy:
+            while left and len(busy) < self._count:
+                number, job = left.popleft()
+                pipe = next((one for one in self._processes if one not in busy), None)
+                pipe = self._start() if pipe is None else pipe
+                with suppress(BrokenPipeError):  # a dead one is found out when it does not answer
+                    pipe.send(job)
+                busy[pipe] = number
+            for pipe in wait(list(busy)):
+                assert isinstance(pipe, Connection)
+                yield busy.pop(pipe), self._answer(pipe)
+
+    def stop(self) -> None:
+        """End every process at once, whatever it is at."""
+        for process in self._processes.values():
+            process.kill()
+        for pipe, process in self._processes.items():
+            process.join()
+            process.close()
+            pipe.close()
+        self._processes.clear()
+
+    def _start(self) -> Connection:
+        context = get_context("spawn")
+        pipe, other = context.Pipe()
+        process = context.Process(target=_work, args=(other,), name="isthmus-training", daemon=True)
+        # Ctrl-C goes to all processes of a terminal. This one hears it and ends the others, which
+        # take over the mask that they are started with. The tracker, where it does not run yet, is
+        # started with the first process and would lift the mask.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        other.close()
+        self._processes[pipe] = process
+        return pipe
+
+    def _answer(self, pipe: Connection) -> str | None:
+        try:
+            return pipe.recv()
+        except (EOFError, ConnectionResetError):
+            process = self._processes.pop(pipe)
+            process.join()
+            fault = _ending(process.exitcode or 0)
+            process.close()
+            pipe.close()
+            return fault
+
+
+def _ending(code: int) -> str:
+    """What is known of a process that ended before its training."""
+    if code >= 0:
+        return (
+            f"its process must live until it is done, but ended with exit code {code}: see the"
+            " traceback above (a script must start trainings under `if __name__ == '__main__':`)"
+        )
+    hint = " (memory may have run out: fewer jobs may help)" if code == -signal.SIGKILL else ""
+    name = signal.Signals(-code).name
+    return f"its process must live until it is done, but was ended by signal {name}{hint}"
+
+
+def _work(pipe: Connection) -> None:
+    """What a process does: one job after another, until there is nobody who gives any."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    opened = lru_cache(FOLDS)(Dataset.open)
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job: Job = pipe.recv()
+            fault = None
+            try:
+                run_one(job.training, opened(job.dataset), job.folder, job.start)
+            except (IsthmusError, OSError) as error:
+                fault = str(error)
+            pipe.send(fault)
+
+
+def _follow_parent() -> None:
+    """End this process, in the middle of a training if need be, when its parent has ended."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

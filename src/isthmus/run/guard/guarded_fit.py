@@ -1,0 +1,290 @@
+"""fit() under a guard: several trainings, a choice for each domain, one bundle of what was chosen.
+
+Finished trainings lie in ``RUN/trainings`` until the bundle is written, so that a killed run goes
+on where it stopped. Test rows are looked at when all is chosen, to say what that gained and cost.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from isthmus.bundle import Bundle, Part, is_for_reproduction
+from isthmus.calibrate import Calibration, fit_calibration
+from isthmus.config import Config
+from isthmus.data import Dataset, SplitName, Table
+from isthmus.errors import ConfigError, IsthmusError, RunError
+from isthmus.experiments import Engine, Training
+from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.printable import printable
+from isthmus.report import to_markdown
+from isthmus.run.candidates import Arms, Candidates
+from isthmus.run.external import fingerprint, group_numbers
+from isthmus.run.folder import RunState
+from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, halves, quantile
+from isthmus.run.guard.gains import (
+    guard_content,
+    guard_table,
+    measure_gains,
+    other_guard,
+    served,
+    write_guard,
+)
+from isthmus.run.notice import Notice, Progress
+from isthmus.run.plan import Plan
+from isthmus.run.result import Run
+from isthmus.run.scores import write_scores
+from isthmus.run.texts import weightless_text
+from isthmus.version import VERSION
+
+# A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
+FEW_ROWS = 1_000
+
+
+def check_guard(config: Config, guard: str) -> None:
+    """Raise ConfigError where a config cannot be trained under that guard."""
+    if guard not in ("strict", "balanced"):
+        raise ConfigError(f"guard must be strict or balanced, got {guard!r}")
+    if is_for_reproduction(config):
+        raise ConfigError(
+            "a guard ships models that are served, so model.adapter.name must not be"
+            " 'hamur_released', which is for reproduction only"
+        )
+    if config.data.weight is not None:
+        raise ConfigError(
+            "a guard decides by the standard error of an AUC, which holds for rows without weights"
+            f" only, so data.weight must be left out, got {config.data.weight!r}"
+        )
+
+
+class GuardedFit:
+    """One guarded fit with its folder. ``jobs``: trainings that run side by side."""
+
+    def __init__(
+        self,
+        config: Config,
+        table: Table,
+        dataset: Dataset,
+        plan: Plan,
+        guard: Guard,
+        *,
+        jobs: int,
+        tell: Progress,
+    ) -> None:
+        self.config, self.dataset, self.plan, self.tell = config, dataset, plan, tell
+        self.guard: Guard = guard
+        self.jobs = jobs
+        self.folder = plan.folder
+        self.fingerprint = fingerprint(table)
+        self.trainings = self.folder.path / "trainings"
+        self.candidates = Candidates(config, dataset)
+        self.state = RunState(
+            state="running",
+            dataset_key=dataset.key,
+            table=table.source,
+            domains=dataset.domain_names,
+            n_domains=dataset.n_domains,
+            threads=torch.get_num_threads(),
+            isthmus=VERSION,
+            torch=torch.__version__,
+            guard=guard,
+        )
+
+    def run(self) -> Run:
+        """Train, choose and fill the folder; a fault before the first training leaves none."""
+        began = time.perf_counter()
+        if not (self.plan.resume and self.folder.path.exists()):
+            self.folder.create()
+        with self.folder.locked():
+            try:
+                if not self.plan.begun:
+                    self.folder.begin(self.config, self.state)
+                with Engine(
+                    [self.dataset], self.trainings, jobs=self.jobs, tell=self._count
+                ) as engine:
+                    arms = self._train(engine)
+                    self._finish(arms, engine, time.perf_counter() - began)
+            except KeyboardInterrupt:
+                self.tell(Notice("train", f"stopped; {self.folder.how_to_go_on}"))
+                raise
+            except Exception as fault:
+                kept = any(self.trainings.glob("[!.]*/outcome.json"))
+                if not kept:
+                    self.folder.discard()
+                if not isinstance(fault, OSError | IsthmusError):
+                    raise
+                hint = f"; {self.folder.how_to_go_on}" if kept else ""
+                text = self.folder.refusal(fault) if isinstance(fault, OSError) else fault
+                raise RunError(f"{text}{hint}") from fault
+        return Run.open(self.folder.path)
+
+    def _count(self, what: str, done: int, of: int, training: Training) -> None:
+        del training
+        self.tell(Notice("train", f"{what}: {done} of {of} trainings", done / of))
+
+    def _train(self, engine: Engine) -> Arms:
+        solos = len(self.candidates.grids)
+        self.tell(
+            Notice(
+                "train",
+                f"guard {self.guard}: up to {len(self.candidates)} trainings: joint, adapted, and for"
+                f" each of {solos} domains up to 4 solo and 1 tuned",
+            )
+        )
+        few = self._short_of_rows() if self.guard == "strict" else 0
+        if few:
+            self.tell(
+                Notice(
+                    "train",
+                    f"{few} of {solos} domains have fewer than {FEW_ROWS:,} validation rows to decide"
+                    " by, too few to be sure of most gains: strict will leave many of these alone,"
+                    " also where sharing helps",
+                )
+            )
+        return self.candidates.train(engine)
+
+    def _short_of_rows(self) -> int:
+        """How many domains have so few deciding rows that strict lets few true gains through."""
+        rows = self.dataset.rows("validation")
+        deciding = np.asarray(rows.domain)[halves(rows)[1]]
+        counts = np.bincount(deciding, minlength=len(self.dataset.domain_names) + 1)[1:]
+        named = zip(self.dataset.domain_names, counts, strict=True)
+        return sum(name in self.candidates.grids and count < FEW_ROWS for name, count in named)
+
+    def _finish(self, arms: Arms, engine: Engine, seconds: float) -> None:
+        """Choose, write what is shipped, and say that the run is finished."""
+        self.tell(Notice("score", "choosing for each domain"))
+        validation = arms.logits("validation", self.dataset)
+        rows = self.dataset.rows("validation")
+        deciding = self._judged("validation", validation, halves(rows)[1])
+        choices = choose(deciding, guard=self.guard, no_solo=arms.no_solo)
+        other = choose(deciding, guard=other_guard(self.guard), no_solo=arms.no_solo)
+        scored = self._scored("validation", validation, choices)
+        del validation, deciding
+        bundle = self._bundle(arms, choices, self._calibration(scored))
+        bundle.save(self.folder.bundle)
+        self.folder.scores.mkdir(exist_ok=True)
+        self._write_scores(bundle, scored)
+        test = arms.logits("test", self.dataset)
+        scored = self._write_scores(bundle, self._scored("test", test, choices))
+        gains = measure_gains(self._judged("test", test, None), choices, other)
+        z = quantile(len(self.candidates.grids))
+        content = guard_content(self.guard, choices, other, gains, z=z)
+        content["trainings"] = {"trained": engine.trained, "cached": engine.cached}
+        write_guard(self.folder.path, content)
+        parts = (to_markdown(evaluate_rows(scored)), to_markdown(guard_table(content)))
+        self.folder.write_report("\n\n".join([*parts, "\n".join(self._facts(arms, engine))]))
+        joint = arms.joint.told
+        models = [bundle.model, *(part.model for part in bundle.parts.values())]
+        self.folder.write_state(
+            replace(
+                self.state,
+                state="finished",
+                parameters=sum(model.parameter_report().total for model in models),
+                best_step=joint.best_step,
+                steps=joint.steps,
+                stopped=joint.stopped,
+                seconds=round(seconds, 3),
+            )
+        )
+        shutil.rmtree(self.trainings, ignore_errors=True)  # the bundle holds what was chosen
+
+    def _facts(self, arms: Arms, engine: Engine) -> Iterator[str]:
+        """What a reader of the report must know of the trainings."""
+        train = self.config.train
+        yield (
+            f"- Trainings: {engine.trained} trained, {engine.cached} found from before; monitor"
+            f" {train.monitor}, seed {train.seed}; half of the validation rows stopped them, half"
+            " decided."
+        )
+        yield f"- Joint: {arms.joint.told.steps:,} steps, adapted: {arms.adapted.told.steps:,}."
+        for name, outcome in arms.solo.items():
+            chosen = outcome.training.train
+            capped = ", at the epoch cap" if outcome.told.stopped == "epochs" else ""
+            yield (
+                f"- Solo {printable(name)}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
+                f" {outcome.told.steps:,} steps{capped}."
+            )
+        if self.dataset.weightless:
+            yield f"- {weightless_text(self.dataset)}."
+
+    def _judged(
+        self, split: SplitName, logits: Mapping[str, np.ndarray], kept: np.ndarray | None
+    ) -> Judged:
+        rows = self.dataset.rows(split)
+        at = slice(None) if kept is None else np.flatnonzero(kept)
+        group = group_numbers(rows.group)
+        return Judged(
+            label=np.asarray(rows.label)[at] > 0,
+            domain=np.asarray(rows.domain)[at].astype(np.int64),
+            names=self.dataset.domain_names,
+            logits={arm: values[at] for arm, values in logits.items()},
+            cluster=None if group is None else group[at],
+        )
+
+    def _scored(
+        self, split: SplitName, logits: Mapping[str, np.ndarray], choices: Sequence[Choice]
+    ) -> ScoredRows:
+        rows = self.dataset.rows(split)
+        domain = np.asarray(rows.domain).astype(np.int64)
+        return ScoredRows(
+            split=split,
+            row=rows.row,
+            logits=served(logits, choices, domain),
+            label=np.asarray(rows.label) > 0,
+            domain=domain,
+            names=self.dataset.domain_names,
+            group=group_numbers(rows.group),
+            negative_rate=self.config.data.negative_rate,
+            fingerprint=self.fingerprint,
+            source=self.folder.path.name,
+        )
+
+    def _calibration(self, validation: ScoredRows) -> Calibration | None:
+        if self.config.model.calibration != "per_domain":
+            return None
+        return fit_calibration(
+            validation.logits,
+            validation.label.astype(np.float64),
+            self._model_ids(validation.domain),
+            n_domains=self.dataset.n_domains,
+        )
+
+    def _write_scores(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
+        """Calibrate the served logits of a split and keep them in the folder."""
+        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
+        scored = replace(scored, logits=logits)
+        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
+        return scored
+
+    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
+        """Report ids as a model knows them: a domain without train rows is unknown."""
+        return np.where(domain <= self.dataset.n_domains, domain, 0)
+
+    def _bundle(
+        self, arms: Arms, choices: Sequence[Choice], calibration: Calibration | None
+    ) -> Bundle:
+        """Joint for every domain, and beside it what else was chosen."""
+        parts: dict[str, Part] = {}
+        routes: dict[str, str] = {}
+        for choice in choices:
+            if choice.arm == "joint":
+                continue
+            name = choice.arm if choice.arm == "adapted" else f"{choice.arm}:{choice.domain}"
+            routes[choice.domain] = name
+            if name not in parts:
+                outcome = arms.outcome(choice.arm, choice.domain)
+                training = outcome.training
+                known = training.subset(self.dataset).known
+                parts[name] = Part(outcome.model(), training.model, known)
+        return Bundle(
+            config=self.config.model_copy(update={"model": self.candidates.joint.model}),
+            encoder=self.dataset.encoder,
+            model=arms.joint.model(),
+            calibration=calibration,
+            parts=parts,
+            routes=routes,
+        )

@@ -1,0 +1,1 @@
+"""Tables written out with their scores, as Parquet or CSV."""
