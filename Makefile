@@ -1,10 +1,11 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
+# docs: the tables of docs/config.md again, from the classes.
 # bench: the numbers, as ratios.  results: docs/results.md again.  truth: docs/truth.md again
 # (hours on 2 cores each; both go on where they were stopped).
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check bench results truth clean
+.PHONY: demo test check docs bench results truth clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -27,10 +28,13 @@ test: .venv/installed-dev
 	.venv/bin/python -m pytest
 
 check: .venv/installed-dev
-	.venv/bin/ruff check src tests bench
-	.venv/bin/ruff format --check src tests bench
+	.venv/bin/ruff check src tests bench docs
+	.venv/bin/ruff format --check src tests bench docs
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/python -m pytest tests/test_layout.py
+
+docs: .venv/installed
+	.venv/bin/python docs/config_page.py
 
 bench: .venv/installed-peers
 	.venv/bin/python -m bench --write

@@ -127,7 +127,6 @@ def make(
         model.adapter = NaiveHamur(
             width=128, condition_width=DIM * 7 + 1, n_domains=n_domains, bottleneck=32, rank=35
         )
-        model.routed = True
     return model
 
 
@@ -185,6 +184,20 @@ def milliseconds(seconds: float) -> str:
 
 
 class NaiveHamur(AbstractAdapter):
+    """HAMUR behind the second block, its cell written as in :class:`NaiveCell`."""
+
+    def __init__(self, *, width: int, n_domains: int, **sizes: int) -> None:
+        super().__init__(site_widths=(2 * width, width), n_domains=n_domains)
+        self.cells = self.at_each_site(
+            lambda width: NaiveCell(width=width, n_domains=n_domains, **sizes)
+        )
+
+    def prepare(self, condition: Tensor, routing: Routing) -> AdapterState:
+        """Keep what the hyper-network reads: it runs once for every domain, as released."""
+        return AdapterState(routing, condition)
+
+
+class NaiveCell(nn.Module):
     """The formula as it is written: U_d(e) and V_d(e) in full for each row and each domain."""
 
     def __init__(
@@ -204,24 +217,17 @@ class NaiveHamur(AbstractAdapter):
         self.down_bias = nn.ParameterList(torch.zeros(bottleneck) for _ in range(n_domains))
         self.up_bias = nn.ParameterList(torch.zeros(width) for _ in range(n_domains))
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(n_domains))
-        self.sites = (1,)
 
-    def prepare(self, condition: Tensor, routing: Routing) -> AdapterState:
-        """Keep what the hyper-network reads: it runs once for every domain, as released."""
-        return AdapterState(routing=routing, core=condition.unsqueeze(1))
-
-    def forward(self, site: int, h: Tensor, state: AdapterState) -> Tensor:
+    def forward(self, h: Tensor, routing: Routing, condition: Tensor) -> Tensor:
         """Run every domain on every row, then keep each row's own."""
-        if site not in self.sites or state.core is None:
-            return h
         y = h
         for d in range(self.n_domains):
-            core = self.hyper(state.core.squeeze(1))
+            core = self.hyper(condition)
             u = torch.einsum("mi,bij,jn->bmn", self.down_left[d], core, self.down_right[d])
             v = torch.einsum("mi,bij,jn->bmn", self.up_left[d], core, self.up_right[d])
             z = torch.einsum("bf,bfj->bj", h, u) + self.down_bias[d]
             o = torch.einsum("bf,bfj->bj", z.sigmoid(), v) + self.up_bias[d]
-            own = (state.routing.domain == d + 1).unsqueeze(1)
+            own = (routing.domain == d + 1).unsqueeze(1)
             y = torch.where(own, h + self.norms[d](o), y)
         return y
 

@@ -8,20 +8,20 @@ from torch import Tensor
 
 from fake_batches import EVEN, MIXED, make_batch, many, one_row, single
 from isthmus.backbones import (
-    BACKBONES,
     DCN,
     MLP,
     AbstractBackbone,
     BackboneConfig,
+    BackboneSpec,
     DcnConfig,
     DeepFM,
     DeepFMConfig,
     MlpConfig,
     WideDeep,
     WideDeepConfig,
-    build_backbone,
 )
 from isthmus.data.batch import Batch
+from isthmus.family import members
 from isthmus.layers.blocks import DeepBlock
 from isthmus.layers.cross import CrossV1, CrossV2
 from isthmus.layers.domain_norm import DomainNorm
@@ -61,17 +61,20 @@ def inputs() -> FeatureEmbedding:
 
 @pytest.fixture
 def backbone(config, towers, inputs: FeatureEmbedding) -> AbstractBackbone:
-    return build_backbone(config, inputs=inputs, towers=towers, n_domains=N_DOMAINS)
+    return config.build(BackboneSpec(inputs, towers, N_DOMAINS))
 
 
 def test_the_names_of_a_config_lead_to_the_classes():
     reader = TypeAdapter(BackboneConfig)
-    for name, family_member in BACKBONES.items():
+    classes = {"mlp": MLP, "dcn": DCN, "wide_deep": WideDeep, "deepfm": DeepFM}
+    assert list(members(BackboneConfig)) == list(classes)
+    for name, kind in classes.items():
         config = reader.validate_python({"name": name})
-        inputs = FeatureEmbedding(fields=EVEN)
-        built = build_backbone(config, inputs=inputs, n_domains=N_DOMAINS)
-        assert type(built) is family_member
+        built = config.build(BackboneSpec(FeatureEmbedding(fields=EVEN), "shared", N_DOMAINS))
+        assert type(built) is kind
         assert built.site_widths == (256, 128)
+        assert config.scaled(0.5).sizes == (128, 64)
+        assert config.scaled(1e-3).sizes == (2, 2)
 
 
 def test_shapes_are_as_announced(backbone: AbstractBackbone, inputs: FeatureEmbedding):
@@ -121,7 +124,7 @@ def test_a_row_does_not_see_its_neighbours(backbone: AbstractBackbone, inputs: F
 
 
 def test_a_tower_of_its_own_moves_no_other_domain(config, inputs: FeatureEmbedding):
-    backbone = build_backbone(config, inputs=inputs, towers="per_domain", n_domains=N_DOMAINS)
+    backbone = config.build(BackboneSpec(inputs, "per_domain", N_DOMAINS))
     backbone.eval()
     batch = make_batch(EVEN, 40)
     x, routing = inputs(batch), Routing(batch.domain, N_DOMAINS)

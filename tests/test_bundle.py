@@ -158,7 +158,9 @@ def test_the_released_form_is_evaluated_but_never_served(tmp_path: Path):
     assert run.evaluate().pooled.rows == len(run.scored())
     assert run.evaluate(data=clicks()).split == "external"
     for serve in (lambda: run.predict(clicks()), lambda: Bundle.load(run.path / "bundle")):
-        with pytest.raises(BundleError, match="'hamur_released', which is for reproduction only"):
+        with pytest.raises(
+            BundleError, match="must be sound, but hamur_released is for reproduction only"
+        ):
             serve()
     assert Bundle.load(run.path / "bundle", reproduction=True).reproduction
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from isthmus.adapters import HamurConfig
 from isthmus.config import Config, differences, load_config
 from isthmus.errors import ConfigError
 
@@ -131,7 +132,7 @@ def test_overrides_are_yaml_values_on_dotted_keys():
         ],
     )
     assert (config.train.lr, config.train.epochs) == (0.01, 3)
-    assert (config.model.adapter.rank, config.model.adapter.bottleneck) == (4, 8)
+    assert config.model.adapter == HamurConfig(rank=4, bottleneck=8)
     assert config.model.backbone.widths == (8, 4)
     assert (config.data.label.column, config.data.label.above) == ("click", 3)
     assert config.data.features["user"].model_dump()["dim"] == 8

@@ -1,7 +1,6 @@
 """docs/config.md cannot drift: its tables are the pydantic models, its example and errors are run."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +8,11 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from isthmus.adapters import AdapterConfig
-from isthmus.backbones import DcnConfig, DeepFMConfig, MlpConfig, WideDeepConfig
+from config_page import FAMILIES, PAGE, kind_text, page
+from isthmus.adapters import HamurConfig
 from isthmus.config import Config, load_config
 from isthmus.errors import ConfigError
+from isthmus.family import members
 from isthmus.models import ModelConfig
 from isthmus.schema import (
     Categorical,
@@ -27,7 +27,6 @@ from isthmus.schema import (
 )
 from isthmus.train import TrainConfig
 
-PAGE = Path(__file__).parents[1] / "docs" / "config.md"
 # Heading of the page -> the model that its table describes.
 SECTIONS: dict[str, type[BaseModel]] = {
     "`data`": DataConfig,
@@ -39,14 +38,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`data.features`: kind `vector`": Vector,
     "`data.split`": Split,
     "`model`": ModelConfig,
-    "`model.backbone`: name `mlp`": MlpConfig,
-    "`model.backbone`: name `dcn`": DcnConfig,
-    "`model.backbone`: name `wide_deep`": WideDeepConfig,
-    "`model.backbone`: name `deepfm`": DeepFMConfig,
-    "`model.adapter`": AdapterConfig,
     "`train`": TrainConfig,
 }
-WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
 
 
 def table(heading: str) -> dict[str, tuple[str, str]]:
@@ -63,33 +56,6 @@ def table(heading: str) -> dict[str, tuple[str, str]]:
             assert len(cells) == 4, line
             rows[cells[0].strip("`")] = (cells[1], cells[2])
     return rows
-
-
-def kind_text(schema: dict[str, Any]) -> str:
-    """What the page calls the type of a key, from its JSON schema."""
-    if "anyOf" in schema:
-        parts = [kind_text(part) for part in schema["anyOf"] if part.get("type") != "null"]
-        return " or ".join(dict.fromkeys(parts))  # dates are texts to JSON
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "enum" in schema:
-        *most, last = (f"`{value}`" for value in schema["enum"])
-        return f"{', '.join(most)} or {last}"
-    if schema.get("type") == "array":
-        if "prefixItems" in schema:
-            return f"list of {schema['maxItems']} {plural(kind_text(schema['prefixItems'][0]))}"
-        least = ", not empty" if schema.get("minItems") else ""
-        return f"list of {plural(kind_text(schema['items']))}{least}"
-    if "$ref" in schema or "oneOf" in schema or "additionalProperties" in schema:
-        return "section"
-    rules = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    said = [f"{sign} {schema[name]}" for name, sign in rules.items() if name in schema]
-    return " ".join([WORDS[schema["type"]], ", ".join(said)]).strip()
-
-
-def plural(text: str) -> str:
-    first, *rest = text.split(" ")
-    return " ".join([first if first == "text" else f"{first}s", *rest])
 
 
 def default_of(model: type[BaseModel], key: str) -> Any:
@@ -126,7 +92,17 @@ def test_every_section_of_the_config_has_a_table():
         seen.add(model)
         for field in model.model_fields.values():
             todo += [part for part in _sections(field.annotation) if part not in seen]
-    assert seen - {Config} == set(SECTIONS.values())
+    generated = {kind for family in FAMILIES.values() for kind in members(family).values()}
+    assert seen - {Config} - generated == set(SECTIONS.values())
+
+
+def test_the_members_of_families_are_as_make_docs_writes_them():
+    assert PAGE.read_text(encoding="utf-8") == page(), "make docs writes them again"
+    for name, family in FAMILIES.items():
+        for member in members(family):
+            assert f"### `{name}`: name `{member}`" in PAGE.read_text(encoding="utf-8")
+            for key, field in members(family)[member].model_fields.items():
+                assert key == "name" or field.description, (member, key)
 
 
 def _sections(kind: Any) -> list[Any]:
@@ -151,7 +127,7 @@ def test_the_example_is_accepted_and_shows_every_key():
     assert config.train == TrainConfig()  # it shows the defaults
     assert set(raw["train"]) == set(TrainConfig.model_fields)
     assert set(raw["model"]) == set(ModelConfig.model_fields)
-    assert set(raw["model"]["adapter"]) == set(AdapterConfig.model_fields)
+    assert set(raw["model"]["adapter"]) == set(HamurConfig.model_fields)
     assert set(raw["data"]) == set(DataConfig.model_fields)
     assert set(raw["data"]["split"]) == set(Split.model_fields)
     shown: dict[str, set[str]] = {}

@@ -181,7 +181,10 @@ def test_what_is_drawn_among_many_domains_is_said(
         ({"item": "domain"}, "item must be .* beside domain and group, item_id, got 'domain'"),
         ({"item": "user_id"}, "item must be .* got 'user_id'"),
         ({"set": ["train.loks=3"]}, "unknown key 'train.loks'"),
-        ({"set": ["model.adapter.name=hamur_released"]}, "must not be 'hamur_released'"),
+        (
+            {"set": ["model.adapter.name=hamur_released"]},
+            "but hamur_released is for reproduction only",
+        ),
         ({"set": ["model.adapter.sites=[7]"]}, r"adapter\.sites must lie in -2\.\.1"),
         ({"set": ["data.domains=[left, rigth]"]}, "right"),
     ],

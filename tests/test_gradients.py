@@ -66,7 +66,7 @@ def test_equals_the_gradients_written_out(mixed: Dataset):
         binary_cross_entropy(model(batch), batch.label).backward()
         slow.append(torch.cat([p.grad.flatten() for p in dense if p.grad is not None]).numpy())
     model.zero_grad()
-    fast = domain_gradients(model, batches, mixed.n_domains)
+    fast = domain_gradients(model, batches)
     np.testing.assert_allclose(fast, np.stack(slow), rtol=1e-5, atol=1e-8)
     a, b = slow[0].astype(np.float64), slow[1].astype(np.float64)
     expected = a @ b / np.sqrt(a @ a * (b @ b))
@@ -94,14 +94,14 @@ def test_parameters_of_a_domain_are_left_out(mixed: Dataset, config: dict):
         if parameter.shape[0] == n + 1 and not name.startswith("inputs.")
     )
     report = model.parameter_report()
-    found = domain_gradients(model, by_domain(mixed), n)
+    found = domain_gradients(model, by_domain(mixed))
     assert owned > 0
     assert found.shape == (n, report.dense - owned)
     assert (np.abs(found).sum(axis=1) > 0).all()
 
 
 def test_towers_share_nothing_but_the_tables(mixed: Dataset):
-    found = domain_gradients(a_model(mixed, towers="per_domain"), by_domain(mixed), 3)
+    found = domain_gradients(a_model(mixed, towers="per_domain"), by_domain(mixed))
     assert found.shape == (3, 0)
     assert np.isnan(cosines(found)).all()
 
@@ -111,7 +111,7 @@ def test_the_model_and_the_random_numbers_are_left_alone(mixed: Dataset):
     model.backbone.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
-    domain_gradients(model, by_domain(mixed), 3)
+    domain_gradients(model, by_domain(mixed))
     assert torch.equal(torch.get_rng_state(), random)
     assert model.training
     assert not model.backbone.training
@@ -176,4 +176,4 @@ def test_any_module_will_do(mixed: Dataset):
         def forward(self, batch):
             return self.line(batch.numeric).squeeze(1)
 
-    assert domain_gradients(Plain(), by_domain(mixed), 3).shape == (3, 2)
+    assert domain_gradients(Plain(), by_domain(mixed)).shape == (3, 2)

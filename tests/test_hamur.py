@@ -4,21 +4,19 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from isthmus.adapters import (
-    ADAPTERS,
-    AdapterConfig,
     AdapterState,
     Hamur,
+    HamurConfig,
     HamurReleased,
-    build_adapter,
+    HamurReleasedConfig,
 )
-from isthmus.adapters._base import resolve_sites
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site, SiteSpec
 from isthmus.testing import adapter_subject, check_matches_formula, train_a_little
 from routed import domains
 
@@ -90,7 +88,7 @@ def test_released_is_the_formula_of_the_released_code():
     for training in (True, False):
         adapter.train(training)
         state = adapter.prepare(e, routing)
-        core = state.core
+        core = state.shared
         assert core is not None
         assert (core >= 0).all()  # ReLU on the last layer too
         w1 = torch.einsum("mi,bij,jn->bmn", cell.down.left, core, cell.down.right)
@@ -113,9 +111,9 @@ def test_released_starts_with_ones_and_a_dead_first_half():
         gradient = cell.get_parameter(name).grad
         assert gradient is not None
         assert (gradient == 0).all(), name
-    assert adapter.unsound is not None
-    assert "neighbours" in adapter.unsound
-    assert make().unsound is None
+    assert HamurReleasedConfig.unsound is not None
+    assert "neighbours" in HamurReleasedConfig.unsound
+    assert HamurConfig.unsound is None
 
 
 def test_domains_have_factors_of_their_own_and_meet_them():
@@ -159,37 +157,31 @@ def test_a_site_without_a_cell_returns_what_it_was_given():
 
 
 def test_sites_count_from_both_ends():
-    assert resolve_sites((-1,), 4) == (3,)
-    assert resolve_sites((2, 0), 4) == (0, 2)
+    four = SiteSpec((9,) * 4, 3, input_width=5)
+    assert four.resolve((-1,)) == (3,)
+    assert four.resolve((2, "input", 0)) == ("input", 0, 2)
     with pytest.raises(ValueError, match=r"adapter.sites must lie in -2..1 .* got 2"):
-        resolve_sites((2,), 2)
-    with pytest.raises(ValueError, match="each site once"):
-        resolve_sites((1, -1), 2)
+        make(sites=(2,))
+    with pytest.raises(ValueError, match=r"adapter\.sites must be numbers here, got 'input'"):
+        make(sites=("input",))
+    wrong: list[tuple[Site, ...]] = [(1, -3), ("input", "input"), ()]
+    for twice in wrong:
+        with pytest.raises(ValueError, match="each site once"):
+            four.resolve(twice)
 
 
-def test_build_adapter_reads_every_setting():
-    config = AdapterConfig(name="hamur", bottleneck=5, rank=3, hyper_widths=(7, 8), sites=(0, -1))
-    adapter = build_adapter(config, site_widths=(12, 9, 4), condition_width=6, n_domains=2)
+def test_a_config_builds_with_every_setting():
+    config = HamurConfig(bottleneck=5, rank=3, hyper_widths=(7, 8), sites=(0, -1, "input"))
+    adapter = config.build(SiteSpec((12, 9, 4), 2, input_width=10), condition_width=6)
     assert isinstance(adapter, Hamur)
-    assert adapter.sites == (0, 2)
+    assert adapter.sites == ("input", 0, 2)
     shapes = {name: tuple(p.shape) for name, p in adapter.named_parameters()}
     assert shapes["cells.2.down.left"] == (3, 4, 3)
     assert shapes["cells.2.down.right"] == (3, 3, 5)
     assert shapes["cells.2.up.left"] == (3, 5, 3)
     assert shapes["cells.2.up.right"] == (3, 3, 4)
+    assert shapes["cells.input.down.left"] == (3, 10, 3)
     assert shapes["hyper.last.weight"] == (9, 8)
-
-
-def test_build_adapter_knows_every_name_of_the_config():
-    names = AdapterConfig.model_json_schema()["properties"]["name"]["enum"]
-    assert set(names) == {"none", *ADAPTERS}
-    options = {"site_widths": (4,), "condition_width": 3, "n_domains": 2}
-    assert build_adapter(AdapterConfig(), **options) is None
-    for name, kind in ADAPTERS.items():
-        config = AdapterConfig.model_validate({"name": name})
-        assert type(build_adapter(config, **options)) is kind
-    with pytest.raises(ValidationError):
-        AdapterConfig.model_validate({"name": "hamur", "ranks": 3})
 
 
 def test_building_does_not_change_the_list_it_was_given():

@@ -16,6 +16,7 @@ WALK = [
     "version",
     "disk",
     "schema",
+    "family",
     "data",
     "layers",
     "backbones",

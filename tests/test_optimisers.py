@@ -196,8 +196,8 @@ def test_clipping_is_the_same_for_sparse_and_dense_gradients(max_norm):
     whole = torch.nn.utils.get_total_norm(
         [p.grad for p in dense.parameters() if p.grad is not None]
     )
-    assert torch.isclose(clip_gradients(dense, max_norm), whole)
-    assert torch.isclose(clip_gradients(sparse, max_norm), whole)
+    assert torch.isclose(clip_gradients(dense.parameters(), max_norm), whole)
+    assert torch.isclose(clip_gradients(sparse.parameters(), max_norm), whole)
     for a, b in zip(dense.parameters(), sparse.parameters(), strict=True):
         assert a.grad is not None
         assert b.grad is not None
@@ -209,9 +209,9 @@ def test_clipping_is_the_same_for_sparse_and_dense_gradients(max_norm):
 
 
 def test_clipping_nothing_is_no_fault():
-    assert clip_gradients(toy(), 1.0) == 0
+    assert clip_gradients(toy().parameters(), 1.0) == 0
     with pytest.raises(ValueError, match="max_norm must be positive, got 0"):
-        clip_gradients(toy(), 0)
+        clip_gradients(toy().parameters(), 0)
 
 
 def test_auto_is_lazy_above_a_million_rows():

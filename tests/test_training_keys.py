@@ -66,6 +66,7 @@ def test_every_key_of_the_train_section_but_one_moves_the_key(dataset: Dataset):
         "domain_sampling": 0.5,
         "domain_dropout": 0.5,
         "weighting": "uniform",
+        "objectives": [{"name": "domain_classifier"}],
         "clip_norm": 1.0,
         "compile": True,
         "device": "cpu",

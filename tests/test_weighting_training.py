@@ -13,12 +13,12 @@ from isthmus.data import Dataset
 from isthmus.data.batch import Batch
 from isthmus.errors import ConfigError
 from isthmus.models import DomainModel, ModelConfig, build_model
-from isthmus.schema import DataConfig
+from isthmus.schema import DataConfig, FittedField
 from isthmus.train import Look, TrainConfig, train
 from isthmus.train.weighting import Weighting, WeightingName, build_weighting, shared_parameters
 from isthmus.train.weighting.shares import GradNorm
 from resumed import in_pieces
-from weighed import NAMES, PER_DOMAIN, build, gradients, net
+from weighed import NAMES, PER_DOMAIN, build, gradients, gradients_by_hand, net, take
 
 ROWS = 1500
 
@@ -142,7 +142,10 @@ def test_a_row_whose_domain_is_hidden_counts_for_its_domain(
 ):
     seen = []
 
-    def backward(self: Weighting, logits: Tensor, batch: Batch, domain: Tensor) -> Tensor:
+    def backward(
+        self: Weighting, logits: Tensor, batch: Batch, domain: Tensor, beside: Tensor | None
+    ) -> Tensor:
+        assert beside is None
         seen.append(((batch.domain == 0).float().mean().item(), int((domain == 0).sum())))
         return logits.detach().mean()
 
@@ -181,11 +184,37 @@ def test_uniform_serves_a_small_domain_that_wants_the_opposite():
 
 def test_shared_parameters_are_dense_and_not_one_domains():
     model = net()
-    assert shared_parameters(model, 3) == [*model.first.parameters(), *model.last.parameters()]
+    assert shared_parameters(model) == [*model.first.parameters(), *model.last.parameters()]
     wide = net(n_domains=3)
     assert (
         len(wide.last.weight) == wide.n_domains + 1
     )  # a layer as wide as there are sets is shared
+
+
+def test_a_shared_weight_as_long_as_a_bank_is_shared():
+    """Three domains and four numbers: the wide part's shared weights are (4, 1), as a bank is."""
+    fields = tuple(FittedField(f"x{i}", "numeric", 1) for i in range(4))
+    model = build_model(
+        ModelConfig.model_validate({"backbone": {"name": "wide_deep", "widths": [4]}}), fields, 3
+    )
+    wide = dict(model.named_parameters())["backbone.wide.numbers"]
+    assert wide.shape == (4, 1)
+    assert any(parameter is wide for parameter in shared_parameters(model))
+    assert "backbone.wide.numbers" not in model.domain_parameters()
+    # Equal rows of two domains pull in opposite ways, one twice as hard: PCGrad leaves nothing.
+    batch = Batch(
+        categorical=torch.zeros(8, 0, dtype=torch.int32),
+        numeric=torch.ones(8, 4),
+        lists=(),
+        domain=torch.tensor([1, 2] * 4),
+        label=torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]),
+    )
+    model.eval()
+    nn.init.zeros_(model.head.weight)
+    mean = gradients_by_hand(model, batch, {1: 0.5, 2: 0.5})["backbone.wide.numbers"]
+    torch.testing.assert_close(mean, torch.full((4, 1), -0.125))
+    found = take(build("pcgrad", model), model, batch)["backbone.wide.numbers"]
+    torch.testing.assert_close(found, torch.zeros(4, 1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("towers", ["shared", "per_domain"])
@@ -210,7 +239,7 @@ def test_what_counts_as_shared_is_moved_by_two_domains(dataset: Dataset, towers:
         for name, gradient in gradients(model).items():
             moved[name] = moved.get(name, 0) + bool(gradient.any())
             overlap[name] = overlap.get(name, torch.zeros_like(gradient)) + (gradient != 0)
-    shared = {id(parameter) for parameter in shared_parameters(model, dataset.n_domains)}
+    shared = {id(parameter) for parameter in shared_parameters(model)}
     tables = {id(table.weight) for table in model.tables()}
     for name, parameter in model.named_parameters():
         if id(parameter) in shared:

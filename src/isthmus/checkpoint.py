@@ -23,7 +23,8 @@ from isthmus.disk import remove_leftovers, sha256, whole_file, write_whole
 from isthmus.errors import BundleError, RunError
 from isthmus.train.events import Look, TrainState
 
-FORMAT = 2  # 2: with what a weighting of losses keeps
+FORMAT = 3  # 3: with objectives; a file of format 2 has none
+READ = (2, 3)
 FILE = "checkpoint.json"
 
 
@@ -66,9 +67,9 @@ def load(folder: str | Path) -> TrainState:
     file = folder / FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
+        if content["format"] not in READ:
             raise BundleError(
-                f"a checkpoint must have format {FORMAT}, got {content['format']} in {file}"
+                f"a checkpoint must have format {' or '.join(map(str, READ))}, got {content['format']} in {file}"
             )
         if _checksum(content["body"]) != content["sha256"]:
             raise BundleError(f"the checksum of a checkpoint must match, but {file} is damaged")

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError
+from pydantic.fields import FieldInfo
 from yaml.constructor import ConstructorError
 
 from isthmus.errors import ConfigError
+from isthmus.family import Family, members
 from isthmus.models import ModelConfig
 from isthmus.schema import DataConfig, Section
 from isthmus.train import TrainConfig
@@ -25,9 +27,11 @@ SHOWN = 80  # characters of a refused value that a message repeats
 class Config(Section):
     """Everything that decides a run: the table and its columns, the model, the training."""
 
+    model_config = ConfigDict(defer_build=True)  # members of other packages are found at first use
+
     data: DataConfig
-    model: ModelConfig = ModelConfig()
-    train: TrainConfig = TrainConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
 
     def to_yaml(self) -> str:
         """YAML with every default filled in; `load_config` reads it back to an equal config."""
@@ -140,7 +144,20 @@ def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
             inner = {"name": ModelConfig().backbone.name}
         target[key] = dict(inner or {})
         target = target[key]
+    if keys[0] == "model" and keys[2:] == ["name"]:
+        _drop_keys_of_others(target, keys[1], value)
     target[keys[-1]] = value
+
+
+def _drop_keys_of_others(section: dict[str, Any], key: str, name: Any) -> None:
+    """Leave in a section of ``model`` what the member of that name knows: the name was changed."""
+    field = ModelConfig.model_fields.get(key)
+    family = None if field is None else _type_of(field)
+    known = {} if family is None or not _is_family(family) else members(family)
+    if name in known and section.get("name") in known:
+        for other in [one for one in section if one in known[section["name"]].model_fields]:
+            if other not in known[name].model_fields:
+                del section[other]
 
 
 def validate(kind: type[AnySection], raw: Any) -> AnySection:
@@ -226,8 +243,20 @@ def _show(value: Any) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
+def _type_of(field: FieldInfo) -> Any:
+    """The type of a field, with the mark of a family, which pydantic keeps apart."""
+    marks = tuple(mark for mark in field.metadata if isinstance(mark, Family))
+    return Annotated[field.annotation, *marks] if marks else field.annotation
+
+
+def _is_family(kind: Any) -> bool:
+    return any(isinstance(mark, Family) for mark in get_args(kind)[1:])
+
+
 def _members(kind: Any) -> list[Any]:
     """What a union may be, without None; anything else alone. Tags stay on the members."""
+    if get_origin(kind) is Annotated and _is_family(kind):
+        return list(members(kind).values())
     while get_origin(kind) is Annotated and not _tag(kind):
         kind = get_args(kind)[0]
     if get_origin(kind) in (Union, types.UnionType):
@@ -256,11 +285,12 @@ def _locate(root: type[BaseModel], location: Sequence[int | str]) -> tuple[str, 
     """The dotted key that a user would write for pydantic's location, and the section it is in."""
     key, kind, owner = "", root, None
     for part in location:
-        members = _members(kind)
-        if len(members) > 1:  # pydantic names the member of the union here: no key of the user's
-            kind = next((member for member in members if part in _tags(member)), None)
+        found = _members(kind)
+        # Pydantic names the member of a union here: that is no key of the user's.
+        if len(found) > 1 or (get_origin(kind) is Annotated and _is_family(kind)):
+            kind = next((member for member in found if part in _tags(member)), None)
             continue
-        kind = _plain(members[0])
+        kind = _plain(found[0])
         if isinstance(part, int):
             key += f"[{part}]"
             kind = next(iter(get_args(kind)), None)
@@ -269,7 +299,7 @@ def _locate(root: type[BaseModel], location: Sequence[int | str]) -> tuple[str, 
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             owner = kind
             field = kind.model_fields.get(part)
-            kind = field.annotation if field else None
+            kind = _type_of(field) if field else None
         else:
             owner = None
             kind = get_args(kind)[1] if get_origin(kind) is dict else None
@@ -280,7 +310,7 @@ def _all_keys(kind: Any, prefix: str = "") -> Iterator[str]:
     """Every fixed key below a section, dotted."""
     for name, field in kind.model_fields.items():
         yield prefix + name
-        for member in map(_plain, _members(field.annotation)):
+        for member in map(_plain, _members(_type_of(field))):
             if isinstance(member, type) and issubclass(member, BaseModel):
                 yield from _all_keys(member, f"{prefix}{name}.")
 

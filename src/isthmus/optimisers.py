@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from isthmus.layers.tables import FusedTable
+from isthmus.layers.tables import tables_of
 
 EmbeddingUpdate = Literal["dense", "lazy"]
 
 LAZY_ABOVE_ROWS = 1_000_000
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+BESIDE = "objectives"  # before the names of parameters that are not the model's
 
 
 def resolve_embedding_update(
@@ -33,7 +34,7 @@ def resolve_embedding_update(
     """``auto`` is lazy above one million table rows in all, dense below."""
     if choice != "auto":
         return choice
-    rows = sum(table.weight.shape[0] for table in _tables(model))
+    rows = sum(table.rows for table in tables_of(model))
     return "lazy" if rows > LAZY_ABOVE_ROWS else "dense"
 
 
@@ -43,13 +44,19 @@ def build_optimiser(
     lr: float,
     embedding_l2: float = 0.0,
     embedding_update: EmbeddingUpdate = "dense",
+    beside: nn.Module | None = None,
 ) -> "ModelOptimiser":
     """The optimiser of a model: L2 on its tables only, in the dense or the lazy form.
 
     Sets ``sparse`` of every table: with ``lazy`` no gradient as large as a table is ever made.
+    ``beside``: what else is trained with the model, such as the parameters of objectives.
     """
     return ModelOptimiser(
-        model, lr=lr, embedding_l2=embedding_l2, embedding_update=embedding_update
+        model,
+        lr=lr,
+        embedding_l2=embedding_l2,
+        embedding_update=embedding_update,
+        beside=beside,
     )
 
 
@@ -63,6 +70,7 @@ class ModelOptimiser:
         lr: float,
         embedding_l2: float,
         embedding_update: EmbeddingUpdate,
+        beside: nn.Module | None = None,
     ) -> None:
         if lr <= 0:
             raise ValueError(f"lr must be positive, got {lr}")
@@ -72,13 +80,16 @@ class ModelOptimiser:
             raise ValueError(
                 f"embedding_update must be 'dense' or 'lazy', got {embedding_update!r}"
             )
-        tables = list(_tables(model))
+        tables = tables_of(model)
         for table in tables:
             table.sparse = embedding_update == "lazy"
         weights = [table.weight for table in tables]
         in_table = {id(weight) for weight in weights}
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-        others = [p for p in model.parameters() if id(p) not in in_table and p.requires_grad]
+        named = dict(model.named_parameters())
+        if beside is not None:
+            named |= {f"{BESIDE}.{name}": p for name, p in beside.named_parameters()}
+        self._names = {id(parameter): name for name, parameter in named.items()}
+        others = [p for p in named.values() if id(p) not in in_table and p.requires_grad]
         weights = [weight for weight in weights if weight.requires_grad]
         groups = [{"params": others, "weight_decay": 0.0}] if others else []
         self.lazy: LazyAdam | None = None
@@ -260,7 +271,7 @@ def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm.
 
     A sparse gradient counts with the sum of each row's entries, as the dense one would, and is
@@ -269,7 +280,7 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     if max_norm <= 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
     parts: list[Tensor] = []
-    for parameter in model.parameters():
+    for parameter in parameters:
         if parameter.grad is None:
             continue
         if parameter.grad.is_sparse:
@@ -291,10 +302,6 @@ def clip_gradients(model: nn.Module, max_norm: float) -> Tensor:
     for part in parts:
         part.mul_(scale)
     return norm
-
-
-def _tables(model: nn.Module) -> tuple[FusedTable, ...]:
-    return tuple(module for module in model.modules() if isinstance(module, FusedTable))
 
 
 def _lazy_zeros(weight: Tensor) -> Tensor:

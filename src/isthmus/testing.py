@@ -29,7 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from isthmus.adapters import AbstractAdapter, LowRank
 from isthmus.backbones import AbstractBackbone
 from isthmus.data.batch import Batch, Jagged
+from isthmus.layers.per_domain import domain_tensors
 from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site
 from isthmus.models import DomainModel
 from isthmus.train.generators import seeded
 
@@ -68,14 +70,14 @@ def adapter_subject(
     *,
     condition_width: int,
     n_domains: int,
-    site: int | None = None,
+    site: Site | None = None,
     rows: int = 96,
     seed: int = 0,
 ) -> Subject:
     """An adapter on normal rows, at ``site`` (by default its last)."""
     generator = torch.Generator().manual_seed(seed)
     at = adapter.sites[-1] if site is None else site
-    h = torch.randn(rows, adapter.site_widths[at], generator=generator)
+    h = torch.randn(rows, adapter.spec.width(at), generator=generator)
     condition = torch.randn(rows, condition_width, generator=generator)
 
     def run(rows: Tensor, domain: Tensor) -> Tensor:
@@ -250,14 +252,13 @@ def check_matches_formula(subject: Subject, formula: Run, *, tolerance: float = 
 def check_domains_are_apart(subject: Subject, *, banks: Iterable[str] | None = None) -> None:
     """Contract 5: with the parameters of domain d spoilt, the rows of other domains stay the same.
 
-    ``banks``: names of the parameters and buffers with one line per domain; by default all whose
-    first axis has n_domains + 1 places, so choose a number of domains that no table shares.
+    ``banks``: names of the parameters and buffers with one line per domain; by default those that
+    the module declares, see `isthmus.layers.per_domain`.
     """
     train_a_little(subject)
     tensors = dict(subject.module.named_parameters()) | dict(subject.module.named_buffers())
-    sets = subject.n_domains + 1
-    names = banks or [name for name, t in tensors.items() if t.ndim > 1 and t.shape[0] == sets]
-    own = [tensors[name] for name in names]
+    declared = domain_tensors(subject.module)
+    own = list(declared.values()) if banks is None else [tensors[name] for name in banks]
     rows = subject.all_rows()
     before = subject.output(rows)
     for domain in subject.domain.unique().tolist():

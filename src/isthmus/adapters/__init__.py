@@ -1,23 +1,49 @@
-"""Adapters: what is put behind a backbone's blocks so that one network serves many domains."""
+"""Adapters: what changes a hidden state at a site, so that one network serves many domains.
 
-from isthmus.adapters._base import AbstractAdapter, AdapterConfig, AdapterState
+A new adapter is one file here, and its config class in the union below.
+"""
+
+from typing import Annotated
+
+from isthmus.adapters.adapter import (
+    AbstractAdapter,
+    AbstractAdapterConfig,
+    AbstractConditionedConfig,
+    AdapterState,
+)
 from isthmus.adapters.attach import Attachment, attach, detach
-from isthmus.adapters.build import ADAPTERS, build_adapter
-from isthmus.adapters.hamur import Hamur, HamurCell
-from isthmus.adapters.hamur_released import HamurReleased
+from isthmus.adapters.film import Film, FilmCell, FilmConfig
+from isthmus.adapters.hamur import Hamur, HamurCell, HamurConfig
+from isthmus.adapters.hamur_released import HamurReleased, HamurReleasedConfig
 from isthmus.adapters.low_rank import LowRank
+from isthmus.adapters.no_adapter import NoAdapterConfig
+from isthmus.family import Family
+
+AdapterConfig = Annotated[
+    NoAdapterConfig
+    | HamurConfig
+    | HamurReleasedConfig
+    | FilmConfig,
+    Family("isthmus.adapters"),
+]  # fmt: skip
 
 __all__ = [
-    "ADAPTERS",
     "AbstractAdapter",
+    "AbstractAdapterConfig",
+    "AbstractConditionedConfig",
     "AdapterConfig",
     "AdapterState",
     "Attachment",
+    "Film",
+    "FilmCell",
+    "FilmConfig",
     "Hamur",
     "HamurCell",
+    "HamurConfig",
     "HamurReleased",
+    "HamurReleasedConfig",
     "LowRank",
+    "NoAdapterConfig",
     "attach",
-    "build_adapter",
     "detach",
 ]

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from isthmus.adapters._base import AbstractAdapter, AdapterState
+from isthmus.adapters.adapter import AbstractAdapter, AdapterState
 from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site
 
 CHILD = "isthmus_adapter"
 
@@ -28,7 +29,7 @@ class Attachment:
     """
 
     def __init__(
-        self, module: nn.Module, at: Mapping[str, int], adapter: AbstractAdapter, n_domains: int
+        self, module: nn.Module, at: Mapping[str, Site], adapter: AbstractAdapter, n_domains: int
     ) -> None:
         self.module = module
         self.adapter = adapter
@@ -75,7 +76,7 @@ class Attachment:
         if getattr(self._holder, CHILD, None) is self.adapter:
             delattr(self._holder, CHILD)
 
-    def _hook(self, name: str, site: int) -> Any:
+    def _hook(self, name: str, site: Site) -> Any:
         def adapt(module: nn.Module, inputs: Any, output: Any) -> Tensor:  # noqa: ARG001
             state = self._state.get()
             if state is None:
@@ -83,7 +84,7 @@ class Attachment:
                     "an adapted module needs the batch's domain and condition: call the"
                     f" attachment or use attachment.batch(...); {name!r} ran without them"
                 )
-            expected = (state.routing.rows, self.adapter.site_widths[site])
+            expected = (state.routing.rows, self.adapter.spec.width(site))
             if not isinstance(output, Tensor) or tuple(output.shape) != expected:
                 got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise ValueError(f"the output of {name!r} must be a tensor {expected}, got {got}")
@@ -93,7 +94,7 @@ class Attachment:
 
 
 def attach(
-    module: nn.Module, *, at: Mapping[str, int], adapter: AbstractAdapter, n_domains: int
+    module: nn.Module, *, at: Mapping[str, Site], adapter: AbstractAdapter, n_domains: int
 ) -> Attachment:
     """Put ``adapter`` behind named submodules: ``at={"dnn.2": 0}`` is submodule name -> site.
 

@@ -17,16 +17,19 @@ Departures:
 """
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.adapters._base import AbstractAdapter, AdapterState, resolve_sites
+from isthmus.adapters.adapter import AbstractAdapter, AbstractConditionedConfig, AdapterState
 from isthmus.adapters.low_rank import LowRank
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site, SiteSpec
 
 
 class HamurCell(nn.Module):
@@ -34,6 +37,8 @@ class HamurCell(nn.Module):
 
     ``down`` and ``up`` hold the four factors, one set per domain; both pass through the core.
     """
+
+    per_domain = ("down_bias", "up_bias")
 
     def __init__(self, *, width: int, bottleneck: int, rank: int, n_domains: int) -> None:
         super().__init__()
@@ -55,11 +60,37 @@ class HamurCell(nn.Module):
         return h + self.norm(o, routing)
 
 
-class Hamur(AbstractAdapter):
-    """A :class:`HamurCell` at each of ``sites``, all reading the cores of one hyper-network.
+class HamurConfig(AbstractConditionedConfig):
+    """HAMUR as its paper draws it. The paper's code has ranks of 25 to 65, above the bottleneck."""
 
-    ``site_widths``: widths of the backbone's hidden state at its sites. ``condition_width``: width
-    of what the hyper-network reads.
+    name: Literal["hamur"] = "hamur"
+    bottleneck: int = Field(default=32, ge=1, description="width of the cell's hidden layer")
+    rank: int = Field(
+        default=8, ge=1, description="size k of the k x k core that is written for every row"
+    )
+    hyper_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(64,), description="hidden layers of the hyper-network"
+    )
+
+    def build(self, spec: SiteSpec, condition_width: int) -> "Hamur":
+        """The adapter for a network of this shape."""
+        return Hamur(
+            site_widths=spec.site_widths,
+            input_width=spec.input_width,
+            condition_width=condition_width,
+            n_domains=spec.n_domains,
+            sites=self.sites,
+            bottleneck=self.bottleneck,
+            rank=self.rank,
+            hyper_widths=self.hyper_widths,
+        )
+
+
+class Hamur(AbstractAdapter):
+    """A :class:`HamurCell` at each of ``sites``; all cells read the cores of one hyper-network.
+
+    ``condition_width``: width of what the hyper-network reads. The other arguments are those of
+    :class:`AbstractAdapter` and of :class:`HamurConfig`.
 
     >>> from isthmus.layers.routing import Routing
     >>> adapter = Hamur(site_widths=(8, 4), condition_width=6, n_domains=3)
@@ -74,45 +105,24 @@ class Hamur(AbstractAdapter):
         site_widths: Sequence[int],
         condition_width: int,
         n_domains: int,
-        sites: Sequence[int] = (-1,),
+        sites: Sequence[Site] = (-1,),
+        input_width: int | None = None,
         bottleneck: int = 32,
         rank: int = 8,
         hyper_widths: Sequence[int] = (64,),
     ) -> None:
-        super().__init__()
-        self.site_widths = tuple(site_widths)
-        self.sites = resolve_sites(sites, len(self.site_widths))
+        super().__init__(
+            site_widths=site_widths, n_domains=n_domains, sites=sites, input_width=input_width
+        )
         self.hyper = HyperNetwork(condition_width=condition_width, widths=hyper_widths, rank=rank)
-        self.cells = nn.ModuleDict(
-            {
-                str(site): HamurCell(
-                    width=self.site_widths[site],
-                    bottleneck=bottleneck,
-                    rank=rank,
-                    n_domains=n_domains,
-                )
-                for site in self.sites
-            }
+        self.cells = self.at_each_site(
+            lambda width: HamurCell(
+                width=width, bottleneck=bottleneck, rank=rank, n_domains=n_domains
+            )
         )
 
     def prepare(
         self, condition: Float[Tensor, "rows condition_width"], routing: Routing
     ) -> AdapterState:
         """Write every row's core, once for all sites."""
-        return AdapterState(routing=routing, core=self.hyper(condition))
-
-    def forward(
-        self, site: int, h: Float[Tensor, "rows width"], state: AdapterState
-    ) -> Float[Tensor, "rows width"]:
-        """Adapt ``h`` at ``site``; return it as it is at a site without a cell."""
-        if site not in self.sites:
-            return h
-        if state.core is None:
-            raise ValueError("state must hold a core for each row, got None: use prepare()")
-        return self.cell(site)(h, state.routing, state.core)
-
-    def cell(self, site: int) -> HamurCell:
-        """The cell at one of ``sites``."""
-        cell = self.cells[str(site)]
-        assert isinstance(cell, HamurCell)
-        return cell
+        return AdapterState(routing, self.hyper(condition))

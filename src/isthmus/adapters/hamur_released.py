@@ -17,14 +17,17 @@ statistics move once where they moved n_domains times, and eval may differ by th
 """
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.adapters._base import AbstractAdapter, AdapterState, resolve_sites
+from isthmus.adapters.adapter import AbstractAdapter, AbstractConditionedConfig, AdapterState
 from isthmus.adapters.low_rank import LowRank
 from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site, SiteSpec
 
 
 class ReleasedCell(nn.Module):
@@ -58,28 +61,54 @@ class ReleasedCell(nn.Module):
         return h + self.gain * (o - mean) / torch.sqrt(var + self.eps) + self.bias
 
 
+class HamurReleasedConfig(AbstractConditionedConfig):
+    """HAMUR as its authors' code computes it: to reproduce that code, not to be served."""
+
+    unsound: ClassVar[str | None] = (
+        "it scores a row by its neighbours and answers nan to a row that comes alone"
+    )
+
+    name: Literal["hamur_released"] = "hamur_released"
+    bottleneck: int = Field(default=32, ge=1, description="width of the cell's hidden layer")
+    rank: int = Field(
+        default=8, ge=1, description="size k of the k x k core that is written for every row"
+    )
+    hyper_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(64,), description="hidden layers of the hyper-network"
+    )
+
+    def build(self, spec: SiteSpec, condition_width: int) -> "HamurReleased":
+        """The adapter for a network of this shape."""
+        return HamurReleased(
+            site_widths=spec.site_widths,
+            input_width=spec.input_width,
+            condition_width=condition_width,
+            n_domains=spec.n_domains,
+            sites=self.sites,
+            bottleneck=self.bottleneck,
+            rank=self.rank,
+            hyper_widths=self.hyper_widths,
+        )
+
+
 class HamurReleased(AbstractAdapter):
     """A :class:`ReleasedCell` at each of ``sites``. Takes what :class:`Hamur` takes."""
-
-    unsound = (
-        "hamur_released scores a row by the statistics of its batch: a row's score changes with"
-        " its neighbours, and a single row gets NaN. Use it to reproduce the published code only."
-    )
 
     def __init__(
         self,
         *,
         site_widths: Sequence[int],
         condition_width: int,
-        n_domains: int,  # noqa: ARG002  (the released code has nothing per domain)
-        sites: Sequence[int] = (-1,),
+        n_domains: int,  # the released code has nothing per domain
+        sites: Sequence[Site] = (-1,),
+        input_width: int | None = None,
         bottleneck: int = 32,
         rank: int = 8,
         hyper_widths: Sequence[int] = (64,),
     ) -> None:
-        super().__init__()
-        self.site_widths = tuple(site_widths)
-        self.sites = resolve_sites(sites, len(self.site_widths))
+        super().__init__(
+            site_widths=site_widths, n_domains=n_domains, sites=sites, input_width=input_width
+        )
         self.rank = rank
         self.hyper = nn.Sequential()
         width = condition_width
@@ -88,13 +117,8 @@ class HamurReleased(AbstractAdapter):
             self.hyper.append(nn.BatchNorm1d(next_width))
             self.hyper.append(nn.ReLU())
             width = next_width
-        self.cells = nn.ModuleDict(
-            {
-                str(site): ReleasedCell(
-                    width=self.site_widths[site], bottleneck=bottleneck, rank=rank
-                )
-                for site in self.sites
-            }
+        self.cells = self.at_each_site(
+            lambda width: ReleasedCell(width=width, bottleneck=bottleneck, rank=rank)
         )
 
     def prepare(
@@ -102,20 +126,4 @@ class HamurReleased(AbstractAdapter):
     ) -> AdapterState:
         """Write every row's core, once for all sites."""
         core = self.hyper(condition).unflatten(1, (self.rank, self.rank))
-        return AdapterState(routing=routing, core=core)
-
-    def forward(
-        self, site: int, h: Float[Tensor, "rows width"], state: AdapterState
-    ) -> Float[Tensor, "rows width"]:
-        """Adapt ``h`` at ``site``; return it as it is at a site without a cell."""
-        if site not in self.sites:
-            return h
-        if state.core is None:
-            raise ValueError("state must hold a core for each row, got None: use prepare()")
-        return self.cell(site)(h, state.routing, state.core)
-
-    def cell(self, site: int) -> ReleasedCell:
-        """The cell at one of ``sites``."""
-        cell = self.cells[str(site)]
-        assert isinstance(cell, ReleasedCell)
-        return cell
+        return AdapterState(routing, core)

@@ -40,6 +40,7 @@ class LowRank(nn.Module):
         super().__init__()
         sets = () if n_domains is None else (n_domains + 1,)
         self.n_domains = n_domains
+        self.per_domain = () if n_domains is None else ("left", "right")
         self.left = nn.Parameter(torch.randn(*sets, in_width, rank) * in_width**-0.5)
         self.right = nn.Parameter(torch.randn(*sets, rank, out_width) * rank**-0.5)
 

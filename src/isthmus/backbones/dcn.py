@@ -13,8 +13,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
-from isthmus.backbones.mlp import MLP, DeepConfig
+from isthmus.backbones.backbone import (
+    AbstractBackbone,
+    AbstractDeepConfig,
+    Adapt,
+    BackboneSpec,
+    leave_alone,
+)
+from isthmus.backbones.mlp import MLP
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.cross import CrossV1, CrossV2
@@ -22,12 +28,27 @@ from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
 
 
-class DcnConfig(DeepConfig):
-    """``{name: dcn, version: 2, cross_layers: 2}`` and the deep part's settings."""
+class DcnConfig(AbstractDeepConfig):
+    """A cross network beside the deep part."""
 
     name: Literal["dcn"] = "dcn"
-    version: Literal[1, 2] = 2
-    cross_layers: int = Field(default=2, ge=1)
+    version: Literal[1, 2] = Field(
+        default=2, description="1: one weight vector a cross; 2: a full matrix"
+    )
+    cross_layers: int = Field(default=2, ge=1, description="number of crosses")
+
+    def build(self, spec: BackboneSpec) -> "DCN":
+        """The backbone in a network of this shape."""
+        return DCN(
+            in_width=spec.inputs.width,
+            widths=self.widths,
+            dropout=self.dropout,
+            norm=self.norm,
+            version=self.version,
+            cross_layers=self.cross_layers,
+            towers=spec.towers,
+            n_domains=spec.n_domains,
+        )
 
 
 class DCN(AbstractBackbone):

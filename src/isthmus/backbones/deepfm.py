@@ -10,8 +10,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
-from isthmus.backbones.mlp import MLP, DeepConfig
+from isthmus.backbones.backbone import (
+    AbstractBackbone,
+    AbstractDeepConfig,
+    Adapt,
+    BackboneSpec,
+    leave_alone,
+)
+from isthmus.backbones.mlp import MLP
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.embedding import FeatureEmbedding
@@ -21,10 +27,22 @@ from isthmus.layers.wide import Wide
 from isthmus.schema import FittedField
 
 
-class DeepFMConfig(DeepConfig):
-    """``{name: deepfm}`` and the deep part's settings."""
+class DeepFMConfig(AbstractDeepConfig):
+    """A factorisation machine beside the deep part; all categorical features need one `dim`."""
 
     name: Literal["deepfm"] = "deepfm"
+
+    def build(self, spec: BackboneSpec) -> "DeepFM":
+        """The backbone in a network of this shape."""
+        return DeepFM(
+            in_width=spec.inputs.width,
+            widths=self.widths,
+            dropout=self.dropout,
+            norm=self.norm,
+            fields=spec.inputs.fields,
+            towers=spec.towers,
+            n_domains=spec.n_domains,
+        )
 
 
 class DeepFM(AbstractBackbone):

@@ -1,32 +1,39 @@
 """The plain backbone: deep blocks one after the other, a site after each."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
+from isthmus.backbones.backbone import (
+    AbstractBackbone,
+    AbstractDeepConfig,
+    Adapt,
+    BackboneSpec,
+    leave_alone,
+)
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import DeepBlock, Norm, Towers
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
-from isthmus.schema import Section
 
 
-class DeepConfig(Section):
-    """What all backbones share: the deep part's blocks of Linear, norm, ReLU, dropout."""
-
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(256, 128), min_length=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    norm: Norm = "batch"
-
-
-class MlpConfig(DeepConfig):
-    """``{name: mlp, widths: [256, 128], dropout: 0.2, norm: batch}``."""
+class MlpConfig(AbstractDeepConfig):
+    """Blocks of Linear, norm, ReLU, dropout, one after the other."""
 
     name: Literal["mlp"] = "mlp"
+
+    def build(self, spec: BackboneSpec) -> "MLP":
+        """The backbone in a network of this shape."""
+        return MLP(
+            in_width=spec.inputs.width,
+            widths=self.widths,
+            dropout=self.dropout,
+            norm=self.norm,
+            towers=spec.towers,
+            n_domains=spec.n_domains,
+        )
 
 
 class MLP(AbstractBackbone):

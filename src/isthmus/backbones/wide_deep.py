@@ -11,8 +11,14 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from isthmus.backbones._base import AbstractBackbone, Adapt, leave_alone
-from isthmus.backbones.mlp import MLP, DeepConfig
+from isthmus.backbones.backbone import (
+    AbstractBackbone,
+    AbstractDeepConfig,
+    Adapt,
+    BackboneSpec,
+    leave_alone,
+)
+from isthmus.backbones.mlp import MLP
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.embedding import FeatureEmbedding
@@ -21,12 +27,35 @@ from isthmus.layers.wide import Wide
 from isthmus.schema import FittedField
 
 
-class WideDeepConfig(DeepConfig):
-    """``{name: wide_deep, crosses: [[gender, occupation]], cross_buckets: 10000}``, deep part."""
+class WideDeepConfig(AbstractDeepConfig):
+    """A linear part over single values and chosen crosses, beside the deep part."""
 
     name: Literal["wide_deep"] = "wide_deep"
-    crosses: tuple[tuple[str, ...], ...] = ()
-    cross_buckets: int = Field(default=10_000, ge=1)
+    crosses: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="groups of two or more categorical features, for example"
+        " `[[gender, occupation]]`",
+    )
+    cross_buckets: int = Field(
+        default=10_000,
+        ge=1,
+        description="weights of one cross: one per combination where they fit, else hashed into so"
+        " many",
+    )
+
+    def build(self, spec: BackboneSpec) -> "WideDeep":
+        """The backbone in a network of this shape."""
+        return WideDeep(
+            in_width=spec.inputs.width,
+            widths=self.widths,
+            dropout=self.dropout,
+            norm=self.norm,
+            fields=spec.inputs.fields,
+            crosses=self.crosses,
+            cross_buckets=self.cross_buckets,
+            towers=spec.towers,
+            n_domains=spec.n_domains,
+        )
 
 
 class WideDeep(AbstractBackbone):

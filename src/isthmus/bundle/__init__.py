@@ -2,6 +2,6 @@
 
 from isthmus.bundle.manifest import MANIFEST
 from isthmus.bundle.parts import Part
-from isthmus.bundle.served import Bundle, ScoredBlock, is_for_reproduction, to_score
+from isthmus.bundle.served import Bundle, ScoredBlock, to_score
 
-__all__ = ["MANIFEST", "Bundle", "Part", "ScoredBlock", "is_for_reproduction", "to_score"]
+__all__ = ["MANIFEST", "Bundle", "Part", "ScoredBlock", "to_score"]

@@ -13,8 +13,8 @@ From raw row to served score there is one path, `Bundle.score_blocks`: `Bundle.s
     logit = slope[domain] * logit + offset[domain]        where model.calibration is per_domain
     score = sigmoid(logit + log(negative_rate))           back to the rate before sampling
 
-A bundle of ``hamur_released`` is marked ``reproduction``: that form scores a row by its neighbours and
-answers nan to a row that comes alone, so `Bundle.load` refuses it unless asked for by that word.
+A bundle of a model that is ``unsound`` (`isthmus.family.Member`) is marked ``reproduction``. `Bundle.load`
+refuses such a bundle unless it is asked for by that word.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,6 @@ from isthmus.version import VERSION
 WEIGHTS = "weights.safetensors"
 PARTS = "parts"
 ENCODER = "encoder"
-NOT_FOR_SERVING = ("hamur_released",)
 BLOCK_ROWS = 1 << 15
 
 Role = Literal["label", "weight", "group"]
@@ -90,7 +89,7 @@ class Bundle:
     @property
     def reproduction(self) -> bool:
         """Whether the model is of a form that must not be served."""
-        return is_for_reproduction(self.config)
+        return self.config.model.unsound is not None
 
     def save(self, path: str | Path) -> None:
         """Write the folder, complete or not at all, in place of one of that name.
@@ -142,14 +141,13 @@ class Bundle:
         """
         folder = Path(path)
         content = read_manifest(folder)
-        if content["reproduction"] and not reproduction:
-            raise BundleError(
-                "a bundle to serve must score a row without its neighbours, got a model with adapter"
-                f" {content['config']['model']['adapter']['name']!r}, which is for reproduction only,"
-                f" in {folder}; evaluate and compare accept its run"
-            )
         try:
             config = validate(Config, content["config"])
+            if content["reproduction"] and not reproduction:
+                raise BundleError(
+                    f"a bundle to serve must be sound, but {config.model.unsound}, in {folder};"
+                    " evaluate and compare accept its run"
+                )
             encoder = Encoder.load(folder / ENCODER)
             with turn():  # its first weights are drawn, though others take their place
                 model = build_model(config.model, encoder.fields, encoder.n_domains)
@@ -230,11 +228,6 @@ class ScoredBlock:
     block: Block
     encoded: EncodedRows
     logits: np.ndarray  # (rows,) float64
-
-
-def is_for_reproduction(config: Config) -> bool:
-    """Whether a config trains a model that must not be served."""
-    return config.model.adapter.name in NOT_FOR_SERVING
 
 
 def to_score(logits: np.ndarray, negative_rate: float) -> np.ndarray:

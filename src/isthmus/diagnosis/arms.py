@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isthmus.adapters import AdapterConfig
+from isthmus.adapters import HamurConfig, NoAdapterConfig
 from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS, STAGE_TWO_LR
@@ -49,10 +49,10 @@ class Arms:
         self.datasets = tuple(datasets)
         self.hide_domain = hide_domain
         self._defined: dict[tuple[int, tuple[str, ...]], bool] = {}
-        wears = config.model.adapter.name != "none"
-        self.adapter = config.model.adapter if wears else AdapterConfig(name="hamur")
+        wears = not isinstance(config.model.adapter, NoAdapterConfig)
+        self.adapter = config.model.adapter if wears else HamurConfig()
         self.model = config.model.model_copy(
-            update={"adapter": AdapterConfig(), "calibration": "none"}
+            update={"adapter": NoAdapterConfig(), "calibration": "none"}
         )
         self.adapted_model = self.model.model_copy(update={"adapter": self.adapter})
 

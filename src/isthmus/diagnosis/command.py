@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.bundle import is_for_reproduction
 from isthmus.config import Config, load_config
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
@@ -146,11 +145,8 @@ def prepared(
     if not 0 < margin < 0.5:
         raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
     original = load_config(config, overrides)
-    if is_for_reproduction(original):
-        raise ConfigError(
-            "a diagnosis advises models that are served, so model.adapter.name must not be"
-            " 'hamur_released', which is for reproduction only"
-        )
+    if (why := original.model.unsound) is not None:
+        raise ConfigError(f"a diagnosis advises models that are served, but {why}")
     source = original.data.table if table is None else table
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")

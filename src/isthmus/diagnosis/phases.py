@@ -150,16 +150,10 @@ class Phases:
 
     def widths(self) -> Iterator[Width]:
         """The points of the capacity curve."""
-        base = self.arms.model
-        scaled = [
-            tuple(max(2, round(width * factor)) for width in base.backbone.widths)
-            for factor in WIDTHS
-        ]
+        scaled = {model.backbone.sizes: model for model in map(self.arms.model.scaled, WIDTHS)}
         for domain_input in (True, False):
-            for widths in dict.fromkeys(scaled):
-                backbone = base.backbone.model_copy(update={"widths": widths})
-                model = base.model_copy(update={"backbone": backbone})
-                yield Width(model, widths, domain_input)
+            for sizes, model in scaled.items():
+                yield Width(model, sizes, domain_input)
 
     def at_width(self, k: int, width: Width, name: str | None) -> Training:
         """J (None) or a solo at a width, with the chosen recipes."""

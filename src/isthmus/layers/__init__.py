@@ -8,11 +8,15 @@ from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.fm import pairwise_products
 from isthmus.layers.hyper_network import HyperNetwork
+from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing
-from isthmus.layers.tables import FusedTable, Tables
+from isthmus.layers.sites import INPUT, Site, SiteSpec
+from isthmus.layers.tables import AbstractTable, FusedTable, Tables, tables_of
 from isthmus.layers.wide import Wide
 
 __all__ = [
+    "INPUT",
+    "AbstractTable",
     "BankLinear",
     "CrossV1",
     "CrossV2",
@@ -24,8 +28,13 @@ __all__ = [
     "HyperNetwork",
     "Norm",
     "Routing",
+    "Site",
+    "SiteSpec",
     "Tables",
     "Towers",
     "Wide",
+    "domain_parameters",
+    "domain_tensors",
     "pairwise_products",
+    "tables_of",
 ]

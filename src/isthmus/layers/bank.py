@@ -19,6 +19,8 @@ class BankLinear(nn.Module):
     torch.Size([5, 3])
     """
 
+    per_domain = ("weight", "bias")
+
     def __init__(
         self,
         *,

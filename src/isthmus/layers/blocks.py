@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isthmus.layers.bank import BankLinear
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
-from isthmus.layers.routing import Routing
+from isthmus.layers.routing import Routing, needed
 
 Norm = Literal["batch", "domain", "none"]
 Towers = Literal["shared", "per_domain"]
@@ -75,10 +75,3 @@ class DeepBlock(nn.Module):
             h = self.norm(h)
         h = h.relu()
         return h if self.dropout is None else self.dropout(h)
-
-
-def needed(routing: Routing | None) -> Routing:
-    """The routing, or ``ValueError`` when the caller gave none to a part with domains."""
-    if routing is None:
-        raise ValueError("a part with parameters per domain needs the batch's routing, got None")
-    return routing

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.layers.bank import BankLinear
-from isthmus.layers.blocks import needed
-from isthmus.layers.routing import Routing
+from isthmus.layers.routing import Routing, needed
 
 
 class CrossV1(nn.Module):
@@ -25,7 +24,7 @@ class CrossV1(nn.Module):
     def __init__(self, *, width: int, n_domains: int | None = None) -> None:
         super().__init__()
         sets = 1 if n_domains is None else n_domains + 1
-        self.per_domain = n_domains is not None
+        self.per_domain = () if n_domains is None else ("weight", "bias")
         self.weight = nn.Parameter(torch.randn(sets, width) * width**-0.5)
         self.bias = nn.Parameter(torch.zeros(sets, width))
 

@@ -37,6 +37,8 @@ class DomainNorm(nn.Module):
     torch.Size([6, 2])
     """
 
+    per_domain = ("gain", "bias", "own_mean", "own_var", "own_rows", "own_share", "own_pull")
+
     own_mean: Tensor  # (n_domains + 1, width)
     own_var: Tensor  # (n_domains + 1, width), around own_mean
     own_rows: Tensor  # (n_domains + 1, 1): rows behind them, older ones counting less

@@ -62,13 +62,12 @@ class Routing:
             raise ValueError(
                 f"domain must be int64 of shape (rows,), got {domain.dtype}, {tuple(domain.shape)}"
             )
-        # Reading values would break a compiled graph in two; there a bad domain fails as an index.
-        if domain.numel() and not torch.compiler.is_compiling():
-            low, high = (int(bound) for bound in domain.aminmax())
-            if low < 0 or high > n_domains:
-                raise ValueError(f"domain must lie in 0..{n_domains}, got {low}..{high}")
         self.domain = domain
         self.n_domains = n_domains
+        # Reading values would break a compiled graph in two, and let a GPU's queue run dry. There the
+        # tiles check, where they are laid out; and a bad domain fails as an index.
+        if domain.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check(domain, n_domains)
         self._tiles: Tiles | None = None
 
     @property
@@ -103,8 +102,24 @@ class Routing:
         return x.new_zeros(self.n_domains + 1, x.shape[1]).index_add(0, self.domain, x)
 
 
+def needed(routing: Routing | None) -> Routing:
+    """The routing, or ``ValueError`` when the caller gave none to a part with domains."""
+    if routing is None:
+        raise ValueError("a part with parameters per domain needs the batch's routing, got None")
+    return routing
+
+
+def _check(domain: Tensor, n_domains: int) -> None:
+    if domain.numel():
+        low, high = (int(bound) for bound in domain.aminmax())
+        if low < 0 or high > n_domains:
+            raise ValueError(f"domain must lie in 0..{n_domains}, got {low}..{high}")
+
+
 @torch.compiler.disable()  # the number of tiles is a value, which no graph can have in a shape
 def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
+    if domain.device.type != "cpu":
+        _check(domain, n_domains)
     counts = torch.bincount(domain, minlength=n_domains + 1)
     lengths = torch.tensor(TILE_LENGTHS, device=domain.device).unsqueeze(1)
     cost = ((counts + lengths - 1) // lengths).sum(dim=1) * (lengths.squeeze(1) + TILE_COST)

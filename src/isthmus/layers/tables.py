@@ -10,6 +10,7 @@ one seed): .8115 with standard deviation 0.1, .8149 with 0.01, .8162 with 0.001,
 rare value stays near the mean until its rows move it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -22,12 +23,47 @@ from isthmus.schema import Pooling
 INIT_STD = 1e-3
 
 
-class FusedTable(nn.Module):
-    """Several tables of one width in one parameter ``weight`` (total rows, dim).
+class AbstractTable(nn.Module, ABC):
+    """Where embeddings are stored, whatever the storage: ids in, rows of floats out.
 
-    ``sparse``: set it to True and the gradient is a sparse COO tensor that holds the rows of the
-    batch only (once per occurrence, not summed); no gradient as large as the table is ever made.
+    A storage holds one or more logical tables of one width ``dim``. ``weight``: the parameter that
+    this process holds. ``id_dtype``: the dtype that ids need. ``sparse``: set ``sparse`` to True and
+    the gradient of ``weight`` is a sparse COO tensor, which holds the rows of the batch only (once
+    per occurrence, not summed). No gradient as large as the table is then ever made.
     """
+
+    weight: nn.Parameter
+    dim: int
+    id_dtype: torch.dtype
+    sparse: bool
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """Rows of all logical tables together, wherever they lie."""
+
+    @abstractmethod
+    def first_row(self, name: str) -> int:
+        """Where the logical table ``name`` starts: add the number to the table's ids."""
+
+    @abstractmethod
+    def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        """Look up rows; ids already count from the top of the storage."""
+
+    @abstractmethod
+    def pooled(
+        self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
+    ) -> Float[Tensor, "rows dim"]:
+        """Look up the ids of a list column and pool each row's; an empty list gives 0."""
+
+
+def tables_of(module: nn.Module) -> tuple[AbstractTable, ...]:
+    """Every storage of embeddings in ``module``."""
+    return tuple(part for part in module.modules() if isinstance(part, AbstractTable))
+
+
+class FusedTable(AbstractTable):
+    """Several tables of one width in one parameter ``weight`` (total rows, dim)."""
 
     def __init__(self, *, rows: Mapping[str, int], dim: int, std: float = INIT_STD) -> None:
         if not rows or min(rows.values()) < 1:
@@ -45,8 +81,13 @@ class FusedTable(nn.Module):
         # int32 halves the ids' memory traffic; a larger table promotes them to int64.
         self.id_dtype = torch.int32 if total < 2**31 else torch.int64
 
+    @property
+    def rows(self) -> int:
+        """Rows of ``weight``."""
+        return self.weight.shape[0]
+
     def first_row(self, name: str) -> int:
-        """Row of ``weight`` where the table ``name`` starts: add it to the table's ids."""
+        """Row of ``weight`` where the table ``name`` starts."""
         return self.slices[name].start
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:

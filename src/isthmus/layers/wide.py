@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
-from isthmus.layers.tables import FusedTable, Tables, pool
+from isthmus.layers.tables import AbstractTable, Tables, pool
 from isthmus.schema import FittedField
 
 # Odd constants of splitmix64 (Steele et al., OOPSLA 2014), as signed 64-bit numbers.
@@ -63,7 +63,7 @@ class Wide(nn.Module):
         self.numbers = nn.Parameter(torch.zeros(numbers, 1)) if numbers else None
 
     @property
-    def _store(self) -> FusedTable:
+    def _store(self) -> AbstractTable:
         assert self.tables is not None
         return self.tables.store(1)
 

@@ -1,11 +1,11 @@
 """A model from its config and the fitted fields."""
 
-from isthmus.adapters import build_adapter
-from isthmus.backbones import build_backbone
-from isthmus.layers.domain_norm import DomainNorm
+from isthmus.adapters import AbstractConditionedConfig
+from isthmus.backbones import BackboneSpec
 from isthmus.layers.embedding import FeatureEmbedding
-from isthmus.models.config import ModelConfig
+from isthmus.layers.sites import SiteSpec
 from isthmus.models.domain_model import DomainModel, Head
+from isthmus.models.model_config import ModelConfig
 from isthmus.schema import FittedField
 
 
@@ -20,22 +20,14 @@ def build_model(
     if n_domains < 1:
         raise ValueError(f"n_domains must be at least 1, got {n_domains}")
     inputs = FeatureEmbedding(fields=fields)
-    backbone = build_backbone(
-        config.backbone, inputs=inputs, towers=config.towers, n_domains=n_domains
-    )
+    backbone = config.backbone.build(BackboneSpec(inputs, config.towers, n_domains))
     condition = _condition(config, inputs)
-    adapter = build_adapter(
-        config.adapter,
-        site_widths=backbone.site_widths,
-        condition_width=(
-            inputs.width
-            if condition is None
-            else sum(_width(inputs.columns[name]) for name in condition)
-        ),
-        n_domains=n_domains,
+    read = list(inputs.columns) if condition is None else condition
+    adapter = config.adapter.build(
+        SiteSpec(backbone.site_widths, n_domains, inputs.width),
+        condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
     head = config.head or config.towers
-    norms = any(isinstance(module, DomainNorm) for module in backbone.modules())
     return DomainModel(
         inputs=inputs,
         backbone=backbone,
@@ -43,13 +35,14 @@ def build_model(
         adapter=adapter,
         n_domains=n_domains,
         condition=condition,
-        routed=config.towers == "per_domain" or norms or adapter is not None,
     )
 
 
 def _condition(config: ModelConfig, inputs: FeatureEmbedding) -> tuple[str, ...] | None:
+    if not isinstance(config.adapter, AbstractConditionedConfig):
+        return None
     condition = config.adapter.condition
-    if isinstance(condition, str):
+    if condition == "all":
         return None
     missing = [name for name in condition if name not in inputs.columns]
     if missing or not condition:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from isthmus.adapters import AdapterConfig
+from isthmus.adapters import HamurConfig, NoAdapterConfig
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName
 from isthmus.experiments import Engine, Outcome, Training
@@ -62,9 +62,9 @@ class Candidates:
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.config, self.dataset = config, dataset
-        wears = config.model.adapter.name != "none"
-        worn = config.model.adapter if wears else AdapterConfig(name="hamur")
-        plain = config.model.model_copy(update={"adapter": AdapterConfig()})
+        wears = not isinstance(config.model.adapter, NoAdapterConfig)
+        worn = config.model.adapter if wears else HamurConfig()
+        plain = config.model.model_copy(update={"adapter": NoAdapterConfig()})
         self.joint = Training(model=plain, train=config.train, half=True)
         self.adapted = replace(self.joint, model=plain.model_copy(update={"adapter": worn}))
         rows = dataset.rows("validation")

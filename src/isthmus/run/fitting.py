@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from isthmus import checkpoint
-from isthmus.bundle import Bundle, is_for_reproduction
+from isthmus.bundle import Bundle
 from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
@@ -115,13 +115,8 @@ def fit(
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"embedding_update": update})}
     )
-    if is_for_reproduction(settings):
-        warnings.warn(
-            "adapter hamur_released is for reproduction only: it scores a row by its neighbours and"
-            " answers nan to a row that comes alone, so its bundle is not served",
-            UserWarning,
-            stacklevel=2,
-        )
+    if (why := settings.model.unsound) is not None:
+        warnings.warn(f"{why}, so its bundle is not served", UserWarning, stacklevel=2)
     if guard is not None:
         return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
     if not has_tensorboard():

@@ -174,6 +174,8 @@ class LookWriter:
         self.file.flush()
         if self.board is not None:
             self.board.add_scalar("train/loss", look.loss, look.step)
+            for name, loss in look.losses.items():
+                self.board.add_scalar(f"train/loss_{name}", loss, look.step)
             for name, value in look.metrics.items():
                 if value is not None:
                     self.board.add_scalar(f"validation/{name}", value, look.step)
@@ -197,5 +199,6 @@ def has_tensorboard() -> bool:
 
 def _line(look: Look) -> str:
     values = asdict(look)
-    metrics = values.pop("metrics")
-    return json.dumps(values | metrics, allow_nan=False) + "\n"
+    metrics, losses = values.pop("metrics"), values.pop("losses")
+    beside = {f"loss_{name}": loss for name, loss in losses.items()}
+    return json.dumps(values | beside | metrics, allow_nan=False) + "\n"

@@ -1,8 +1,9 @@
 """Training: the only loop of the package, what it tells, and the scoring that it shares with others."""
 
 from isthmus.train.events import Budget, CheckpointDue, End, Look, Progress, TrainEvent, TrainState
-from isthmus.train.loop import TrainConfig, train
+from isthmus.train.loop import train
 from isthmus.train.scoring import Monitor, resolve_device, score_batch, score_rows, watch_metrics
+from isthmus.train.train_config import TrainConfig
 
 __all__ = [
     "Budget",

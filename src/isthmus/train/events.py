@@ -44,6 +44,7 @@ class Look:
     loss: float  # mean of the batch losses since the last look
     metrics: dict[str, float | None]  # every ``Monitor`` name; None where it is undefined
     better: bool
+    losses: dict[str, float] = field(default_factory=dict)  # means likewise, of objectives by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class TrainState:
     torch_version: str
     config: dict[str, Any]  # the ``train`` section
     weighting: dict[str, Tensor] = field(default_factory=dict)  # what `Weighting` keeps
+    objectives: dict[str, Tensor] = field(default_factory=dict)  # their parameters
+    loss_sums: dict[str, Tensor] = field(default_factory=dict)  # of objectives, as ``loss_sum``
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,20 @@ and so is a training that was stopped anywhere and resumed from a ``TrainState``
 
 import math
 import time
-from collections.abc import Generator, Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
 from isthmus.errors import ConfigError, RunError, SchemaError
+from isthmus.layers.sites import SiteSpec
+from isthmus.models import AbstractModel, Output
+from isthmus.objectives import Objectives
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
-from isthmus.schema import Section
 from isthmus.train.allocator import keep_freed_memory
 from isthmus.train.events import (
     Budget,
@@ -38,51 +38,12 @@ from isthmus.train.events import (
     TrainEvent,
     TrainState,
 )
-from isthmus.train.generators import Generators
-from isthmus.train.scoring import Monitor, move, resolve_device, score_rows, watch_metrics
+from isthmus.train.generators import Generators, seeded
+from isthmus.train.resuming import check_state
+from isthmus.train.scoring import move, resolve_device, score_rows, watch_metrics
 from isthmus.train.stopwatch import Stopwatch
-from isthmus.train.weighting import WeightingName, build_weighting
-
-Exponent = Annotated[float, Field(ge=0, le=1)]
-
-
-class TrainConfig(Section):
-    """The ``train`` section.
-
-    - ``embedding_l2``: strength of the L2 penalty on embedding tables.
-    - ``embedding_update``: ``dense`` moves every row of a table at each step, ``lazy`` only the rows
-      in the batch; ``auto`` is lazy above one million rows of table.
-    - ``looks_per_epoch``: how often an epoch is interrupted to score the validation rows, evenly;
-      the last look stands at its end. An epoch with fewer steps has a look at each.
-    - ``monitor``: the validation metric that decides which look is the best.
-    - ``patience``: training stops after so many epochs' worth of looks, ``patience *
-      looks_per_epoch``, without a better one. Whatever stops it, the best look's weights come back.
-    - ``domain_sampling``: domains are drawn in proportion to ``rows ** exponent``; ``proportional``
-      is 1, ``uniform`` 0.
-    - ``weighting``: how the domains' losses make one gradient; see `isthmus.train.weighting`.
-    - ``domain_dropout``: share of train rows whose domain is hidden: it trains the unknown domain.
-    - ``clip_norm``: largest norm of the whole gradient; none by default.
-    - ``compile``: run the training step through torch.compile.
-    - ``checkpoint_minutes``: time between two checkpoints; 0 asks for one after every step.
-    - ``device``: ``auto`` takes a GPU when there is one.
-    """
-
-    batch_rows: int = Field(default=4096, ge=2)
-    epochs: int = Field(default=20, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
-    embedding_l2: float = Field(default=5e-5, ge=0)
-    embedding_update: Literal["auto", "dense", "lazy"] = "auto"
-    patience: int = Field(default=2, ge=1)
-    looks_per_epoch: int = Field(default=4, ge=1)
-    monitor: Monitor = "auc_pooled"
-    seed: int = Field(default=0, ge=0)
-    domain_sampling: Literal["proportional", "uniform"] | Exponent = "proportional"
-    weighting: WeightingName = "proportional"
-    domain_dropout: float = Field(default=0.02, ge=0, lt=1)
-    clip_norm: float | None = Field(default=None, gt=0)
-    compile: bool = False
-    checkpoint_minutes: float = Field(default=5.0, ge=0)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+from isthmus.train.train_config import TrainConfig
+from isthmus.train.weighting import build_weighting
 
 
 def train(
@@ -107,7 +68,13 @@ def train(
     """
     loop = _Loop(model, dataset, config, budget)
     if state is not None:
-        _check_state(state, loop, exact=exact)
+        check_state(
+            state,
+            dataset_key=loop.dataset_key,
+            config=config,
+            model=loop.model,
+            exact=exact,
+        )
         loop.restore(state)
         del state
     events = loop.run()
@@ -135,10 +102,15 @@ class _Loop:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.model = model.to(self.device).train()
-        self.forward = torch.compile(model) if config.compile else model
+        self.objectives = _objectives(model, config).to(self.device)
+        self.score = _scorer(model, self.objectives, compiled=config.compile)
         update = resolve_embedding_update(model, config.embedding_update)
         self.optimiser = build_optimiser(
-            model, lr=config.lr, embedding_l2=config.embedding_l2, embedding_update=update
+            model,
+            lr=config.lr,
+            embedding_l2=config.embedding_l2,
+            embedding_update=update,
+            beside=self.objectives,
         )
         self.dataset_key = str(dataset.key)
         self.rows = dataset.rows("train")
@@ -167,6 +139,7 @@ class _Loop:
             lr=config.lr,
             seed=config.seed,
             compiled=config.compile,
+            beside=self.objectives,
         )
         self.watch = Stopwatch()
         self.step = self.epoch = self.step_in_epoch = 0
@@ -175,6 +148,7 @@ class _Loop:
         self.stale_looks = 0
         self.history: tuple[Look, ...] = ()
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_sums: dict[str, Tensor] = {}
         self.loss_steps = 0
         # Constant scores have every metric that these labels allow.
         if self.measure(np.zeros(len(self.validation)))[config.monitor] is None:
@@ -222,11 +196,17 @@ class _Loop:
             batch = batch.hide_domain(hidden, self.domain_columns)
         batch = move(batch, self.device)
         self.optimiser.zero_grad()
-        loss = self.weighting.backward(self.forward(batch), batch, domain)
+        output = self.score(batch)
+        losses = {**output.losses, **self.objectives(output.hidden, batch, domain)}
+        beside = self.objectives.total(losses)
+        loss = self.weighting.backward(output.logits, batch, domain, beside)
         if self.config.clip_norm is not None:
-            clip_gradients(self.model, self.config.clip_norm)
+            parameters = [*self.model.parameters(), *self.objectives.parameters()]
+            clip_gradients(parameters, self.config.clip_norm)
         self.optimiser.step()
         self.loss_sum += loss
+        for name, one in losses.items():
+            self.loss_sums[name] = self.loss_sums.get(name, 0) + one.detach().double()
         self.loss_steps += 1
         self.watch.rows += batch.rows
         self.step += 1
@@ -249,11 +229,15 @@ class _Loop:
             self.watch.checkpoint_at = time.perf_counter()
 
     def mean_loss(self) -> float:
-        """Mean loss since the last look; waits for the device."""
-        loss = self.loss_sum.item() / max(self.loss_steps, 1)
+        """Mean loss of the rows since the last look; waits for the device."""
+        return self.finite("the training loss", self.loss_sum)
+
+    def finite(self, what: str, total: Tensor) -> float:
+        """The mean behind a sum over the steps since the last look; RunError where not finite."""
+        loss = total.item() / max(self.loss_steps, 1)
         if not math.isfinite(loss):
             raise RunError(
-                f"the training loss must stay finite, got {loss} by step {self.step};"
+                f"{what} must stay finite, got {loss} by step {self.step};"
                 " a lower train.lr or a train.clip_norm may help"
             )
         return loss
@@ -296,6 +280,7 @@ class _Loop:
             loss=loss,
             metrics=metrics,
             better=self.is_better(metrics),
+            losses={n: self.finite(f"the loss {n!r}", s) for n, s in self.loss_sums.items()},
         )
         self.history += (look,)
         self.stale_looks += 1
@@ -308,6 +293,7 @@ class _Loop:
                 else:
                     self.best[name] = tensor.detach().clone()
         self.loss_sum.zero_()
+        self.loss_sums = {}
         self.loss_steps = 0
         return look
 
@@ -322,6 +308,8 @@ class _Loop:
             optimiser=self.optimiser.state_dict(),
             random=self.random.read(),
             weighting=self.weighting.state_dict(),
+            objectives=self.objectives.state_dict(),
+            loss_sums=self.loss_sums,
             loss_sum=self.loss_sum,
             loss_steps=self.loss_steps,
             history=self.history,
@@ -340,6 +328,10 @@ class _Loop:
         self.best = {name: tensor.to(self.device, copy=True) for name, tensor in state.best.items()}
         self.random.write(state.random)
         self.weighting.load_state_dict(state.weighting)
+        self.objectives.load_state_dict(state.objectives)
+        self.loss_sums = {
+            name: total.to(self.device, copy=True) for name, total in state.loss_sums.items()
+        }
         self.loss_sum.copy_(state.loss_sum)
         self.loss_steps = state.loss_steps
         self.step, self.epoch = state.step, state.epoch
@@ -366,34 +358,28 @@ class _Loop:
         )
 
 
-def _check_state(state: TrainState, loop: _Loop, *, exact: bool) -> None:
-    """Raise RunError when ``state`` was not made by this training."""
-    if state.dataset_key != loop.dataset_key:
-        raise RunError(
-            "a training must be resumed on the dataset that it began with,"
-            f" {state.dataset_key}, got {loop.dataset_key}"
+def _objectives(model: nn.Module, config: TrainConfig) -> Objectives:
+    """The config's objectives with their first weights, drawn apart from all other random numbers."""
+    if not config.objectives:
+        return Objectives((), SiteSpec((), 0))
+    if not isinstance(model, AbstractModel):
+        raise ConfigError(
+            "train.objectives need a model whose hidden states can be met, an AbstractModel, got"
+            f" {type(model).__name__}"
         )
-    for name, value in loop.config.model_dump(mode="json").items():
-        if name != "checkpoint_minutes" and state.config.get(name) != value:
-            raise RunError(
-                f"a training must be resumed with train.{name} as it began,"
-                f" {state.config.get(name)!r}, got {value!r}"
-            )
-    here = {name: tuple(tensor.shape) for name, tensor in loop.model.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in state.model.items()}
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            raise RunError(
-                f"a training must be resumed with the model that it began with, whose {name!r} has"
-                f" shape {there.get(name)}, got {here.get(name)}"
-            )
-    if exact and state.threads != torch.get_num_threads():
-        raise RunError(
-            "a training is resumed bit for bit only with the thread count that it began with,"
-            f" {state.threads}, got {torch.get_num_threads()}"
-        )
-    if exact and state.torch_version != torch.__version__:
-        raise RunError(
-            "a training is resumed bit for bit only with the torch that it began with,"
-            f" {state.torch_version}, got {torch.__version__}"
-        )
+    with seeded(config.seed + 2**42):
+        try:
+            return Objectives(config.objectives, model.spec)
+        except ValueError as fault:
+            raise ConfigError(f"train: {fault}") from fault
+
+
+def _scorer(
+    model: nn.Module, objectives: Objectives, *, compiled: bool
+) -> Callable[[Batch], Output]:
+    """What a step of training asks of a model; a module without sites gives its logits alone."""
+    if isinstance(model, AbstractModel):
+        score = torch.compile(model.score) if compiled else model.score
+        return lambda batch: score(batch, objectives.sites)
+    forward = torch.compile(model) if compiled else model
+    return lambda batch: Output(forward(batch), {}, {})

@@ -19,10 +19,10 @@ from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
 from isthmus.diagnosis.measures.sample import sample_rows
-from isthmus.layers.tables import FusedTable
 from isthmus.objectives import binary_cross_entropy
 from isthmus.train import Look, TrainConfig, train
 from isthmus.train.scoring import move
+from isthmus.train.weighting import shared_parameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ def early_cosines(
     steps: list[int] = []
     for event in train(model, dataset, first_epoch):  # pyright: ignore[reportArgumentType]
         if isinstance(event, Look):
-            found.append(cosines(domain_gradients(model, batches, dataset.n_domains)))
+            found.append(cosines(domain_gradients(model, batches)))
             steps.append(event.step)
     by_look = np.stack(found)
     known = ~np.isnan(by_look)
@@ -100,49 +100,35 @@ def _samples(
 
 
 def domain_gradients(
-    model: nn.Module, batches: Sequence[Batch], n_domains: int
+    model: nn.Module, batches: Sequence[Batch]
 ) -> Float32[np.ndarray, "domains parameters"]:
     """Gradient of each batch's mean loss on the shared dense parameters, in eval mode.
 
-    Each batch holds rows of one domain. A parameter with an axis of ``n_domains + 1`` in front
-    whose gradient stays in the line of the batch's own domain, for all batches, belongs to domains
-    and is left out. The model's mode, its ``.grad`` and the random generators are left alone.
+    Each batch holds rows of one domain. Tables, and what the model declares as its domains' own, are
+    left out. The model's mode, its ``.grad`` and the random generators are left alone.
     """
-    tables = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, FusedTable)
-        for parameter in module.parameters()
-    }
-    dense = [p for p in model.parameters() if p.requires_grad and id(p) not in tables]
-    device = dense[0].device
+    shared = shared_parameters(model)
+    device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
-    own = [p.dim() > 0 and p.shape[0] == n_domains + 1 for p in dense]
-    found: list[list[Tensor]] = []
+    found: list[Tensor] = []
     model.eval()
     try:
         for batch in batches:
             here = move(batch, device)
             with torch.enable_grad():
                 loss = binary_cross_entropy(model(here), here.label, here.weight)
-                grads = torch.autograd.grad(loss, dense, allow_unused=True, materialize_grads=True)
-            line = int(batch.domain[0])
-            own = [mine and not _elsewhere(g, line) for mine, g in zip(own, grads, strict=True)]
-            found.append([g.detach().to("cpu", torch.float32) for g in grads])
+                # Towers share no parameter but the tables.
+                grads = (
+                    torch.autograd.grad(loss, shared, allow_unused=True, materialize_grads=True)
+                    if shared
+                    else ()
+                )
+            flat = [gradient.detach().flatten() for gradient in grads]
+            found.append(torch.cat([torch.zeros(0, device=device), *flat]).to("cpu", torch.float32))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    nothing = torch.zeros(0)  # towers share no parameter but the tables
-    shared = [
-        torch.cat([nothing] + [g.flatten() for g, mine in zip(grads, own, strict=True) if not mine])
-        for grads in found
-    ]
-    return torch.stack(shared).numpy()
-
-
-def _elsewhere(gradient: Tensor, line: int) -> bool:
-    """Whether a gradient is not 0 outside of one line of its first axis."""
-    return bool(gradient[:line].any() or gradient[line + 1 :].any())
+    return torch.stack(found).numpy()
 
 
 def cosines(

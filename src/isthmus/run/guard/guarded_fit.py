@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from isthmus.bundle import Bundle, Part, is_for_reproduction
+from isthmus.bundle import Bundle, Part
 from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
@@ -48,11 +48,8 @@ def check_guard(config: Config, guard: str) -> None:
     """Raise ConfigError where a config cannot be trained under that guard."""
     if guard not in ("strict", "balanced"):
         raise ConfigError(f"guard must be strict or balanced, got {guard!r}")
-    if is_for_reproduction(config):
-        raise ConfigError(
-            "a guard ships models that are served, so model.adapter.name must not be"
-            " 'hamur_released', which is for reproduction only"
-        )
+    if (why := config.model.unsound) is not None:
+        raise ConfigError(f"a guard ships models that are served, but {why}")
     if config.data.weight is not None:
         raise ConfigError(
             "a guard decides by the standard error of an AUC, which holds for rows without weights"

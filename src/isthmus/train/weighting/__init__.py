@@ -29,8 +29,8 @@ gradients stay as they are. They change the dense parameters that domains share;
 gradients.
 """
 
-from isthmus.train.weighting._base import AbstractRule, DomainLosses
-from isthmus.train.weighting.build import (
+from isthmus.train.weighting.rule import AbstractRule, DomainLosses
+from isthmus.train.weighting.weighting import (
     Weighting,
     WeightingName,
     build_weighting,

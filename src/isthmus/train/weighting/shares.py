@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from isthmus.optimisers import BETAS, EPS
-from isthmus.train.weighting._base import AbstractRule, DomainLosses, gradients_of, softmax
+from isthmus.train.weighting.rule import AbstractRule, DomainLosses, gradients_of, softmax
 
 DWA_TEMPERATURE = 2.0
 GRADNORM_ALPHA = 1.5

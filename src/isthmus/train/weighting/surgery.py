@@ -9,7 +9,7 @@ from jaxtyping import Float64
 from scipy.optimize import minimize
 from torch import nn
 
-from isthmus.train.weighting._base import AbstractRule, DomainLosses, gradients_of
+from isthmus.train.weighting.rule import AbstractRule, DomainLosses, gradients_of
 
 CAGRAD_C = 0.5
 

@@ -1,16 +1,19 @@
 """A weighting at work on one training, and the one that a config names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.errors import ConfigError
-from isthmus.layers.tables import FusedTable
+from isthmus.layers.per_domain import domain_parameters
+from isthmus.layers.tables import tables_of
+from isthmus.models import AbstractModel
 from isthmus.objectives import binary_cross_entropy
-from isthmus.train.weighting._base import AbstractRule, DomainLosses
+from isthmus.train.weighting.rule import AbstractRule, DomainLosses
 from isthmus.train.weighting.shares import (
     DynamicAverage,
     GradNorm,
@@ -31,33 +34,56 @@ MAX_DOMAINS = 64
 class Weighting:
     """A weighting at work on one training: its rule, its random numbers, what resuming needs."""
 
-    def __init__(self, rule: AbstractRule | None, *, n_groups: int, seed: int) -> None:
+    def __init__(
+        self,
+        rule: AbstractRule | None,
+        *,
+        n_groups: int,
+        seed: int,
+        parameters: Iterable[nn.Parameter] = (),
+    ) -> None:
         self.rule = rule
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.n_groups = n_groups
         if rule is not None:
             # Far from the seeds that people choose, and from that of domain dropout.
             rule.draw.manual_seed(seed + 2**41)
 
     def backward(
-        self, logits: Float[Tensor, " rows"], batch: Batch, domain: Int[Tensor, " rows"]
+        self,
+        logits: Float[Tensor, " rows"],
+        batch: Batch,
+        domain: Int[Tensor, " rows"],
+        beside: Float[Tensor, ""] | None = None,
     ) -> Float[Tensor, ""]:
         """Fill the gradients; return the mean loss over rows, whatever the weighting, detached.
 
         ``domain``: (rows,) int64, the group of each row, on the CPU, so that asking whether there
-        are two of them waits for no device.
+        are two of them waits for no device. ``beside``: the sum of the objectives, whose gradient is
+        added as it is: a weighting weighs the rows' losses and nothing else.
         """
         loss = binary_cross_entropy(logits, batch.label, batch.weight)
-        if self.rule is None:
-            loss.backward()
-            return loss.detach()
-        one = bool(domain.min() == domain.max())
-        losses = DomainLosses.of(logits, batch, domain.to(logits.device), self.n_groups)
-        self.rule.note(losses)
+        one = self.rule is None or bool(domain.min() == domain.max())
+        if self.rule is not None:
+            losses = DomainLosses.of(logits, batch, domain.to(logits.device), self.n_groups)
+            self.rule.note(losses)
+            if not one:
+                added = self._gradients(beside)
+                self.rule.backward(losses)
+                for parameter, gradient in added:
+                    had = parameter.grad
+                    parameter.grad = gradient if had is None else had + gradient
         if one:
-            loss.backward()
-        else:
-            self.rule.backward(losses)
+            (loss if beside is None else loss + beside).backward()
         return loss.detach()
+
+    def _gradients(self, beside: Tensor | None) -> list[tuple[nn.Parameter, Tensor]]:
+        """The gradient of the objectives, for each parameter that they move; the graph stays."""
+        if beside is None:
+            return []
+        found = torch.autograd.grad(beside, self.parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(self.parameters, found, strict=True)
+        return [(parameter, gradient) for parameter, gradient in pairs if gradient is not None]
 
     def end_epoch(self) -> None:
         """Tell the rule that an epoch is over."""
@@ -80,11 +106,18 @@ class Weighting:
 
 
 def build_weighting(
-    name: WeightingName, model: nn.Module, *, n_domains: int, lr: float, seed: int, compiled: bool
+    name: WeightingName,
+    model: nn.Module,
+    *,
+    n_domains: int,
+    lr: float,
+    seed: int,
+    compiled: bool,
+    beside: nn.Module | None = None,
 ) -> Weighting:
     """The weighting of one training over ``n_domains`` domains; ``model`` is on its device.
 
-    Raises ConfigError where gradients per domain are asked for and there are more than 64 domains,
+    ``beside``: what holds the parameters of the objectives. Raises ConfigError where gradients per domain are asked for and there are more than 64 domains,
     a compiled model, or no dense parameters that domains share.
     """
     n_groups = n_domains + 1
@@ -109,7 +142,7 @@ def build_weighting(
                 f"train.weighting {name!r} takes several gradients of one forward pass and so needs"
                 " train.compile false, got true"
             )
-        shared = shared_parameters(model, n_domains)
+        shared = shared_parameters(model)
         if not shared:
             raise ConfigError(
                 f"train.weighting {name!r} needs dense parameters that domains share, got a model"
@@ -119,29 +152,20 @@ def build_weighting(
             rule = GradNorm(_last_layer(model, shared), n_groups=n_groups, lr=lr, device=device)
         else:
             rule = PCGrad(shared) if name == "pcgrad" else CAGrad(shared)
-    return Weighting(rule, n_groups=n_groups, seed=seed)
+    parameters = [*model.parameters(), *(() if beside is None else beside.parameters())]
+    return Weighting(rule, n_groups=n_groups, seed=seed, parameters=parameters)
 
 
-def shared_parameters(model: nn.Module, n_domains: int) -> list[nn.Parameter]:
+def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The dense parameters that several domains move, in the order of ``model.parameters()``.
 
-    Left out: embedding tables, and sets with one entry per domain, told by a first axis of
-    ``n_domains + 1`` (those of ``model.n_domains`` where it has that). Torch's own layers are no such
-    sets, whatever their width, but for its embeddings.
+    Left out: embedding tables, and what the model declares as its domains' own.
     """
-    n_domains = getattr(model, "n_domains", n_domains)
-    found: list[nn.Parameter] = []
-    for module in model.modules():
-        if isinstance(module, FusedTable):
-            continue
-        torchs = type(module).__module__.startswith("torch.nn.modules")
-        plain = torchs and not isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        for parameter in module.parameters(recurse=False):
-            per_domain = not plain and len(parameter.shape) and len(parameter) == n_domains + 1
-            if parameter.requires_grad and not per_domain:
-                found.append(parameter)
-    known = {id(parameter) for parameter in found}
-    return [parameter for parameter in model.parameters() if id(parameter) in known]
+    own = (
+        model.domain_parameters() if isinstance(model, AbstractModel) else domain_parameters(model)
+    )
+    left_out = {id(p) for p in own.values()} | {id(table.weight) for table in tables_of(model)}
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
 
 
 def _last_layer(model: nn.Module, shared: list[nn.Parameter]) -> nn.Parameter:

@@ -1,0 +1,108 @@
+"""What every backbone is: (rows, in_width) -> (rows, out_width), with sites for adapters."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.family import Member
+from isthmus.layers.blocks import Norm, Towers
+from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.routing import Routing
+from isthmus.layers.sites import Site
+
+Adapt = Callable[[Site, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneSpec:
+    """What a backbone must know of the network around it.
+
+    ``inputs``: embeds the rows. ``towers``: one set of weights for all domains, or one each.
+    ``n_domains``: trained domains, the unknown one not counted.
+    """
+
+    inputs: FeatureEmbedding
+    towers: Towers
+    n_domains: int
+
+
+class AbstractBackboneConfig(Member, ABC):
+    """The config of one backbone."""
+
+    @abstractmethod
+    def build(self, spec: BackboneSpec) -> "AbstractBackbone":
+        """The backbone in a network of this shape. Raises ``ValueError`` where they do not fit."""
+
+    @abstractmethod
+    def scaled(self, factor: float) -> "AbstractBackboneConfig":
+        """The same backbone with about ``factor`` times as many hidden units in every layer."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of hidden units that `scaled` changes: how a chart names a size."""
+
+
+class AbstractDeepConfig(AbstractBackboneConfig, ABC):
+    """The config of a backbone with a deep part: blocks of Linear, norm, ReLU, dropout."""
+
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(256, 128),
+        min_length=1,
+        description="output widths of the deep blocks; each block is a site, `0` to"
+        " `len(widths) - 1`",
+    )
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="after each block")
+    norm: Norm = Field(
+        default="batch",
+        description="`batch`: statistics of all rows; `domain`: of the row's own domain ([domain"
+        " norm](models.md#domain-norm)); with `towers: per_domain`, `batch` means `domain`",
+    )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Widths of the blocks."""
+        return self.widths
+
+    def scaled(self, factor: float) -> "AbstractDeepConfig":
+        """The same with ``factor`` times the widths, each of 2 at least."""
+        widths = tuple(max(2, round(width * factor)) for width in self.widths)
+        return self.model_copy(update={"widths": widths})
+
+
+def leave_alone(site: Site, h: Tensor) -> Tensor:  # noqa: ARG001
+    """The adapter of a backbone that has none: return ``h``."""
+    return h
+
+
+class AbstractBackbone(nn.Module, ABC):
+    """A network with numbered sites: ``adapt(site, h)`` runs after each of its deep blocks.
+
+    ``site_widths[site]`` is the width of ``h`` there. Wherever parameters belong to domains
+    (towers or norms per domain), ``forward`` needs the batch's ``routing``.
+    """
+
+    in_width: int
+    out_width: int
+    site_widths: tuple[int, ...]
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "rows in_width"],
+        routing: Routing | None = None,
+        adapt: Adapt = leave_alone,
+    ) -> Float[Tensor, "rows out_width"]:
+        """Map embedded rows to the rows that the head reads."""
+
+    @abstractmethod
+    def shortcut(
+        self, batch: Batch, inputs: FeatureEmbedding, x: Float[Tensor, "rows in_width"]
+    ) -> Float[Tensor, " rows"] | None:
+        """What goes from the batch, or from ``x = inputs(batch)``, straight to the logit."""

@@ -1,0 +1,27 @@
+"""What training minimises: the loss of the rows, and objectives beside it.
+
+A new objective is one file here, and its config class in the union below.
+"""
+
+from typing import Annotated
+
+from isthmus.family import Family
+from isthmus.objectives.domain_classifier import DomainClassifier, DomainClassifierConfig
+from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
+from isthmus.objectives.row_loss import binary_cross_entropy
+from isthmus.objectives.together import Objectives
+
+ObjectiveConfig = Annotated[
+    DomainClassifierConfig,
+    Family("isthmus.objectives"),
+]  # fmt: skip
+
+__all__ = [
+    "AbstractObjective",
+    "AbstractObjectiveConfig",
+    "DomainClassifier",
+    "DomainClassifierConfig",
+    "ObjectiveConfig",
+    "Objectives",
+    "binary_cross_entropy",
+]

@@ -1,0 +1,95 @@
+"""Tell the domain of a row from its hidden state; or, reversed, make the hidden state forget it.
+
+Source: Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17 (59), 2016,
+arXiv:1505.07818, eq. 13 to 18. With hidden state h of a row of domain d:
+
+    loss = mean of -log softmax(classifier(h))[d]
+
+``reverse`` turns the sign of the gradient between the classifier and the network: the classifier
+learns to tell the domains, and the network learns what the classifier cannot tell.
+
+Departures:
+- The paper has two domains and a logistic classifier; here the softmax is over all trained domains.
+- The paper multiplies the reversed gradient alone by lambda, which rises from 0 to 1 in training.
+  Here ``weight`` multiplies the whole loss and is constant. Adam's steps do not depend on the scale
+  of a gradient, so the classifier learns at the same pace.
+- Rows without a domain do not count.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from isthmus.data.batch import Batch
+from isthmus.layers.sites import Site, SiteSpec
+from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
+
+
+class DomainClassifierConfig(AbstractObjectiveConfig):
+    """Tell a row's domain from its hidden state; or, reversed, make the hidden state forget it."""
+
+    compares_domains: ClassVar[bool] = True
+
+    name: Literal["domain_classifier"] = "domain_classifier"
+    site: Site = Field(
+        default=-1,
+        description="the hidden state that the classifier reads: a deep block's number, negative"
+        " ones count from the end, or `input`, the embedded row",
+    )
+    reverse: bool = Field(
+        default=False, description="turn the gradient's sign: the network forgets the domain there"
+    )
+    hidden_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(64,), description="the classifier's hidden layers of Linear and ReLU"
+    )
+
+    def build(self, spec: SiteSpec) -> "DomainClassifier":
+        """The objective for a network of this shape."""
+        return DomainClassifier(
+            spec=spec, site=self.site, reverse=self.reverse, hidden_widths=self.hidden_widths
+        )
+
+
+class DomainClassifier(AbstractObjective):
+    """Cross-entropy of the domain, told from the hidden state at ``site``; in nats.
+
+    >>> import torch
+    >>> spec = SiteSpec(site_widths=(4,), n_domains=3)
+    >>> DomainClassifier(spec=spec, site=0).classifier(torch.ones(5, 4)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: SiteSpec,
+        site: Site = -1,
+        reverse: bool = False,
+        hidden_widths: tuple[int, ...] = (64,),
+    ) -> None:
+        super().__init__()
+        self.sites = spec.resolve((site,), "objectives.site")
+        self.reverse = reverse
+        self.classifier = nn.Sequential()
+        width = spec.width(self.sites[0])
+        for next_width in hidden_widths:
+            self.classifier.extend([nn.Linear(width, next_width), nn.ReLU()])
+            width = next_width
+        self.classifier.append(nn.Linear(width, spec.n_domains))
+
+    def forward(
+        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, ""]:
+        """Mean over the rows that have a domain, each with its weight; 0 where no row has one."""
+        h = hidden[self.sites[0]]
+        if self.reverse:
+            h = 2 * h.detach() - h  # the same numbers, to the bit, with the gradient's sign turned
+        loss = F.cross_entropy(self.classifier(h), (domain - 1).clamp(min=0), reduction="none")
+        counts = (domain > 0).to(loss.dtype)
+        if batch.weight is not None:
+            counts = counts * batch.weight
+        return (counts * loss).sum() / counts.sum().clamp(min=1e-12)

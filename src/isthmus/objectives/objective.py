@@ -1,0 +1,57 @@
+"""What every objective is: a loss beside the loss of the rows, read from hidden states at sites.
+
+Objectives belong to training. Their parameters are trained with the model's and stay in the
+checkpoint; a bundle holds none of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.family import Member
+from isthmus.layers.sites import Site, SiteSpec
+
+
+class AbstractObjectiveConfig(Member, ABC):
+    """The config of one objective.
+
+    ``compares_domains``: whether the objective means nothing where the train rows are of one domain;
+    a guard and a diagnosis leave such an objective out of what they train on one domain.
+    """
+
+    compares_domains: ClassVar[bool] = False
+
+    weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="what the objective's loss is multiplied by before it is added to that of the"
+        " rows",
+    )
+
+    @abstractmethod
+    def build(self, spec: SiteSpec) -> "AbstractObjective":
+        """The objective for a network of this shape.
+
+        Raises ``ValueError`` for sites that the network does not have.
+        """
+
+
+class AbstractObjective(nn.Module, ABC):
+    """A loss beside that of the rows. ``sites``: the resolved sites that the objective reads."""
+
+    sites: tuple[Site, ...]
+
+    @abstractmethod
+    def forward(
+        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, ""]:
+        """The loss of one batch.
+
+        ``hidden``: (rows, width) at each of ``sites``, with its graph. ``domain``: (rows,) int64, the
+        true domain of each row, 0 for none; in ``batch.domain`` domain dropout has hidden some.
+        """

@@ -1,0 +1,48 @@
+"""The objectives of one training, together: whose hidden states they read, what they add up to."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from isthmus.data.batch import Batch
+from isthmus.layers.sites import Site, SiteSpec
+from isthmus.objectives.objective import AbstractObjectiveConfig
+
+
+class Objectives(nn.Module):
+    """Every objective that a config names, in its order; none is fine.
+
+    ``sites``: the sites that any of them reads. An objective that is named a second time is called
+    ``NAME-2``. Raises ``ValueError`` for a site that the network does not have.
+    """
+
+    def __init__(self, configs: Sequence[AbstractObjectiveConfig], spec: SiteSpec) -> None:
+        super().__init__()
+        self.members = nn.ModuleDict()
+        self.weights: dict[str, float] = {}
+        self.sites: frozenset[Site] = frozenset()
+        seen: Counter[str] = Counter()
+        for config in configs:
+            seen[config.name] += 1
+            number = seen[config.name]
+            key = config.name if number == 1 else f"{config.name}-{number}"
+            objective = config.build(spec)
+            self.members[key] = objective
+            self.weights[key] = config.weight
+            self.sites |= set(objective.sites)
+
+    def forward(
+        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The loss of each objective by name, before its weight; see `AbstractObjective`."""
+        if not self.members:
+            return {}
+        domain = domain.to(batch.domain.device)
+        return {name: objective(hidden, batch, domain) for name, objective in self.members.items()}
+
+    def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
+        """Sum of the losses with their weights; a loss of the model's own counts once. None for none."""
+        parts = [self.weights.get(name, 1.0) * loss for name, loss in losses.items()]
+        return sum(parts[1:], start=parts[0]) if parts else None
