@@ -28,8 +28,8 @@ test: .venv/installed-dev
 	.venv/bin/python -m pytest
 
 check: .venv/installed-dev
-	.venv/bin/ruff check src tests bench docs
-	.venv/bin/ruff format --check src tests bench docs
+	.venv/bin/ruff check src tests bench docs/config_page.py
+	.venv/bin/ruff format --check src tests bench docs/config_page.py
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/python -m pytest tests/test_layout.py
 

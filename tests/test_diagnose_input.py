@@ -266,7 +266,7 @@ def test_a_network_that_shares_nothing_has_reasons_in_place_of_weightings(
 def test_too_many_domains_for_gradients_of_each_are_a_reason(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("isthmus.train.weighting.build.MAX_DOMAINS", 1)
+    monkeypatch.setattr("isthmus.train.weighting.weighting.MAX_DOMAINS", 1)
     with study_of(settings(), opposed(1000), tmp_path, cache, level="full") as study:
         assert set(study.phases.refused) == {"gradnorm", "pcgrad", "cagrad"}
         assert "of at most 1 domains, got 2" in study.phases.refused["cagrad"]
