@@ -76,6 +76,28 @@ def shuffled(
     return list(shuffle.batches(batch_rows, start, rows if stop is None else stop))
 
 
+def test_take_gives_the_rows_at_positions_in_that_order() -> None:
+    (batch,) = in_order(arrays(12), 12, 0, 12, 2)
+    taken = batch.take(torch.tensor([7, 3, 3, 0, 11]))
+    assert taken.categorical[:, 0].tolist() == [7, 3, 3, 0, 11]
+    check_rows(taken, 2)
+    none = batch.take(torch.tensor([], dtype=torch.int64))
+    assert none.rows == 0
+    assert none.lists[0].offsets.tolist() == [0]
+
+
+def test_map_changes_every_tensor() -> None:
+    (batch,) = in_order(arrays(5), 5, 0, 5, 2)
+    doubled = batch.map(lambda tensor: tensor * 2)
+    assert doubled.weight is not None
+    assert doubled.weight.tolist() == [2, 4, 6, 8, 10]
+    assert doubled.label.tolist() == [0, 2, 0, 2, 0]
+    assert doubled.domain.tolist() == (batch.domain * 2).tolist()
+    assert doubled.lists[0].values.tolist() == (batch.lists[0].values * 2).tolist()
+    assert doubled.lists[0].offsets.tolist() == [0, 0, 2, 6, 12, 12]
+    assert batch.map(lambda tensor: tensor.long()).categorical.dtype == torch.int64
+
+
 def test_in_order_keeps_the_order_and_the_short_end() -> None:
     batches = list(in_order(arrays(20), 8, 0, 20, 2))
     assert [batch.rows for batch in batches] == [8, 8, 4]
