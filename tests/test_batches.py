@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Batch
-from isthmus.data.store import iterate
-from isthmus.data.store.iterate import Arrays, Shuffle, in_order
+from isthmus.data.store import order as ordering
+from isthmus.data.store.order import Arrays, Shuffle, in_order
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and buffers so small that a hundred rows already have several of each."""
-    monkeypatch.setattr(iterate, "SHUFFLE_BLOCK_ROWS", 8)
-    monkeypatch.setattr(iterate, "BUFFER_ROWS", 32)
+    monkeypatch.setattr(ordering, "SHUFFLE_BLOCK_ROWS", 8)
+    monkeypatch.setattr(ordering, "BUFFER_ROWS", 32)
 
 
 def arrays(rows: int, domain: np.ndarray | None = None) -> Arrays:
