@@ -80,14 +80,4 @@ def make_batch(
 
 def one_row(batch: Batch, row: int) -> Batch:
     """The batch of a single row."""
-    lists = []
-    for column in batch.lists:
-        first, last = int(column.offsets[row]), int(column.offsets[row + 1])
-        lists.append(Jagged(column.values[first:last], torch.tensor([0, last - first])))
-    return Batch(
-        categorical=batch.categorical[row : row + 1],
-        numeric=batch.numeric[row : row + 1],
-        lists=tuple(lists),
-        domain=batch.domain[row : row + 1],
-        label=batch.label[row : row + 1],
-    )
+    return batch.take(torch.tensor([row]))

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Batch
-from isthmus.data.store import iterate
-from isthmus.data.store.iterate import Arrays, Shuffle, in_order
+from isthmus.data.store import order as ordering
+from isthmus.data.store.order import Arrays, Shuffle, in_order
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and buffers so small that a hundred rows already have several of each."""
-    monkeypatch.setattr(iterate, "SHUFFLE_BLOCK_ROWS", 8)
-    monkeypatch.setattr(iterate, "BUFFER_ROWS", 32)
+    monkeypatch.setattr(ordering, "SHUFFLE_BLOCK_ROWS", 8)
+    monkeypatch.setattr(ordering, "BUFFER_ROWS", 32)
 
 
 def arrays(rows: int, domain: np.ndarray | None = None) -> Arrays:
@@ -74,6 +74,28 @@ def shuffled(
         n_domains=2,
     )
     return list(shuffle.batches(batch_rows, start, rows if stop is None else stop))
+
+
+def test_take_gives_the_rows_at_positions_in_that_order() -> None:
+    (batch,) = in_order(arrays(12), 12, 0, 12, 2)
+    taken = batch.take(torch.tensor([7, 3, 3, 0, 11]))
+    assert taken.categorical[:, 0].tolist() == [7, 3, 3, 0, 11]
+    check_rows(taken, 2)
+    none = batch.take(torch.tensor([], dtype=torch.int64))
+    assert none.rows == 0
+    assert none.lists[0].offsets.tolist() == [0]
+
+
+def test_map_changes_every_tensor() -> None:
+    (batch,) = in_order(arrays(5), 5, 0, 5, 2)
+    doubled = batch.map(lambda tensor: tensor * 2)
+    assert doubled.weight is not None
+    assert doubled.weight.tolist() == [2, 4, 6, 8, 10]
+    assert doubled.label.tolist() == [0, 2, 0, 2, 0]
+    assert doubled.domain.tolist() == (batch.domain * 2).tolist()
+    assert doubled.lists[0].values.tolist() == (batch.lists[0].values * 2).tolist()
+    assert doubled.lists[0].offsets.tolist() == [0, 0, 2, 6, 12, 12]
+    assert batch.map(lambda tensor: tensor.long()).categorical.dtype == torch.int64
 
 
 def test_in_order_keeps_the_order_and_the_short_end() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from isthmus.data.tables import open_table
-from isthmus.data.tables.csv.file import CsvFile, KnownMoment, Reading, open_csv, read
+from isthmus.data.tables.csv.csv_file import CsvFile, KnownMoment, Reading, open_csv, read
 from isthmus.data.tables.csv.spelling import NULLS, ZONED
 from isthmus.errors import SchemaError
 

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from isthmus.data import Dataset, cache_folder
-from isthmus.data.store import build as building
-from isthmus.data.store import cache
+from isthmus.data.store import cache, passes
 from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import BundleError, IsthmusError
 from small_datasets import ROWS, clicks, config, left_behind, stored
@@ -33,7 +32,7 @@ def test_a_table_is_encoded_once(
     stages = []
     first = Dataset.from_table(config(), path, progress=lambda *note: stages.append(note))
     assert stages[-1] == ("encode", ROWS, ROWS)
-    monkeypatch.setattr(building, "build", None)
+    monkeypatch.setattr(passes, "build", None)
     again = Dataset.from_table(config(table=str(path)))
     assert again.folder == first.folder == cache_folder() / "datasets" / first.key
     assert again.config == first.config
@@ -98,7 +97,7 @@ def test_a_dataset_of_another_version_says_so(
     table: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = Dataset.from_table(config(), table)
-    monkeypatch.setattr(building, "VERSION", 99)
+    monkeypatch.setattr(passes, "VERSION", 99)
     with pytest.raises(BundleError, match="of version 99, got 2"):
         Dataset.open(dataset.folder)
     assert dataset_key(config(), ()) != dataset.key

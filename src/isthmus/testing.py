@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.adapters import AbstractAdapter, LowRank
 from isthmus.backbones import AbstractBackbone
-from isthmus.data.batch import Batch, Jagged
+from isthmus.data.batch import Batch
 from isthmus.layers.per_domain import domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import Site
@@ -106,7 +106,7 @@ def model_subject(model: DomainModel, batch: Batch) -> Subject:
     """A model on the rows of ``batch``; ``plain`` takes its adapter away."""
 
     def run(rows: Tensor, domain: Tensor) -> Tensor:
-        chosen = replace(select_rows(batch, rows), domain=domain)
+        chosen = replace(batch.take(rows), domain=domain)
         return model(chosen.hide_domain(domain == 0, model.domain_columns))
 
     def plain(rows: Tensor, domain: Tensor) -> Tensor:
@@ -118,25 +118,6 @@ def model_subject(model: DomainModel, batch: Batch) -> Subject:
 
     return Subject(
         model, batch.domain, model.n_domains, run, None if model.adapter is None else plain
-    )
-
-
-def select_rows(batch: Batch, rows: Tensor) -> Batch:
-    """A batch of the given rows of another, in the given order; ``rows`` is int64."""
-
-    def pick(jagged: Jagged) -> Jagged:
-        lengths = jagged.offsets.diff()[rows]
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        starts = torch.repeat_interleave(jagged.offsets[rows] - offsets[:-1], lengths)
-        return Jagged(jagged.values[starts + torch.arange(len(starts))], offsets)
-
-    return Batch(
-        categorical=batch.categorical[rows],
-        numeric=batch.numeric[rows],
-        lists=tuple(pick(jagged) for jagged in batch.lists),
-        domain=batch.domain[rows],
-        label=batch.label[rows],
-        weight=None if batch.weight is None else batch.weight[rows],
     )
 
 

@@ -1,19 +1,18 @@
 """The parts of a bundle with several models: each model, what it knows, and whose rows it scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from isthmus.data.batch import Batch, Jagged
+from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store.subset import Known, hide
-from isthmus.data.tables.columns import offsets_of, ragged
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import FittedField
 from isthmus.train import score_batch
@@ -122,31 +121,10 @@ class Router:
         used, first = np.unique(part[order], return_index=True)
         logits = np.empty(len(part), dtype=np.float64)
         for number, at in zip(used, np.split(order, first[1:]), strict=True):
-            rows = batch if len(used) == 1 else take(batch, at)
+            rows = batch if len(used) == 1 else batch.take(torch.from_numpy(at))
             one = self.parts[number - 1].logits(rows) if number else score_batch(self.model, rows)
             logits[at] = one
         return logits
-
-
-def take(batch: Batch, at: Int64[np.ndarray, " chosen"]) -> Batch:
-    """The rows of a batch at the positions ``at``, in that order."""
-    index = torch.from_numpy(at)
-    lists = []
-    for jagged in batch.lists:
-        offsets = jagged.offsets.numpy()
-        starts = offsets.take(at)
-        lengths = offsets.take(at + 1) - starts
-        values = jagged.values.index_select(0, torch.from_numpy(ragged(starts, lengths)))
-        lists.append(Jagged(values, torch.from_numpy(offsets_of(lengths))))
-    return replace(
-        batch,
-        categorical=batch.categorical.index_select(0, index),
-        numeric=batch.numeric.index_select(0, index),
-        lists=tuple(lists),
-        domain=batch.domain.index_select(0, index),
-        label=batch.label.index_select(0, index),
-        weight=None if batch.weight is None else batch.weight.index_select(0, index),
-    )
 
 
 def model_tensors(model: DomainModel) -> dict[str, Tensor]:

@@ -1,8 +1,10 @@
 """A batch: some encoded rows as tensors, the only thing that a model reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 
@@ -13,9 +15,19 @@ class Jagged:
     values: Tensor  # (items,) int32 ids, or float32 numbers
     offsets: Tensor  # (rows + 1,) int64, rising from 0 to items
 
-    def to(self, device: torch.device | str) -> "Jagged":
-        """Move to a device."""
-        return Jagged(self.values.to(device), self.offsets.to(device))
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Jagged":
+        """The list column with ``change`` done to both tensors."""
+        return Jagged(change(self.values), change(self.offsets))
+
+    def take(self, rows: Int64[Tensor, " chosen"]) -> "Jagged":
+        """The lists of the rows at these positions, in that order."""
+        starts = self.offsets.index_select(0, rows)
+        lengths = self.offsets.index_select(0, rows + 1) - starts
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        items = int(offsets[-1])
+        shift = torch.repeat_interleave(starts - offsets[:-1], lengths, output_size=items)
+        at = shift + torch.arange(items, device=shift.device)
+        return Jagged(self.values.index_select(0, at), offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +46,31 @@ class Batch:
         """Number of rows."""
         return self.domain.shape[0]
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """Move every tensor to a device."""
-        return Batch(
-            categorical=self.categorical.to(device),
-            numeric=self.numeric.to(device),
-            lists=tuple(jagged.to(device) for jagged in self.lists),
-            domain=self.domain.to(device),
-            label=self.label.to(device),
-            weight=None if self.weight is None else self.weight.to(device),
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with ``change`` done to every tensor."""
+        return self._made(change, lambda jagged: jagged.map(change))
+
+    def take(self, rows: Int64[Tensor, " chosen"]) -> "Batch":
+        """The rows at these positions, in that order. A position may stand there twice."""
+        return self._made(
+            lambda tensor: tensor.index_select(0, rows), lambda jagged: jagged.take(rows)
         )
+
+    def _made(
+        self, tensor: Callable[[Tensor], Tensor], jagged: Callable[[Jagged], Jagged]
+    ) -> "Batch":
+        return Batch(
+            categorical=tensor(self.categorical),
+            numeric=tensor(self.numeric),
+            lists=tuple(jagged(column) for column in self.lists),
+            domain=tensor(self.domain),
+            label=tensor(self.label),
+            weight=None if self.weight is None else tensor(self.weight),
+        )
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch with every tensor moved to a device."""
+        return self.map(lambda tensor: tensor.to(device))
 
     def hide_domain(self, hidden: Tensor, columns: tuple[int, ...]) -> "Batch":
         """Make the domain of the rows in ``hidden`` (rows,) bool unknown.

@@ -5,9 +5,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch import Tensor, nn
+from torch import nn
 
-from isthmus.data.batch import Batch, Jagged
+from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Rows
 from isthmus.errors import ConfigError
 from isthmus.metrics.losses import row_logloss
@@ -38,18 +38,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
     """Bring a batch to the device; from pinned memory, so that the copy overlaps with work."""
     if device.type == "cpu":
         return batch
-
-    def one(tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(device, non_blocking=True)
-
-    return Batch(
-        categorical=one(batch.categorical),
-        numeric=one(batch.numeric),
-        lists=tuple(Jagged(one(jagged.values), one(jagged.offsets)) for jagged in batch.lists),
-        domain=one(batch.domain),
-        label=one(batch.label),
-        weight=None if batch.weight is None else one(batch.weight),
-    )
+    return batch.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
 
 
 def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from isthmus.data.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
 from isthmus.data.inspect.inspection import Column, Inspection
-from isthmus.data.inspect.look import DomainCounts, Look, count_domains, look
+from isthmus.data.inspect.look import DomainCounts, FirstLook, count_domains, look
 from isthmus.data.inspect.target import (
     check_label,
     choose_label,
@@ -140,7 +140,9 @@ def _check_roles(table: Table, domain: str, label: str) -> None:
         raise wrong_type(label, rule, table.columns[label], table.source)
 
 
-def _judge(name: str, dtype: pa.DataType, seen: Look, positive: np.ndarray, rows: int) -> Column:
+def _judge(
+    name: str, dtype: pa.DataType, seen: FirstLook, positive: np.ndarray, rows: int
+) -> Column:
     drawn = seen.drawn[name] if name in seen.drawn.columns else pl.Series(name, [], pl.Int64)
     found = guess(name, dtype, seen.facts[name], drawn, rows=rows)
     alone = None
@@ -152,7 +154,7 @@ def _judge(name: str, dtype: pa.DataType, seen: Look, positive: np.ndarray, rows
     return Column(name, str(dtype), found.use, found.note, found.settings, alone)
 
 
-def _one_time(judged: list[Column], seen: Look) -> tuple[str | None, list[Column]]:
+def _one_time(judged: list[Column], seen: FirstLook) -> tuple[str | None, list[Column]]:
     """Keep one time column, the finest without nulls; the others are no features."""
     fit = {
         column.name: seen.drawn[column.name].n_unique()
@@ -171,7 +173,7 @@ def _one_time(judged: list[Column], seen: Look) -> tuple[str | None, list[Column
     return chosen, columns
 
 
-def _group(columns: list[Column], seen: Look) -> str | None:
+def _group(columns: list[Column], seen: FirstLook) -> str | None:
     """The column that tells whom a row belongs to, by its name, if any."""
     ranked = {}
     for column in columns:

@@ -28,14 +28,14 @@ _FOLD = 2_000_000  # counted pairs after which they are added up
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class FirstLook:
     """``facts`` of all rows by column; ``drawn``: the drawn rows, lists as their lengths."""
 
     facts: dict[str, Facts]
     drawn: pl.DataFrame
 
 
-def look(table: Table, columns: Sequence[str], *, required: Sequence[str], seed: int) -> Look:
+def look(table: Table, columns: Sequence[str], *, required: Sequence[str], seed: int) -> FirstLook:
     """Read these columns once.
 
     Up to about 500,000 rows (fewer where rows are wide) are drawn, each with the same chance.
@@ -68,7 +68,7 @@ def look(table: Table, columns: Sequence[str], *, required: Sequence[str], seed:
         frame = pl.from_arrow(taken)
         assert isinstance(frame, pl.DataFrame)
         parts.append(frame)
-    return Look(facts, pl.concat(parts, how="vertical_relaxed"))
+    return FirstLook(facts, pl.concat(parts, how="vertical_relaxed"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.store import build as building
+from isthmus.data.store import passes
 from isthmus.data.store.alike import alike
 from isthmus.data.store.cache import META, entry_folder, writing
 from isthmus.data.store.rows import Rows
@@ -60,7 +60,7 @@ class Dataset:
         *,
         cache: str | Path | None = None,
         verify_content: bool = False,
-        progress: building.Progress | None = None,
+        progress: passes.Progress | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> "Dataset":
         """Encode a table, or open what an equal table gave before.
@@ -83,7 +83,7 @@ class Dataset:
         try:
             with writing(folder, cls._is_whole) as temporary:
                 if temporary is not None:
-                    building.build(
+                    passes.build(
                         temporary, config, opened, block_rows=block_rows, progress=progress
                     )
         except OSError as fault:
@@ -119,9 +119,9 @@ class Dataset:
         path = folder / META
         try:
             meta = json.loads(path.read_text(encoding="utf-8"))
-            if meta["version"] != building.VERSION:
+            if meta["version"] != passes.VERSION:
                 raise BundleError(
-                    f"a dataset must be of version {building.VERSION}, got {meta['version']}"
+                    f"a dataset must be of version {passes.VERSION}, got {meta['version']}"
                     f" in {folder}"
                 )
             for name, size in meta["sizes"].items():
@@ -185,7 +185,7 @@ def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:
     """Key of an encoded table: equal for equal config, encoding and files, wherever it is named."""
     content = {
         "config": config.content(),
-        "version": building.VERSION,
+        "version": passes.VERSION,
         "files": files,
     }
     text = json.dumps(content, sort_keys=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from isthmus.data.batch import Batch
 from isthmus.data.store.arrays import read_array
-from isthmus.data.store.iterate import Arrays, Sampling, Shuffle, in_order
+from isthmus.data.store.order import Arrays, Sampling, Shuffle, in_order
 
 
 class Rows:
@@ -90,7 +90,7 @@ class Rows:
         """Yield batches of at most ``batch_rows`` rows.
 
         Without a seed: every row once, in table order, the last batch short. With a seed: shuffled
-        by (seed, epoch), see ``isthmus.data.store.iterate``. ``start``: first step to yield; the ones
+        by (seed, epoch), see ``isthmus.data.store.order``. ``start``: first step to yield; the ones
         before it cost next to nothing. ``shard`` (r, n): the r-th of n equal parts; up to n - 1
         rows, others in each epoch, are in no part. ``sampling``: how an epoch is shared among the
         domains. Raises ``ValueError`` for numbers out of range.

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int64
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.iterate import Arrays
+from isthmus.data.store.order import Arrays
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
 from isthmus.data.tables import columns as c

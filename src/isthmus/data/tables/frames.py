@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from isthmus.data.tables.faults import column_types
 from isthmus.data.tables.kinds import plain_type
 from isthmus.data.tables.plain import decode, plain
-from isthmus.data.tables.table import BLOCK_ROWS, Part
+from isthmus.data.tables.table import BLOCK_ROWS, TablePart
 from isthmus.errors import IsthmusError, SchemaError
 
 FRAME = "the frame"
@@ -26,7 +26,7 @@ TAKEN = (
 )
 
 
-def frame_part(source: Any) -> Part:
+def frame_part(source: Any) -> TablePart:
     """A frame, a lazy frame or a stream as the one part of a table.
 
     Raises ``SchemaError`` for anything else, and for a column name that occurs twice.
@@ -50,7 +50,7 @@ def frame_part(source: Any) -> Part:
     raise SchemaError(f"a table must be {TAKEN}, got {name}")
 
 
-def _table_part(table: pa.Table, unusable: dict[str, str] | None = None) -> Part:
+def _table_part(table: pa.Table, unusable: dict[str, str] | None = None) -> TablePart:
     types = column_types(table.schema, FRAME)
 
     def read(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
@@ -60,7 +60,7 @@ def _table_part(table: pa.Table, unusable: dict[str, str] | None = None) -> Part
             arrays = [_joined(piece.column(column)) for column in columns]
             yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
-    return Part(FRAME, table.num_rows, types, read, unusable=unusable or {})
+    return TablePart(FRAME, table.num_rows, types, read, unusable=unusable or {})
 
 
 def _joined(column: pa.ChunkedArray) -> pa.Array:
@@ -78,7 +78,7 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
     return joined
 
 
-def _pandas_part(frame: Any) -> Part:
+def _pandas_part(frame: Any) -> TablePart:
     doubled = frame.columns[frame.columns.duplicated()]
     if len(doubled):
         raise SchemaError(f"column {str(doubled[0])!r} must occur once, got it twice in {FRAME}")
@@ -98,7 +98,7 @@ def _pandas_part(frame: Any) -> Part:
     return _table_part(pa.table(columns), unusable)
 
 
-def _polars_part(frame: Any) -> Part:
+def _polars_part(frame: Any) -> TablePart:
     columns: dict[str, Any] = {}
     unusable: dict[str, str] = {}
     for series in frame:
@@ -147,7 +147,7 @@ def _lazy_batches(frame: Any) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(empty.schema, batches())
 
 
-def _stream_part(stream: pa.RecordBatchReader) -> Part:
+def _stream_part(stream: pa.RecordBatchReader) -> TablePart:
     """Write a stream aside, then read it as often as it is needed."""
     schema = pa.schema([pa.field(f.name, _written_type(f.type)) for f in stream.schema])
     types = column_types(schema, FRAME)
@@ -171,7 +171,7 @@ def _stream_part(stream: pa.RecordBatchReader) -> Part:
             yield reader.get_batch(number).select(columns)
 
     weakref.finalize(read, file.close)
-    return Part(FRAME, rows, types, read)
+    return TablePart(FRAME, rows, types, read)
 
 
 def _write_aside(stream: pa.RecordBatchReader, schema: pa.Schema, file: IO[bytes]) -> int:

@@ -11,7 +11,7 @@ from isthmus.data.tables.csv.spelling import Spelled, typed
 from isthmus.data.tables.faults import bad_value
 from isthmus.data.tables.kinds import comparable, kind
 from isthmus.data.tables.plain import plain
-from isthmus.data.tables.table import Part
+from isthmus.data.tables.table import TablePart
 from isthmus.data.tables.values import names as named
 from isthmus.data.tables.values import numpy_of
 from isthmus.errors import SchemaError
@@ -41,7 +41,7 @@ def _pairs(name: str) -> dict[str, str]:
     return {unquote(key): unquote(value) for key, value in pairs}
 
 
-def with_partitions(part: Part, given: Mapping[str, pa.Scalar]) -> Part:
+def with_partitions(part: TablePart, given: Mapping[str, pa.Scalar]) -> TablePart:
     """Add the columns of a file's path; one that the file holds too must hold the same value."""
     if not given:
         return part

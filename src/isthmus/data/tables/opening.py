@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from isthmus.data.tables.csv.part import csv_parts
+from isthmus.data.tables.csv.csv_file import csv_parts
 from isthmus.data.tables.frames import FRAME, frame_part
 from isthmus.data.tables.hive import partitions, with_partitions
 from isthmus.data.tables.parquet_file import parquet_part
-from isthmus.data.tables.table import Part, Table
+from isthmus.data.tables.table import Table, TablePart
 from isthmus.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _open_files(source: str) -> Table:
     return Table([with_partitions(*pair) for pair in zip(parts, given, strict=True)], source)
 
 
-def _parts(paths: Sequence[Path], names: Sequence[str], source: str) -> list[Part]:
+def _parts(paths: Sequence[Path], names: Sequence[str], source: str) -> list[TablePart]:
     kinds = {_kind(path, name) for path, name in zip(paths, names, strict=True)}
     if len(kinds) > 1:
         raise SchemaError(f"a table must be all Parquet or all CSV, got both in {source}")

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from isthmus.data.tables.faults import column_types
 from isthmus.data.tables.kinds import is_text
-from isthmus.data.tables.table import Part
+from isthmus.data.tables.table import TablePart
 from isthmus.errors import SchemaError
 
 _READ_BUFFER = 1 << 20
@@ -18,7 +18,7 @@ _DICTIONARIES = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 _BESIDE = {"PLAIN", "RLE", "BIT_PACKED"}
 
 
-def parquet_part(path: Path, name: str) -> Part:
+def parquet_part(path: Path, name: str) -> TablePart:
     """Open a Parquet file; ``SchemaError`` where it is none, is damaged, or names a column twice."""
     try:
         with pq.ParquetFile(path) as file:
@@ -45,7 +45,7 @@ def parquet_part(path: Path, name: str) -> Part:
         except (pa.ArrowException, OSError) as fault:
             raise _refused(path, name, fault) from fault
 
-    return Part(name, rows, types, read, path)
+    return TablePart(name, rows, types, read, path)
 
 
 def _coded(metadata: pq.FileMetaData) -> set[str]:

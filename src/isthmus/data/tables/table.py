@@ -37,7 +37,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TablePart:
     """One file, or a frame.
 
     ``types``: as they are stored. ``read``: record batches of chosen columns, of about so many
@@ -52,7 +52,7 @@ class Part:
     read: Callable[[list[str], int], Iterator[pa.RecordBatch]]
     path: Path | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
-    reread: "Callable[[Mapping[str, Way]], Part] | None" = None
+    reread: "Callable[[Mapping[str, Way]], TablePart] | None" = None
     odd: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
 
@@ -62,7 +62,7 @@ class Table:
     Made by ``open_table``. Nothing is held in memory but what was given as a frame.
     """
 
-    def __init__(self, parts: Sequence[Part], source: str) -> None:
+    def __init__(self, parts: Sequence[TablePart], source: str) -> None:
         self.parts = tuple(parts)
         self.source = source
 

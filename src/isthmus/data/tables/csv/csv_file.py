@@ -1,10 +1,11 @@
-"""CSV files: one pass finds what each column spells, then chosen columns are read as batches.
+"""CSV files as parts of a table: one pass finds what each column spells, others read columns.
 
-Both passes hold a few blocks of a file in memory, never all of it.
+A column has the type that it spells, or is read as it is asked for. A pass holds a few blocks of a
+file in memory, never all of it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,9 @@ from pyarrow import csv
 from isthmus.data.tables.csv import spelling
 from isthmus.data.tables.csv.dialect import Dialect, find_dialect, lone_header, refused, slow_fault
 from isthmus.data.tables.csv.spelling import Spelled
+from isthmus.data.tables.faults import bad_value
+from isthmus.data.tables.kinds import MOMENTS, NUMBERS, family, kind
+from isthmus.data.tables.table import TablePart, Way
 from isthmus.errors import SchemaError
 
 _BLOCK_BYTES = 8 << 20
@@ -176,3 +180,47 @@ def _stream(
             yield from file
     except _FAULTS as fault:
         raise slow_fault(path, name, dialect) or refused(name, fault) from fault
+
+
+def csv_parts(paths: Sequence[Path], names: Sequence[str]) -> list[TablePart]:
+    """All CSV files, every row of which is read once to find the types of the columns.
+
+    A column is text in all files where it spells values of two families, such as numbers and text.
+    """
+    files = [open_csv(path, name) for path, name in zip(paths, names, strict=True)]
+    families: dict[str, set[str]] = {}
+    for file in files:
+        for name, column in file.columns.items():
+            families.setdefault(name, set()).add(family(kind(column.spelled.type)))
+    mixed = {name for name, found in families.items() if len(found - {"null"}) > 1}
+    return [_csv_part(file, dict.fromkeys(mixed, "text")) for file in files]
+
+
+def _csv_part(file: CsvFile, ways: Mapping[str, Way]) -> TablePart:
+    types = {name: column.spelled.type for name, column in file.columns.items()}
+    odd = {name: column.odd for name, column in file.columns.items() if column.odd is not None}
+    readings: dict[str, Reading] = dict(types)
+    unusable: dict[str, str] = {}
+    for name in types.keys() & ways.keys():
+        way, have = ways[name], kind(types[name])
+        if way == "text":
+            types[name], readings[name] = pa.string(), "text"
+        elif way == "number" and have not in (*NUMBERS, "null"):
+            if name in odd:
+                row, text = odd[name]
+                unusable[name] = str(bad_value(name, "be numeric", repr(text), file.name, row))
+            types[name], readings[name] = pa.float64(), "number"
+        elif way == "known_number" and have not in (*NUMBERS, "null"):
+            types[name], readings[name] = pa.float64(), "known_number"
+        elif way == "known_moment" and have not in (*MOMENTS, "null"):
+            types[name] = pa.timestamp("us")
+            readings[name] = KnownMoment(pa.timestamp("us"))
+
+    def rows_of(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        del rows  # the blocks are cut to size by who reads them
+        yield from read(file, {column: readings[column] for column in columns})
+
+    def reread(more: Mapping[str, Way]) -> TablePart:
+        return _csv_part(file, {**ways, **more})
+
+    return TablePart(file.name, file.rows, types, rows_of, file.path, unusable, reread, odd)
