@@ -3,7 +3,7 @@
 from isthmus.metrics.comparison import compare
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.differences import Comparison, Difference, Pair
-from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader, macro_effect
+from isthmus.metrics.effects import Effect, EffectMetric, MeasuredArm, Reader, macro_effect
 from isthmus.metrics.equivalence import (
     benjamini_hochberg,
     not_worse,
@@ -13,12 +13,15 @@ from isthmus.metrics.equivalence import (
 )
 from isthmus.metrics.evaluation import DEFINITIONS, Evaluation, evaluate, evaluate_rows
 from isthmus.metrics.losses import logloss
-from isthmus.metrics.partial import MergedFigures, Partial
 from isthmus.metrics.ranking import auc, auc_by_domain
 from isthmus.metrics.scopes import Figures
 from isthmus.metrics.scored_rows import ScoredRows, align, concatenate
-from isthmus.metrics.table import TextTable
-from isthmus.metrics.verdict import Verdict, judge
+from isthmus.metrics.shards import MergedFigures, Partial
+from isthmus.metrics.text_table import TextTable
+from isthmus.metrics.winner import Winner, judge
+
+Measured = MeasuredArm  # their names in 0.1
+Verdict = Winner
 
 __all__ = [
     "DEFINITIONS",
@@ -29,6 +32,7 @@ __all__ = [
     "Evaluation",
     "Figures",
     "Measured",
+    "MeasuredArm",
     "MergedFigures",
     "Pair",
     "Partial",
@@ -37,6 +41,7 @@ __all__ = [
     "ScoredRows",
     "TextTable",
     "Verdict",
+    "Winner",
     "align",
     "auc",
     "auc_by_domain",

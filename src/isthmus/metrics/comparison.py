@@ -19,7 +19,7 @@ from isthmus.metrics.intervals import (
     p_value,
     pooled_spread,
 )
-from isthmus.metrics.scopes import Support
+from isthmus.metrics.scopes import ScopeCounts
 from isthmus.metrics.scored_rows import ScoredRows, align
 
 
@@ -100,9 +100,9 @@ class _Reading:
             for metric, of in estimates.items()
         }
 
-    def _support(self, at: slice, clusters: int) -> Support:
+    def _support(self, at: slice, clusters: int) -> ScopeCounts:
         rows, positives = int(self.rows[at].sum()), int(self.positives[at].sum())
-        return Support(rows, positives, clusters, grouped=self.grouped, weighted=self.weighted)
+        return ScopeCounts(rows, positives, clusters, grouped=self.grouped, weighted=self.weighted)
 
     def domains(self) -> list[Pair]:
         spreads = {metric: domain_spread(of, self.cells) for metric, of in self.paired.items()}
@@ -175,7 +175,7 @@ def _with_holm(differences: list[Difference]) -> list[Difference]:
 
 
 def _pair(
-    support: Support,
+    support: ScopeCounts,
     values: dict[str, tuple[float, float]],
     spreads: dict[str, Spread],
     at: int,
@@ -188,7 +188,7 @@ def _pair(
 
 
 def _difference(
-    support: Support, metric: str, a: float, b: float, spread: Spread, at: int
+    support: ScopeCounts, metric: str, a: float, b: float, spread: Spread, at: int
 ) -> Difference:
     larger = metric == "auc"
     difference = float(spread.value[at])

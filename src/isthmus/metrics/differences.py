@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from isthmus.metrics.intervals import LEVEL
-from isthmus.metrics.table import (
+from isthmus.metrics.text_table import (
     TextTable,
     count_text,
     largest,

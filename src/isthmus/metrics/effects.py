@@ -1,9 +1,9 @@
 """Effects of one domain over several trainings: estimates, intervals and what could be detected.
 
 A ``Reader`` knows the test rows of one domain in each replicate. It turns an arm's scores into a
-``Measured``, differences of which are paired row by row, and those into an ``Effect``. Influence
+``MeasuredArm``, differences of which are paired row by row, and those into an ``Effect``. Influence
 values: DeLong's placements for AUC, what a row's loss adds to the mean for logloss. The variance
-is the crossed one of crossed.py, for seeds and for folds. Since a Measured is linear in its
+is the crossed one of crossed.py, for seeds and for folds. Since a MeasuredArm is linear in its
 influence, N+ = T - I holds for the estimates and for everything below them.
 """
 
@@ -73,7 +73,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class MeasuredArm:
     """One metric of one arm in every replicate, and how far each row moves it.
 
     ``values`` is nan, and its influence 0, in a replicate where the metric is undefined (a fold
@@ -83,19 +83,19 @@ class Measured:
     values: Float64[np.ndarray, " replicates"]
     influence: tuple[Float64[np.ndarray, " rows"], ...]
 
-    def __sub__(self, other: "Measured") -> "Measured":
+    def __sub__(self, other: "MeasuredArm") -> "MeasuredArm":
         """Difference of two arms, or of two differences, on the same rows."""
         return self + other._scaled(-1.0)
 
-    def __add__(self, other: "Measured") -> "Measured":
+    def __add__(self, other: "MeasuredArm") -> "MeasuredArm":
         """Sum of two arms or differences on the same rows."""
         if [len(psi) for psi in self.influence] != [len(psi) for psi in other.influence]:
             raise ValueError("arms must be measured by one reader: their rows differ")
         pairs = zip(self.influence, other.influence, strict=True)
-        return Measured(self.values + other.values, tuple(a + b for a, b in pairs))
+        return MeasuredArm(self.values + other.values, tuple(a + b for a, b in pairs))
 
-    def _scaled(self, factor: float) -> "Measured":
-        return Measured(self.values * factor, tuple(psi * factor for psi in self.influence))
+    def _scaled(self, factor: float) -> "MeasuredArm":
+        return MeasuredArm(self.values * factor, tuple(psi * factor for psi in self.influence))
 
 
 class Reader:
@@ -144,7 +144,7 @@ class Reader:
         ]
         return f"not testable: {'; '.join(short)}" if short else None
 
-    def measure(self, logits: Sequence[Float64[np.ndarray, " rows"]]) -> Measured:
+    def measure(self, logits: Sequence[Float64[np.ndarray, " rows"]]) -> MeasuredArm:
         """Measure one arm from its raw logits, (rows_k,) per replicate, in the replicates' order.
 
         AUC in [0, 1]; logloss in nats, lower is better. Weighted where the rows have weights.
@@ -169,9 +169,9 @@ class Reader:
             value, psi = read(replicate, scores)
             values.append(value)
             influence.append(psi)
-        return Measured(np.array(values), tuple(influence))
+        return MeasuredArm(np.array(values), tuple(influence))
 
-    def effect(self, difference: Measured, margin: float) -> Effect:
+    def effect(self, difference: MeasuredArm, margin: float) -> Effect:
         """Effect of ``difference`` (one arm minus another, as measured); above 0 is better.
 
         ``margin``: the smallest effect that matters, in AUC or in nats; ``rows_needed`` answers
@@ -211,7 +211,7 @@ class Reader:
             note=_note(better.values),
         )
 
-    def interval(self, arm: Measured) -> tuple[float | None, tuple[float, float] | None]:
+    def interval(self, arm: MeasuredArm) -> tuple[float | None, tuple[float, float] | None]:
         """Mean of one arm over replicates, and its 95 % interval; None where undefined.
 
         An AUC's interval is symmetric on the logit scale. Too few rows to test: the mean alone.
@@ -225,7 +225,7 @@ class Reader:
             return mean, None
         return mean, interval(mean, variance, df, SCALES[self.metric])
 
-    def _mean(self, measured: Measured) -> tuple[float, float, float]:
+    def _mean(self, measured: MeasuredArm) -> tuple[float, float, float]:
         """Mean over the replicates that have a value, its variance and degrees of freedom."""
         held = measured.values[~np.isnan(measured.values)]
         if len(held) == 0:
@@ -233,7 +233,7 @@ class Reader:
         return float(held.mean()), *self.grid.spread(measured.values, measured.influence)
 
 
-def macro_effect(parts: Sequence[tuple[Reader, Measured]], margin: float) -> Effect:
+def macro_effect(parts: Sequence[tuple[Reader, MeasuredArm]], margin: float) -> Effect:
     """Effect averaged over domains with equal shares, from each one's reader and difference.
 
     A user met in several domains is one cluster. Replicate k is joined over the domains, and is
@@ -247,7 +247,7 @@ def macro_effect(parts: Sequence[tuple[Reader, Measured]], margin: float) -> Eff
         raise ValueError(f"domains must share metric and replicates, got {sorted(kinds)}")
     share, many = 1.0 / len(parts), len(parts[0][0].replicates)
     scaled = [difference._scaled(share) for _, difference in parts]
-    joined = Measured(
+    joined = MeasuredArm(
         np.sum([part.values for part in scaled], axis=0),
         tuple(np.concatenate([part.influence[k] for part in scaled]) for k in range(many)),
     )

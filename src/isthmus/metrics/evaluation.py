@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from isthmus.metrics.intervals import LEVEL
 from isthmus.metrics.scopes import Figures, Scopes
 from isthmus.metrics.scored_rows import ScoredRows, align
-from isthmus.metrics.table import (
+from isthmus.metrics.text_table import (
     TextTable,
     count_text,
     largest,

@@ -81,7 +81,7 @@ METRICS = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Support:
+class ScopeCounts:
     """Counts of one scope, from which the reasons and notes follow."""
 
     rows: int
@@ -159,8 +159,8 @@ class Scopes:
     def _all(self, metric: str) -> list[Any]:
         return [getattr(estimate, metric) for estimate in self.estimates]
 
-    def _support(self, at: int) -> Support:
-        return Support(
+    def _support(self, at: int) -> ScopeCounts:
+        return ScopeCounts(
             rows=int(self.rows[at]),
             positives=int(self.positives[at]),
             clusters=int(self.clusters[at]),
@@ -168,8 +168,8 @@ class Scopes:
             weighted=self.weighted,
         )
 
-    def _whole(self) -> Support:
-        return Support(
+    def _whole(self) -> ScopeCounts:
+        return ScopeCounts(
             rows=int(self.rows.sum()),
             positives=int(self.positives.sum()),
             clusters=self.cells.n_clusters,
@@ -226,7 +226,7 @@ class Scopes:
             else:
                 values = np.mean([point.value for point in self._all(metric)], axis=0)
                 points[metric] = float(values[taken] @ share[taken]) if taken.any() else np.nan
-        inside = Support(
+        inside = ScopeCounts(
             rows=int(self.rows[1:].sum()),
             positives=int(self.positives[1:].sum()),
             clusters=int(spreads["auc"].clusters[0]),
@@ -266,7 +266,7 @@ class Scopes:
 
 
 def _figures(
-    support: Support, spreads: dict[str, Spread], points: dict[str, float], at: int
+    support: ScopeCounts, spreads: dict[str, Spread], points: dict[str, float], at: int
 ) -> Figures:
     values: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -300,7 +300,7 @@ def _figures(
     )
 
 
-def _no_interval(support: Support, metric: str, spread: Spread, at: int) -> str | None:
+def _no_interval(support: ScopeCounts, metric: str, spread: Spread, at: int) -> str | None:
     """Why a defined metric has no interval here; None where it has one."""
     value = float(spread.value[at])
     if metric == "auc" and support.weighted:

@@ -7,7 +7,7 @@ from isthmus.metrics.differences import Comparison, Difference, Metric, Pair
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Winner:
     """Whether b or a wins in one scope; ``winner`` is None where nothing may be claimed."""
 
     scope: str
@@ -22,7 +22,7 @@ class Verdict:
 
 def judge(
     comparison: Comparison, control: Comparison, metric: Metric = "auc"
-) -> tuple[Verdict, ...]:
+) -> tuple[Winner, ...]:
     """Name a winner where |b - a| exceeds both its interval's half width and |a' - a|.
 
     ``control`` compares a with a', the same model trained with another seed. One verdict per
@@ -50,22 +50,22 @@ def judge(
 
 def _verdict(
     scope: str, metric: Metric, comparison: Comparison, pair: Pair, control: Pair
-) -> Verdict:
+) -> Winner:
     of: Difference = getattr(pair, metric)
     seed: Difference = getattr(control, metric)
     if of.difference is None or of.half_width is None:
-        return Verdict(scope, metric, None, of.reason or "undefined")
+        return Winner(scope, metric, None, of.reason or "undefined")
     if seed.difference is None:
-        return Verdict(scope, metric, None, f"the control is undefined: {seed.reason}")
+        return Winner(scope, metric, None, f"the control is undefined: {seed.reason}")
     size = abs(of.difference)
     told = f"|b - a| = {size:.4f}"
     if of.better is None:
-        return Verdict(scope, metric, None, f"{told} is within its interval, ± {of.half_width:.4f}")
+        return Winner(scope, metric, None, f"{told} is within its interval, ± {of.half_width:.4f}")
     if size <= abs(seed.difference):
-        return Verdict(
+        return Winner(
             scope, metric, None, f"{told} is no more than another seed, {abs(seed.difference):.4f}"
         )
-    return Verdict(
+    return Winner(
         scope,
         metric,
         getattr(comparison, of.better),
