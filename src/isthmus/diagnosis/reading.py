@@ -16,7 +16,7 @@ from isthmus.errors import ConfigError
 from isthmus.experiments import Outcome
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import Effect, EffectMetric, MeasuredArm, Reader
-from isthmus.metrics.losses import corrected, effective_weight
+from isthmus.metrics.scored_rows import corrected, effective_weight
 
 METRICS: tuple[EffectMetric, ...] = ("auc", "logloss")
 Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]

@@ -8,23 +8,18 @@ influence, N+ = T - I holds for the estimates and for everything below them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, isnan
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.special import stdtrit
 
 from isthmus.metrics.crossed import ROUNDING, Grid, Replicate, merge
-from isthmus.metrics.intervals import interval, p_value
-from isthmus.metrics.losses import row_logloss
-from isthmus.metrics.ranking import Ranking, segment_auc
-from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES, SCALES
+from isthmus.metrics.formulas import PAIRED, EffectMetric
+from isthmus.metrics.intervals import interval, outside, p_value, shortfalls
 
-EffectMetric = Literal["auc", "logloss"]
-WEIGHTED = "rows have weights: DeLong's variance holds for rows without"
-UNDEFINED = {"auc": "no replicate has both classes", "logloss": "all weights are 0"}
 FEW_TRAININGS = {
     1: "the interval covers the draw of test rows, not retraining (1 training)",
     # Simulated without a difference: 5 % is 4 to 11 % with 2 trainings, 5 to 7 % with 3 or more.
@@ -57,19 +52,8 @@ class Effect:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "estimate": self.estimate,
-            "se": self.se,
-            "df": self.df,
-            "ci": None if self.ci is None else list(self.ci),
-            "ci90": None if self.ci90 is None else list(self.ci90),
-            "p": self.p,
-            "p_holm": self.p_holm,
-            "detectable": self.detectable,
-            "rows_needed": self.rows_needed,
-            "reason": self.reason,
-            "note": self.note,
-        }
+        plain = asdict(self)
+        return {name: list(of) if isinstance(of, tuple) else of for name, of in plain.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,10 +91,11 @@ class Reader:
     """
 
     def __init__(self, replicates: Sequence[Replicate], metric: EffectMetric) -> None:
-        if metric not in get_args(EffectMetric):
-            raise ValueError(f"metric must be one of {get_args(EffectMetric)}, got {metric!r}")
+        if metric not in PAIRED:
+            raise ValueError(f"metric must be one of {tuple(PAIRED)}, got {metric!r}")
         self.replicates = tuple(replicates)
         self.metric: EffectMetric = metric
+        self._formula = PAIRED[metric]
         self.grid = Grid.of(self.replicates)
 
     @property
@@ -131,16 +116,10 @@ class Reader:
             return "no test rows"
         if grid.positives == 0 or negatives == 0:
             which = "positives" if grid.positives == 0 else "negatives"
-            claim = "; only calibration is claimed" if self.metric == "logloss" else ""
-            return f"one class: no {which} {among}{claim}"
+            return f"one class: no {which} {among}{self._formula.of_one_class}"
         short = [
             f"{count} {what} {among}, {limit} are needed"
-            for count, what, limit in (
-                (grid.positives, "positives", MIN_POSITIVES),
-                (negatives, "negatives", MIN_NEGATIVES),
-                (grid.clusters, "clusters", MIN_CLUSTERS),
-            )
-            if count < limit
+            for count, what, limit in shortfalls(grid.positives, negatives, grid.clusters)
         ]
         return f"not testable: {'; '.join(short)}" if short else None
 
@@ -152,7 +131,6 @@ class Reader:
         """
         if len(logits) != len(self.replicates):
             raise ValueError(f"need {len(self.replicates)} replicates' logits, got {len(logits)}")
-        read = _read_auc if self.metric == "auc" else _read_logloss
         values, influence = [], []
         for k, (replicate, given) in enumerate(zip(self.replicates, logits, strict=True)):
             scores = np.asarray(given, dtype=np.float64)
@@ -166,7 +144,7 @@ class Reader:
                 raise ValueError(
                     f"logits must be finite, got {scores[at]} for row {replicate.row[at]}"
                 )
-            value, psi = read(replicate, scores)
+            value, psi = self._formula.of_rows(scores, replicate.label, replicate.weight)
             values.append(value)
             influence.append(psi)
         return MeasuredArm(np.array(values), tuple(influence))
@@ -184,19 +162,17 @@ class Reader:
             raise ValueError(f"margin must be above 0, got {margin}")
         if self.untestable is not None:
             return Effect(None, reason=self.untestable)
-        better = difference if self.metric == "auc" else difference._scaled(-1.0)
+        better = difference if self._formula.larger_is_better else difference._scaled(-1.0)
         estimate, variance, df = self._mean(better)
         if isnan(estimate):
-            return Effect(None, reason=UNDEFINED[self.metric])
-        if self.weighted and self.metric == "auc":
-            return Effect(estimate, reason=WEIGHTED)
-        if isnan(variance):
-            return Effect(estimate, reason="one item: nothing to estimate a spread from")
+            return Effect(None, reason=self._formula.in_no_replicate)
+        why = self._formula.no_difference_interval(
+            estimate, variance, weighted=self.weighted, unit="item", rounding=ROUNDING
+        )
+        if why is not None:
+            return Effect(estimate, reason=why)
         se = variance**0.5
-        if se < ROUNDING:
-            if abs(estimate) >= ROUNDING:
-                why = "no spread among rows: nothing to estimate an interval from"
-                return Effect(estimate, reason=why)
+        if se <= ROUNDING:
             estimate = se = 0.0
         detectable = float(stdtrit(df, 0.95) + stdtrit(df, 0.90)) * se
         return Effect(
@@ -219,11 +195,11 @@ class Reader:
         mean, variance, df = self._mean(arm)
         if isnan(mean):
             return None, None
-        known = self.untestable is None and not (self.weighted and self.metric == "auc")
-        inside = self.metric == "logloss" or 0.0 < mean < 1.0
-        if not known or not inside or isnan(variance):
-            return mean, None
-        return mean, interval(mean, variance, df, SCALES[self.metric])
+        scale = self._formula.scale
+        assert scale is not None
+        why = self.untestable or outside(mean, scale)
+        why = why or self._formula.no_interval(variance, weighted=self.weighted, unit="item")
+        return mean, interval(mean, variance, df, scale) if why is None else None
 
     def _mean(self, measured: MeasuredArm) -> tuple[float, float, float]:
         """Mean over the replicates that have a value, its variance and degrees of freedom."""
@@ -262,26 +238,3 @@ def _note(values: Float64[np.ndarray, " replicates"]) -> str | None:
     if held < len(values):
         told.append(f"{held} of {len(values)} replicates have a value")
     return "; ".join(told) or None
-
-
-def _read_auc(
-    replicate: Replicate, scores: Float64[np.ndarray, " rows"]
-) -> tuple[float, Float64[np.ndarray, " rows"]]:
-    """AUC and DeLong's placement values, which are 0 where rows have weights."""
-    weight = replicate.weight
-    found = segment_auc(Ranking.of(scores), replicate.label, weight, influence=weight is None)
-    psi = np.zeros(len(replicate)) if found.influence is None else found.influence
-    return float(found.value[0]), psi
-
-
-def _read_logloss(
-    replicate: Replicate, scores: Float64[np.ndarray, " rows"]
-) -> tuple[float, Float64[np.ndarray, " rows"]]:
-    """Mean loss in nats, and weight * (loss - mean) / sum of weights."""
-    loss = row_logloss(scores, replicate.label)
-    weight = np.ones(len(loss)) if replicate.weight is None else replicate.weight
-    total = float(weight.sum())
-    if total == 0:
-        return float("nan"), np.zeros(len(loss))
-    mean = float(weight @ loss) / total
-    return mean, weight * (loss - mean) / total
