@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from isthmus.metrics.formulas import PAIRED, EffectMetric, seeds_of
-from isthmus.metrics.formulas.metric import AbstractPaired
+from isthmus.metrics.formulas.metric import Metric
 from isthmus.metrics.intervals import holm, interval, p_value
 from isthmus.metrics.scopes import (
     AbstractResult,
@@ -207,7 +207,7 @@ def _pair(a: Scope, b: Scope, paired: Scope) -> Pair:
 
 
 def _difference(
-    metric: AbstractPaired, paired: Scope, name: EffectMetric, a: float, b: float
+    metric: Metric, paired: Scope, name: EffectMetric, a: float, b: float
 ) -> Difference:
     counts = paired.counts
     difference, variance, df = paired.spreads[name]
@@ -216,18 +216,18 @@ def _difference(
     larger = bool(metric.larger_is_better)
     known = Difference(a, b, difference, None, None, larger_is_better=larger)
     unit = "group" if counts.grouped else "row"
-    why = metric.no_difference_interval(difference, variance, weighted=counts.weighted, unit=unit)
+    why = metric.no_paired_interval(difference, variance, weighted=counts.weighted, unit=unit)
     if why is not None:
         return replace(known, reason=why)
     return replace(
         known,
         ci=interval(difference, variance, df),
         p=p_value(difference, variance, df),
-        note=metric.note(counts),
+        note=counts.rough() if metric.rough_of_few else None,
     )
 
 
-def _undefined(metric: AbstractPaired, why: str) -> Difference:
+def _undefined(metric: Metric, why: str) -> Difference:
     larger = bool(metric.larger_is_better)
     return Difference(None, None, None, None, None, larger_is_better=larger, reason=why)
 

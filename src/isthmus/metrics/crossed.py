@@ -24,13 +24,14 @@ item in several rows, and then V_row leaves, as a rule, the larger variance.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from isthmus.metrics.spread import inflated, over_replicates, squares
 
+COLUMNS = ("row", "label", "cluster", "item", "weight")
 ROUNDING = 1e-12  # below this an AUC or a loss in nats differs by rounding only
 
 
@@ -76,19 +77,14 @@ class Replicate:
 
     def take(self, index: Int64[np.ndarray, " taken"] | Bool[np.ndarray, " rows"]) -> "Replicate":
         """Choose rows by position or by a mask."""
-        return Replicate(
-            row=self.row[index],
-            label=self.label[index],
-            cluster=None if self.cluster is None else self.cluster[index],
-            item=None if self.item is None else self.item[index],
-            weight=None if self.weight is None else self.weight[index],
-        )
+        held = {name: getattr(self, name) for name in COLUMNS}
+        return replace(self, **{name: of[index] for name, of in held.items() if of is not None})
 
 
 def merge(replicates: Sequence[Replicate]) -> Replicate:
     """Join rows of several domains into one; a column must be there in all or in none."""
     joined: dict[str, np.ndarray | None] = {}
-    for name in ("row", "label", "cluster", "item", "weight"):
+    for name in COLUMNS:
         parts = [getattr(replicate, name) for replicate in replicates]
         absent = sum(part is None for part in parts)
         if 0 < absent < len(parts):

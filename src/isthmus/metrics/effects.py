@@ -95,7 +95,9 @@ class Reader:
             raise ValueError(f"metric must be one of {tuple(PAIRED)}, got {metric!r}")
         self.replicates = tuple(replicates)
         self.metric: EffectMetric = metric
-        self._formula = PAIRED[metric]
+        self._formula, formula = PAIRED[metric], PAIRED[metric].in_replicate
+        assert formula is not None
+        self._in_replicate = formula
         self.grid = Grid.of(self.replicates)
 
     @property
@@ -116,7 +118,7 @@ class Reader:
             return "no test rows"
         if grid.positives == 0 or negatives == 0:
             which = "positives" if grid.positives == 0 else "negatives"
-            return f"one class: no {which} {among}{self._formula.of_one_class}"
+            return f"one class: no {which} {among}{self._in_replicate.one_class}"
         short = [
             f"{count} {what} {among}, {limit} are needed"
             for count, what, limit in shortfalls(grid.positives, negatives, grid.clusters)
@@ -144,7 +146,7 @@ class Reader:
                 raise ValueError(
                     f"logits must be finite, got {scores[at]} for row {replicate.row[at]}"
                 )
-            value, psi = self._formula.of_rows(scores, replicate.label, replicate.weight)
+            value, psi = self._in_replicate.read(replicate, scores)
             values.append(value)
             influence.append(psi)
         return MeasuredArm(np.array(values), tuple(influence))
@@ -165,8 +167,8 @@ class Reader:
         better = difference if self._formula.larger_is_better else difference._scaled(-1.0)
         estimate, variance, df = self._mean(better)
         if isnan(estimate):
-            return Effect(None, reason=self._formula.in_no_replicate)
-        why = self._formula.no_difference_interval(
+            return Effect(None, reason=self._in_replicate.nowhere)
+        why = self._formula.no_paired_interval(
             estimate, variance, weighted=self.weighted, unit="item", rounding=ROUNDING
         )
         if why is not None:

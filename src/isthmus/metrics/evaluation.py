@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from isthmus.metrics.formulas import AUC, METRICS, seeds_of
-from isthmus.metrics.formulas.metric import AbstractMetric
+from isthmus.metrics.formulas.metric import Metric
 from isthmus.metrics.intervals import interval, outside
 from isthmus.metrics.scopes import (
     AbstractResult,
@@ -90,7 +90,7 @@ class Evaluation(AbstractResult[Figures]):
         """Split, seeds and kind of interval, as every table of this evaluation says them."""
         return f"{self.source}: {self._rows_and_seeds}" if self.source else self._rows_and_seeds
 
-    def _in_table(self) -> list[AbstractMetric]:
+    def _in_table(self) -> list[Metric]:
         return [of for of in METRICS if self.clusters == "group" or not of.of_groups]
 
     def _header(self) -> tuple[str, ...]:
@@ -192,9 +192,9 @@ def _figures(scope: Scope) -> Figures:
             reasons[f"{metric.name}_ci"] = why
             continue
         values[f"{metric.name}_ci"] = interval(value, variance, df, metric.scale)
-        note = metric.note(counts)
-        if note is not None:
-            notes[metric.name] = note
+        rough = counts.rough() if metric.rough_of_few else None
+        if rough is not None:
+            notes[metric.name] = rough
     return Figures(
         rows=counts.rows, positives=counts.positives, reasons=reasons, notes=notes, **values
     )

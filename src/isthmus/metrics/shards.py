@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from isthmus.metrics.formulas import CALIBRATION, LOGLOSS
+from isthmus.metrics.formulas.calibration_ratio import promised_and_observed
+from isthmus.metrics.formulas.logloss import loss_and_mass
 from isthmus.metrics.formulas.normalised_entropy import normalised_entropy
 from isthmus.metrics.scored_rows import ScoredRows
 
@@ -54,8 +55,8 @@ class Partial:
         place = np.clip(place, 0, GRID_BINS - 1).astype(np.int64)
         key = (scored.label * width + scored.domain) * GRID_BINS + place
         weight = np.ones(len(scored)) if scored.weight is None else scored.weight
-        loss, mass = LOGLOSS.parts(scored)
-        summed = (mass, loss, *CALIBRATION.parts(scored))
+        loss, mass = loss_and_mass(scored)
+        summed = (mass, loss, *promised_and_observed(scored))
         return Partial(
             split=scored.split,
             names=scored.names,

@@ -11,27 +11,21 @@ from isthmus.metrics.formulas.calibration_ratio import CALIBRATION
 from isthmus.metrics.formulas.ece import ECE
 from isthmus.metrics.formulas.gauc import GAUC
 from isthmus.metrics.formulas.logloss import LOGLOSS
-from isthmus.metrics.formulas.metric import (
-    AbstractMetric,
-    AbstractPaired,
-    AbstractRanked,
-    AbstractSummed,
-    ScoredCells,
-)
+from isthmus.metrics.formulas.metric import Metric, ScoredCells
 from isthmus.metrics.formulas.normalised_entropy import NE
 from isthmus.metrics.formulas.ranking import Ranking, Segments
 from isthmus.metrics.scored_rows import ScoredRows
 from isthmus.metrics.spread import Cells, Estimate, Seeds
 
-METRICS: tuple[AbstractMetric, ...] = (AUC, GAUC, LOGLOSS, NE, CALIBRATION, ECE)
+METRICS: tuple[Metric, ...] = (AUC, GAUC, LOGLOSS, NE, CALIBRATION, ECE)
 EffectMetric = Literal["auc", "logloss"]
-PAIRED: Mapping[EffectMetric, AbstractPaired] = {"auc": AUC, "logloss": LOGLOSS}
+PAIRED: Mapping[EffectMetric, Metric] = {"auc": AUC, "logloss": LOGLOSS}
 
 
 def seeds_of(
     runs: Sequence[ScoredRows],
     cells: Cells,
-    metrics: Sequence[AbstractMetric] = METRICS,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Seeds]:
     """Estimate metrics for each of the runs, which scored the same rows; by names of values."""
     found = [_estimates(run, cells, metrics) for run in runs]
@@ -41,7 +35,7 @@ def seeds_of(
 def _estimates(
     rows: ScoredRows,
     cells: Cells,
-    metrics: Sequence[AbstractMetric],
+    metrics: Sequence[Metric],
 ) -> dict[str, Estimate]:
     """Estimates of one run.
 
@@ -49,18 +43,17 @@ def _estimates(
     live at once, to spare memory: some 140 bytes a row in all.
     """
     found: dict[str, Estimate] = {}
-    ranked = [metric for metric in metrics if isinstance(metric, AbstractRanked)]
+    ranked = [(of.values, of.segments) for of in metrics if of.segments is not None]
     ranking = Ranking.of(rows.logits)
     order = ranking.order
-    whole = [metric.segments(rows, ranking) for metric in ranked]
+    whole = [segments(rows, ranking) for _, segments in ranked]
     ranking = Ranking.of(rows.logits, rows.domain, cells.n_domains + 1, order)
-    for metric, pooled in zip(ranked, whole, strict=True):
-        pairs = zip(metric.segments(rows, ranking), pooled, strict=True)
-        joined = [_joined(each, one, cells) for each, one in pairs]
-        found |= zip(metric.values, joined, strict=True)
+    for (names, segments), pooled in zip(ranked, whole, strict=True):
+        for name, each, one in zip(names, segments(rows, ranking), pooled, strict=True):
+            found[name] = _joined(each, one, cells)
     del ranking, whole
     for metric in metrics:
-        if isinstance(metric, AbstractSummed):
+        if metric.estimates is not None:
             of = metric.estimates(ScoredCells(rows, cells, order, found))
             found |= zip(metric.values, of, strict=True)
     return found

@@ -8,57 +8,10 @@ solved together, so that a thousand domains cost what one does; ties are runs th
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from isthmus.metrics.formulas.metric import AbstractPaired, AbstractRanked, ScopeCounts
+from isthmus.metrics.crossed import Replicate
+from isthmus.metrics.formulas.metric import InReplicate, Metric
 from isthmus.metrics.formulas.ranking import Ranking, Segments
 from isthmus.metrics.scored_rows import ScoredRows
-
-
-class Auc(AbstractRanked, AbstractPaired):
-    """Chance that a random positive outscores a random negative; ties count half.
-
-    Rows with weights leave the AUC without an interval: DeLong's variance holds for rows without.
-    """
-
-    name = "auc"
-    label = "AUC"
-    definition = (
-        "chance that a random positive outscores a random negative, ties half; weighted by the"
-        " weight column, unmoved by negative_rate; interval by DeLong's influence values, clustered"
-        " by group where there is one; none with weights"
-    )
-    larger_is_better = True
-    undefined = "one class has weight 0 only"
-    scale = "logit"
-    with_weights = "rows have weights: DeLong's variance holds for rows without"
-    rough_of_few = True
-    interval_in_table = True
-    thinned = False
-    in_no_replicate = "no replicate has both classes"
-
-    def segments(self, rows: ScoredRows, ranking: Ranking) -> tuple[Segments]:
-        """AUC of each segment; influence values by DeLong, all 0 where rows have weights."""
-        if rows.weight is None:
-            return (segment_auc(ranking, rows.label, influence=True),)
-        value = segment_auc(ranking, rows.label, rows.weight).value
-        return (Segments(value, np.broadcast_to(0.0, len(rows))),)
-
-    def reason(self, counts: ScopeCounts) -> str:
-        """A class is missing, or all its weights are 0."""
-        return counts.missing_class or super().reason(counts)
-
-    def of_rows(
-        self,
-        logits: Float64[np.ndarray, " rows"],
-        label: Bool[np.ndarray, " rows"],
-        weight: Float64[np.ndarray, " rows"] | None,
-    ) -> tuple[float, Float64[np.ndarray, " rows"]]:
-        """AUC and DeLong's placement values, which are 0 where rows have weights."""
-        found = segment_auc(Ranking.of(logits), label, weight, influence=weight is None)
-        psi = np.zeros(len(label)) if found.influence is None else found.influence
-        return float(found.value[0]), psi
-
-
-AUC = Auc()
 
 
 def segment_auc(
@@ -101,6 +54,39 @@ def segment_auc(
     psi = np.empty(len(label))
     psi[ranking.order] = np.where(label[ranking.order], lower[ranking.run], higher[ranking.run])
     return Segments(value, psi)
+
+
+def _segments(rows: ScoredRows, ranking: Ranking) -> tuple[Segments]:
+    """AUC of each segment; influence values by DeLong, all 0 where rows have weights."""
+    if rows.weight is None:
+        return (segment_auc(ranking, rows.label, influence=True),)
+    value = segment_auc(ranking, rows.label, rows.weight).value
+    return (Segments(value, np.broadcast_to(0.0, len(rows))),)
+
+
+def _in_replicate(rows: Replicate, logits: np.ndarray) -> tuple[float, np.ndarray]:
+    """AUC and DeLong's placement values, which are 0 where rows have weights."""
+    weight = rows.weight
+    found = segment_auc(Ranking.of(logits), rows.label, weight, influence=weight is None)
+    psi = np.zeros(len(rows)) if found.influence is None else found.influence
+    return float(found.value[0]), psi
+
+
+AUC = Metric(
+    name="auc",
+    label="AUC",
+    definition="chance that a random positive outscores a random negative, ties half; weighted by"
+    " the weight column, unmoved by negative_rate; interval by DeLong's influence values, clustered"
+    " by group where there is one; none with weights",
+    larger_is_better=True,
+    undefined=lambda counts: counts.missing_class or "one class has weight 0 only",
+    segments=_segments,
+    in_replicate=InReplicate(_in_replicate, thinned=False, nowhere="no replicate has both classes"),
+    scale="logit",
+    with_weights="rows have weights: DeLong's variance holds for rows without",
+    rough_of_few=True,
+    interval_in_table=True,
+)
 
 
 def auc(

@@ -3,36 +3,11 @@
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from isthmus.metrics.formulas.metric import AbstractRanked
+from isthmus.metrics.formulas.metric import Metric
 from isthmus.metrics.formulas.ranking import Ranking, Segments
 from isthmus.metrics.scored_rows import ScoredRows
 
 ECE_BINS = 15
-
-
-class Ece(AbstractRanked):
-    """Expected calibration error over 15 bins of equal mass; it has no interval.
-
-    ``ece_noise``: the ECE that a perfectly calibrated model is expected to show on these rows.
-    """
-
-    name = "ece"
-    label = "ECE"
-    definition = (
-        "mean |prediction - label| over 15 bins of equal mass; weighted as logloss; ece_noise:"
-        " its expectation for a perfectly calibrated model on these rows"
-    )
-    larger_is_better = False
-    undefined = "all weights are 0"
-    beside = ("ece_noise",)
-
-    def segments(self, rows: ScoredRows, ranking: Ranking) -> tuple[Segments, ...]:
-        """ECE and its noise in each segment."""
-        found = segment_ece(ranking, rows.chance, rows.label, rows.mass)
-        return tuple(Segments(value) for value in found)
-
-
-ECE = Ece()
 
 
 def segment_ece(
@@ -63,3 +38,20 @@ def segment_ece(
     noise = np.sqrt(2.0 / np.pi * spread).sum(axis=1)
     undefined = np.where(total > 0, 0.0, np.nan)
     return np.abs(gap).sum(axis=1) / safe + undefined, noise / safe + undefined
+
+
+def _segments(rows: ScoredRows, ranking: Ranking) -> tuple[Segments, ...]:
+    found = segment_ece(ranking, rows.chance, rows.label, rows.mass)
+    return tuple(Segments(value) for value in found)
+
+
+ECE = Metric(
+    name="ece",
+    label="ECE",
+    definition="mean |prediction - label| over 15 bins of equal mass; weighted as logloss;"
+    " ece_noise: its expectation for a perfectly calibrated model on these rows",
+    larger_is_better=False,
+    undefined=lambda _: "all weights are 0",
+    segments=_segments,
+    beside=("ece_noise",),
+)

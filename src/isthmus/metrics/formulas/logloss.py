@@ -3,49 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from isthmus.metrics.formulas.metric import AbstractPaired, AbstractRatio
+from isthmus.metrics.crossed import Replicate
+from isthmus.metrics.formulas.metric import InReplicate, Metric, ratio
 from isthmus.metrics.scored_rows import ScoredRows
-
-
-class Logloss(AbstractRatio, AbstractPaired):
-    """Mean of -log p(label) over rows with their effective weights, of the corrected logits."""
-
-    name = "logloss"
-    label = "logloss"
-    definition = (
-        "mean of -log p(label) in nats; weighted by the weight column, negatives also by"
-        " 1 / negative_rate"
-    )
-    larger_is_better = False
-    undefined = "all weights are 0"
-    scale = "plain"
-    thinned = True
-    in_no_replicate = undefined
-    of_one_class = "; only calibration is claimed"
-
-    def parts(
-        self, rows: ScoredRows
-    ) -> tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]:
-        """Mass * loss and mass."""
-        return rows.mass * row_logloss(rows.corrected, rows.label), rows.mass
-
-    def of_rows(
-        self,
-        logits: Float64[np.ndarray, " rows"],
-        label: Bool[np.ndarray, " rows"],
-        weight: Float64[np.ndarray, " rows"] | None,
-    ) -> tuple[float, Float64[np.ndarray, " rows"]]:
-        """Mean loss in nats, and weight * (loss - mean) / sum of weights."""
-        loss = row_logloss(logits, label)
-        mass = np.ones(len(loss)) if weight is None else weight
-        total = float(mass.sum())
-        if total == 0:
-            return float("nan"), np.zeros(len(loss))
-        mean = float(mass @ loss) / total
-        return mean, mass * (loss - mean) / total
-
-
-LOGLOSS = Logloss()
 
 
 def row_logloss(
@@ -57,6 +17,42 @@ def row_logloss(
     overflow and without clipping.
     """
     return np.logaddexp(0.0, np.where(label, -logits, logits))
+
+
+def loss_and_mass(
+    rows: ScoredRows,
+) -> tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]:
+    """Effective weight * loss of the corrected logits, and effective weight, of each row."""
+    return rows.mass * row_logloss(rows.corrected, rows.label), rows.mass
+
+
+def _in_replicate(rows: Replicate, logits: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean loss in nats, and weight * (loss - mean) / sum of weights."""
+    loss = row_logloss(logits, rows.label)
+    weight = np.ones(len(loss)) if rows.weight is None else rows.weight
+    total = float(weight.sum())
+    if total == 0:
+        return float("nan"), np.zeros(len(loss))
+    mean = float(weight @ loss) / total
+    return mean, weight * (loss - mean) / total
+
+
+LOGLOSS = Metric(
+    name="logloss",
+    label="logloss",
+    definition="mean of -log p(label) in nats; weighted by the weight column, negatives also by"
+    " 1 / negative_rate",
+    larger_is_better=False,
+    undefined=lambda _: "all weights are 0",
+    estimates=lambda scored: ratio(scored, *loss_and_mass(scored.rows)),
+    in_replicate=InReplicate(
+        _in_replicate,
+        thinned=True,
+        nowhere="all weights are 0",
+        one_class="; only calibration is claimed",
+    ),
+    scale="plain",
+)
 
 
 def logloss(
