@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from isthmus.metrics import auc, auc_by_domain
-from isthmus.metrics.intervals import Cells, holm, interval, p_value
-from isthmus.metrics.ranking import Ranking, segment_auc
+from isthmus.metrics.formulas.auc import segment_auc
+from isthmus.metrics.formulas.ranking import Ranking
+from isthmus.metrics.intervals import holm, interval, p_value
+from isthmus.metrics.spread import Cells
 
 
 def placements_written_out(score, label):

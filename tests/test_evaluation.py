@@ -11,7 +11,7 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from isthmus.metrics import DEFINITIONS, ScoredRows, evaluate, evaluate_rows
-from isthmus.metrics.scopes import METRICS
+from isthmus.metrics.evaluation import FIGURES
 
 
 def drawn(rng, groups, *, rows_each=8, domains=3, spread=0.8, seed_noise=0.0):
@@ -333,7 +333,7 @@ def test_json_contract():
 
 
 def test_every_metric_says_whether_it_is_weighted():
-    for metric in METRICS:
+    for metric in FIGURES:
         base = metric.removesuffix("_ci").removesuffix("_share").removesuffix("_noise")
         assert "weight" in DEFINITIONS[base]
 
@@ -351,7 +351,7 @@ def test_the_order_of_rows_does_not_matter(seed):
     for a, b in zip(
         (*one.domains.values(), one.macro), (*other.domains.values(), other.macro), strict=True
     ):
-        for metric in METRICS:
+        for metric in FIGURES:
             left, right = getattr(a, metric), getattr(b, metric)
             assert (left is None) == (right is None)
             assert left is None or left == pytest.approx(right, rel=1e-9)

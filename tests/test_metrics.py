@@ -10,8 +10,9 @@ from sklearn.metrics import log_loss
 
 from isthmus.errors import RunError
 from isthmus.metrics import Partial, ScoredRows, align, auc, concatenate, evaluate_rows, logloss
-from isthmus.metrics.losses import entropy, segment_ece
-from isthmus.metrics.ranking import Ranking
+from isthmus.metrics.formulas.ece import segment_ece
+from isthmus.metrics.formulas.normalised_entropy import entropy
+from isthmus.metrics.formulas.ranking import Ranking
 
 
 def scored_rows(rows=600, seed=0, *, groups=40, **changes) -> Any:

@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy.special import expit
 
 from isthmus.metrics import ScoredRows, compare, evaluate_rows
-from isthmus.metrics.table import TextTable, number, p_text, shorten, with_interval
+from isthmus.metrics.text_table import TextTable, number, p_text, shorten, with_interval
 from isthmus.report import side_by_side, to_json, to_markdown, to_rich
 
 

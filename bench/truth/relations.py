@@ -7,7 +7,7 @@ from isthmus.data.sources.planted import angles, groups, planted
 from isthmus.diagnosis.measures.grouping import adjusted_rand, group_domains
 from isthmus.diagnosis.measures.matrices import cross_scores, pairwise
 from isthmus.metrics.equivalence import spearman
-from isthmus.metrics.ranking import auc
+from isthmus.metrics.formulas.auc import auc
 
 SEEDS = 3
 

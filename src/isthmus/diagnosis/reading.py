@@ -15,8 +15,8 @@ from isthmus.data.tables import values as v
 from isthmus.errors import ConfigError
 from isthmus.experiments import Outcome
 from isthmus.metrics.crossed import Replicate
-from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader
-from isthmus.metrics.losses import corrected, effective_weight
+from isthmus.metrics.effects import Effect, EffectMetric, MeasuredArm, Reader
+from isthmus.metrics.scored_rows import corrected, effective_weight
 
 METRICS: tuple[EffectMetric, ...] = ("auc", "logloss")
 Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]
@@ -180,7 +180,7 @@ class DomainReading:
             ]
         return {"auc": Reader(self.held, "auc"), "logloss": Reader(whole, "logloss")}
 
-    def measure(self, metric: EffectMetric, outcomes: Sequence[Outcome]) -> Measured:
+    def measure(self, metric: EffectMetric, outcomes: Sequence[Outcome]) -> MeasuredArm:
         """One arm, from its outcome in each replicate."""
         logits = [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
         if self.keep is not None:
@@ -189,7 +189,7 @@ class DomainReading:
             logits = [corrected(one, self.rate) for one in logits]
         return self.readers[metric].measure(logits)
 
-    def mean(self, measured: Measured) -> float | None:
+    def mean(self, measured: MeasuredArm) -> float | None:
         """Mean of an arm over replicates, None where undefined."""
         held = measured.values[~np.isnan(measured.values)]
         return float(held.mean()) if len(held) else None

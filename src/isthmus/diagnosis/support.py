@@ -9,7 +9,7 @@ from isthmus.data.store.dataset import Dataset, DomainCount
 from isthmus.data.store.split import SplitName
 from isthmus.diagnosis.level import MAX_DOMAINS, MAX_PAIRED
 from isthmus.errors import SchemaError
-from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES
+from isthmus.metrics.intervals import shortfalls
 
 DRAW_SEED = 0
 Counts = Mapping[SplitName, Mapping[str, DomainCount]]
@@ -138,12 +138,8 @@ def _fault(counts: Sequence[Counts], name: str) -> str | None:
 
 def _too_few(support: Support) -> str | None:
     """Why it cannot be tested, or None."""
-    counts = (
-        ("positives", support.positives, MIN_POSITIVES),
-        ("negatives", support.rows - support.positives, MIN_NEGATIVES),
-        ("clusters", support.clusters, MIN_CLUSTERS),
-    )
-    for what, count, least in counts:
-        if count < least:
-            return f"not testable: {count} {what} in {support.rows} test rows, {least} are needed"
+    for count, what, least in shortfalls(
+        support.positives, support.rows - support.positives, support.clusters
+    ):
+        return f"not testable: {count} {what} in {support.rows} test rows, {least} are needed"
     return None

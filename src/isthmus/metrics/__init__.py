@@ -1,9 +1,8 @@
 """Metrics of every domain, with intervals, and paired comparisons of models."""
 
-from isthmus.metrics.comparison import compare
+from isthmus.metrics.comparison import Comparison, Difference, Pair, compare
 from isthmus.metrics.crossed import Replicate
-from isthmus.metrics.differences import Comparison, Difference, Pair
-from isthmus.metrics.effects import Effect, EffectMetric, Measured, Reader, macro_effect
+from isthmus.metrics.effects import Effect, MeasuredArm, Reader, macro_effect
 from isthmus.metrics.equivalence import (
     benjamini_hochberg,
     not_worse,
@@ -11,14 +10,17 @@ from isthmus.metrics.equivalence import (
     spearman,
     with_holm,
 )
-from isthmus.metrics.evaluation import DEFINITIONS, Evaluation, evaluate, evaluate_rows
-from isthmus.metrics.losses import logloss
-from isthmus.metrics.partial import MergedFigures, Partial
-from isthmus.metrics.ranking import auc, auc_by_domain
-from isthmus.metrics.scopes import Figures
+from isthmus.metrics.evaluation import DEFINITIONS, Evaluation, Figures, evaluate, evaluate_rows
+from isthmus.metrics.formulas import EffectMetric
+from isthmus.metrics.formulas.auc import auc, auc_by_domain
+from isthmus.metrics.formulas.logloss import logloss
 from isthmus.metrics.scored_rows import ScoredRows, align, concatenate
-from isthmus.metrics.table import TextTable
-from isthmus.metrics.verdict import Verdict, judge
+from isthmus.metrics.shards import MergedFigures, Partial
+from isthmus.metrics.text_table import TextTable
+from isthmus.metrics.winner import Winner, judge
+
+Measured = MeasuredArm  # their names in 0.1
+Verdict = Winner
 
 __all__ = [
     "DEFINITIONS",
@@ -29,6 +31,7 @@ __all__ = [
     "Evaluation",
     "Figures",
     "Measured",
+    "MeasuredArm",
     "MergedFigures",
     "Pair",
     "Partial",
@@ -37,6 +40,7 @@ __all__ = [
     "ScoredRows",
     "TextTable",
     "Verdict",
+    "Winner",
     "align",
     "auc",
     "auc_by_domain",

@@ -1,26 +1,158 @@
 """compare(): the paired difference of two models on the same rows, with its interval."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
-from isthmus.metrics.differences import Comparison, Difference, Pair
-from isthmus.metrics.estimates import estimate_auc, estimate_logloss
-from isthmus.metrics.evaluation import coverage_note
-from isthmus.metrics.intervals import (
-    Cells,
-    Estimate,
-    Spread,
-    domain_spread,
-    holm,
-    interval,
-    mean_spread,
-    p_value,
-    pooled_spread,
+from isthmus.metrics.formulas import PAIRED, EffectMetric, seeds_of
+from isthmus.metrics.formulas.metric import Metric
+from isthmus.metrics.intervals import holm, interval, p_value
+from isthmus.metrics.scopes import (
+    AbstractResult,
+    Scope,
+    Scopes,
+    coverage_note,
+    names_by_remark,
+    worst_domain,
 )
-from isthmus.metrics.scopes import Support
 from isthmus.metrics.scored_rows import ScoredRows, align
+from isthmus.metrics.text_table import count_text, number, p_text, with_half_width
+
+ALARM = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric of models a and b on the same rows, and b - a.
+
+    ``ci``: 95 % for this scope alone, symmetric about the difference. ``p``: two-sided, of no
+    difference. ``p_holm``: the same, adjusted over all domains (per domain only). What is
+    undefined is None and ``reason`` says why; ``note`` says what makes an interval rough.
+    """
+
+    a: float | None
+    b: float | None
+    difference: float | None
+    ci: tuple[float, float] | None
+    p: float | None
+    larger_is_better: bool
+    p_holm: float | None = None
+    reason: str | None = None
+    note: str | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.ci is None else (self.ci[1] - self.ci[0]) / 2
+
+    @property
+    def better(self) -> Literal["a", "b"] | None:
+        """The model that the interval favours; None where it holds 0 or there is none."""
+        if self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
+            return None
+        return "b" if (self.ci[0] > 0) == self.larger_is_better else "a"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, nulls with their reason."""
+        out: dict[str, Any] = {"a": self.a, "b": self.b, "difference": self.difference}
+        out |= {"ci": None if self.ci is None else list(self.ci), "p": self.p}
+        out |= {"p_holm": self.p_holm, "better": self.better}
+        told = {"reason": self.reason, "note": self.note}
+        return out | {name: why for name, why in told.items() if why is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Both models in one scope, by metric; ``domain`` names the worst domain."""
+
+    rows: int
+    positives: int
+    differences: Mapping[EffectMetric, Difference]
+    domain: str | None = None
+
+    @property
+    def auc(self) -> Difference:
+        """The difference in AUC."""
+        return self.differences["auc"]
+
+    @property
+    def logloss(self) -> Difference:
+        """The difference in logloss, in nats."""
+        return self.differences["logloss"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        out: dict[str, Any] = {} if self.domain is None else {"domain": self.domain}
+        out |= {"rows": self.rows, "positives": self.positives}
+        return out | {metric: of.to_dict() for metric, of in self.differences.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison(AbstractResult[Pair]):
+    """Model b against model a on the same rows: per domain, pooled, macro, weighted, worst.
+
+    ``worst`` is the domain where a has its lowest AUC; b is read there too.
+    """
+
+    a: str
+    b: str
+
+    @property
+    def title(self) -> str:
+        """Who is compared, on which split, over how many seeds."""
+        return f"b - a, a = {self.a}, b = {self.b}: {self._rows_and_seeds}"
+
+    def headline(self, metric: EffectMetric = "auc") -> str:
+        """Say in one sentence where a difference holds after Holm's adjustment over domains."""
+        found: dict[str, list[str]] = {"a": [], "b": []}
+        tested = 0
+        for name, pair in self.domains.items():
+            of = pair.differences[metric]
+            tested += of.p_holm is not None
+            if of.p_holm is not None and of.p_holm <= ALARM and of.better is not None:
+                found[of.better].append(name)
+        what = PAIRED[metric].label
+        if not tested:
+            return f"{what}: no domain can be tested."
+        told = [
+            f"{getattr(self, key)} is better on {', '.join(names)}"
+            for key, names in found.items()
+            if names
+        ]
+        said = "; ".join(told) if told else "no difference found on any domain"
+        return f"{what}: {said} (Holm-adjusted p <= {ALARM}, {count_text(tested, 'domain')})."
+
+    def _header(self) -> tuple[str, ...]:
+        labels = (of.label for of in PAIRED.values())
+        return tuple(head for label in labels for head in (f"{label} a", f"{label} b - a", "p"))
+
+    def _cells(self, of: Pair) -> tuple[str, ...]:
+        cells: list[str] = []
+        for one in of.differences.values():
+            cells += [number(one.a), with_half_width(one.difference, one.half_width)]
+            cells.append(p_text(one.p if one.p_holm is None else one.p_holm))
+        return tuple(cells)
+
+    def _remarks(self, shown: Sequence[tuple[str, Pair]]) -> Iterable[str]:
+        found = names_by_remark((name, of.auc.reason or of.auc.note) for name, of in shown)
+        remarks = (f"AUC: {told} ({', '.join(where[:5])})" for told, where in found.items())
+        return *map(self.headline, PAIRED), *self.notes, *remarks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "split": self.split,
+            "seeds": self.seeds,
+            "level": self.level,
+            "clusters": self.clusters,
+            "a": self.a,
+            "b": self.b,
+            **self._scopes_to_dict(),
+            "headline": [self.headline(metric) for metric in PAIRED],
+            "notes": list(self.notes),
+        }
 
 
 def compare(
@@ -38,175 +170,86 @@ def compare(
     if not left or len(left) != len(right):
         raise ValueError(f"both sides must have as many seeds, got {len(left)} and {len(right)}")
     runs = align([*left, *right])
-    first, seeds = runs[0], len(left)
-    cells = Cells.of(first.domain, first.group, len(first.names))
-    estimates = {
-        "auc": tuple(estimate_auc(run, cells) for run in runs),
-        "logloss": tuple(estimate_logloss(run, cells) for run in runs),
-    }
-    reading = _Reading(first, cells, seeds, estimates)
-    domains = reading.domains()
-    worst = reading.worst_at()
-    name = None if worst is None else first.names[worst - 1]
-    notes = [coverage_note(seeds), "p per domain: Holm-adjusted; p below the line: not adjusted."]
+    first, scopes = runs[0], Scopes(runs[0])
+    metrics = tuple(PAIRED.values())
+    a_seeds = seeds_of(runs[: len(left)], scopes.cells, metrics)
+    b_seeds = seeds_of(runs[len(left) :], scopes.cells, metrics)
+    paired = {name: b_seeds[name] - of for name, of in a_seeds.items()}
+    a_means, b_means = ({n: of.bare() for n, of in side.items()} for side in (a_seeds, b_seeds))
+    sides = a_means, b_means, paired
+    found = [_pair(*scope) for scope in zip(*map(scopes.domains, sides), strict=True)]
+    domains = dict(zip(first.names, _with_holm(found), strict=True))
+    worst = worst_domain(a_means, first.names)
     return Comparison(
         split=first.split,
-        seeds=seeds,
+        seeds=len(left),
         clusters="row" if first.group is None else "group",
         a=left[0].source or "a",
         b=right[0].source or "b",
-        domains=dict(zip(first.names, domains, strict=True)),
-        pooled=reading.pooled(),
-        macro=reading.mean(by_rows=False),
-        weighted=reading.mean(by_rows=True),
-        worst=_no_worst() if worst is None else replace(_plain(domains[worst - 1]), domain=name),
-        notes=tuple(notes),
+        domains=domains,
+        pooled=_pair(*map(scopes.pooled, sides)),
+        macro=_pair(*(scopes.mean(side, by_rows=False) for side in sides)),
+        weighted=_pair(*(scopes.mean(side, by_rows=True) for side in sides)),
+        worst=_worst(worst, domains),
+        notes=(
+            coverage_note(len(left)),
+            "p per domain: Holm-adjusted; p below the line: not adjusted.",
+        ),
     )
 
 
-def _plain(pair: Pair) -> Pair:
-    """The same pair without Holm's p, which belongs to the list of domains."""
-    return replace(
-        pair, auc=replace(pair.auc, p_holm=None), logloss=replace(pair.logloss, p_holm=None)
-    )
-
-
-def _no_worst() -> Pair:
-    why = "no domain has an AUC"
-    auc = Difference(None, None, None, None, None, larger_is_better=True, reason=why)
-    return Pair(0, 0, auc, replace(auc, larger_is_better=False))
-
-
-class _Reading:
-    """The estimates of both models, read scope by scope."""
-
-    def __init__(
-        self,
-        rows: ScoredRows,
-        cells: Cells,
-        seeds: int,
-        estimates: dict[str, tuple[Estimate, ...]],
-    ) -> None:
-        width = len(rows.names) + 1
-        self.cells, self.names = cells, rows.names
-        self.grouped, self.weighted = rows.group is not None, rows.weight is not None
-        self.rows = np.bincount(rows.domain, minlength=width)
-        self.positives = np.bincount(rows.domain[rows.label], minlength=width)
-        self.clusters = np.bincount(cells.domain, minlength=width)
-        self.a = {metric: of[:seeds] for metric, of in estimates.items()}
-        self.b = {metric: of[seeds:] for metric, of in estimates.items()}
-        self.paired = {
-            metric: [right - left for left, right in zip(of[:seeds], of[seeds:], strict=True)]
-            for metric, of in estimates.items()
-        }
-
-    def _support(self, at: slice, clusters: int) -> Support:
-        rows, positives = int(self.rows[at].sum()), int(self.positives[at].sum())
-        return Support(rows, positives, clusters, grouped=self.grouped, weighted=self.weighted)
-
-    def domains(self) -> list[Pair]:
-        spreads = {metric: domain_spread(of, self.cells) for metric, of in self.paired.items()}
-        a, b = _domain_means(self.a), _domain_means(self.b)
-        pairs = [
-            _pair(
-                self._support(slice(at, at + 1), int(self.clusters[at])),
-                {metric: (float(a[metric][at]), float(b[metric][at])) for metric in spreads},
-                spreads,
-                at,
-            )
-            for at in range(1, len(self.names) + 1)
-        ]
-        auc = _with_holm([pair.auc for pair in pairs])
-        logloss = _with_holm([pair.logloss for pair in pairs])
-        return [
-            replace(pair, auc=left, logloss=right)
-            for pair, left, right in zip(pairs, auc, logloss, strict=True)
-        ]
-
-    def pooled(self) -> Pair:
-        spreads = {metric: pooled_spread(of) for metric, of in self.paired.items()}
-        values = {
-            metric: (_mean_pooled(self.a[metric]), _mean_pooled(self.b[metric]))
-            for metric in spreads
-        }
-        return _pair(self._support(slice(None), self.cells.n_clusters), values, spreads, 0)
-
-    def mean(self, *, by_rows: bool) -> Pair:
-        spreads: dict[str, Spread] = {}
-        values: dict[str, tuple[float, float]] = {}
-        a, b = _domain_means(self.a), _domain_means(self.b)
-        for metric, paired in self.paired.items():
-            defined = ~np.isnan(a[metric])
-            defined[0] = False
-            size = defined * (self.rows if by_rows else 1.0)
-            share = size / max(size.sum(), 1.0)
-            spread = mean_spread(paired, self.cells, share)
-            if not defined.any():
-                spread = replace(spread, value=np.array([np.nan]))
-            spreads[metric] = spread
-            part = share[defined]
-            values[metric] = (
-                float(a[metric][defined] @ part),
-                float(b[metric][defined] @ part),
-            )
-        support = self._support(slice(1, None), int(spreads["auc"].clusters[0]))
-        return _pair(support, values, spreads, 0)
-
-    def worst_at(self) -> int | None:
-        """Id of the domain where a has its lowest AUC."""
-        value = _domain_means(self.a)["auc"][1:]
-        return None if np.isnan(value).all() else int(np.nanargmin(value)) + 1
-
-
-def _domain_means(estimates: dict[str, tuple[Estimate, ...]]) -> dict[str, np.ndarray]:
-    return {
-        metric: np.mean([of.value for of in each], axis=0) for metric, each in estimates.items()
+def _pair(a: Scope, b: Scope, paired: Scope) -> Pair:
+    differences: dict[EffectMetric, Difference] = {
+        name: _difference(metric, paired, name, a.spreads[name][0], b.spreads[name][0])
+        for name, metric in PAIRED.items()
     }
-
-
-def _mean_pooled(estimates: Sequence[Estimate]) -> float:
-    return float(np.mean([estimate.pooled for estimate in estimates]))
-
-
-def _with_holm(differences: list[Difference]) -> list[Difference]:
-    """Adjust the p values over the domains that have one."""
-    adjusted = iter(holm([of.p for of in differences if of.p is not None]))
-    return [of if of.p is None else replace(of, p_holm=next(adjusted)) for of in differences]
-
-
-def _pair(
-    support: Support,
-    values: dict[str, tuple[float, float]],
-    spreads: dict[str, Spread],
-    at: int,
-) -> Pair:
-    both = {
-        metric: _difference(support, metric, *values[metric], spread, at)
-        for metric, spread in spreads.items()
-    }
-    return Pair(support.rows, support.positives, both["auc"], both["logloss"])
+    return Pair(paired.counts.rows, paired.counts.positives, differences)
 
 
 def _difference(
-    support: Support, metric: str, a: float, b: float, spread: Spread, at: int
+    metric: Metric, paired: Scope, name: EffectMetric, a: float, b: float
 ) -> Difference:
-    larger = metric == "auc"
-    difference = float(spread.value[at])
+    counts = paired.counts
+    difference, variance, df = paired.spreads[name]
     if np.isnan(difference):
-        why = support.reason(metric)
-        return Difference(None, None, None, None, None, larger_is_better=larger, reason=why)
+        return _undefined(metric, metric.reason(counts))
+    larger = bool(metric.larger_is_better)
     known = Difference(a, b, difference, None, None, larger_is_better=larger)
-    variance, df = float(spread.variance[at]), float(spread.df[at])
-    if larger and support.weighted:
-        return replace(known, reason="rows have weights: DeLong's variance holds for rows without")
-    if np.isnan(variance):
-        unit = "group" if support.grouped else "row"
-        return replace(known, reason=f"one {unit}: nothing to estimate a spread from")
-    if variance == 0 and difference != 0:
-        return replace(known, reason="no spread among rows: nothing to estimate an interval from")
+    unit = "group" if counts.grouped else "row"
+    why = metric.no_paired_interval(difference, variance, weighted=counts.weighted, unit=unit)
+    if why is not None:
+        return replace(known, reason=why)
     return replace(
         known,
         ci=interval(difference, variance, df),
         p=p_value(difference, variance, df),
-        note=support.rough() if larger else None,
+        note=counts.rough() if metric.rough_of_few else None,
     )
+
+
+def _undefined(metric: Metric, why: str) -> Difference:
+    larger = bool(metric.larger_is_better)
+    return Difference(None, None, None, None, None, larger_is_better=larger, reason=why)
+
+
+def _with_holm(pairs: list[Pair]) -> list[Pair]:
+    """Adjust the p values of each metric over the domains that have one."""
+    for metric in PAIRED:
+        of = [pair.differences[metric] for pair in pairs]
+        adjusted = iter(holm([one.p for one in of if one.p is not None]))
+        held = [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in of]
+        pairs = [
+            replace(pair, differences={**pair.differences, metric: one})
+            for pair, one in zip(pairs, held, strict=True)
+        ]
+    return pairs
+
+
+def _worst(name: str | None, domains: dict[str, Pair]) -> Pair:
+    """The pair of the worst domain without Holm's p, which belongs to the list of domains."""
+    if name is None:
+        why = "no domain has an AUC"
+        return Pair(0, 0, {metric: _undefined(of, why) for metric, of in PAIRED.items()})
+    pair = domains[name]
+    plain = {metric: replace(of, p_holm=None) for metric, of in pair.differences.items()}
+    return replace(pair, differences=plain, domain=name)

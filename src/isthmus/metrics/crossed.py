@@ -24,11 +24,14 @@ item in several rows, and then V_row leaves, as a rule, the larger variance.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from isthmus.metrics.spread import inflated, over_replicates, squares
+
+COLUMNS = ("row", "label", "cluster", "item", "weight")
 ROUNDING = 1e-12  # below this an AUC or a loss in nats differs by rounding only
 
 
@@ -74,19 +77,14 @@ class Replicate:
 
     def take(self, index: Int64[np.ndarray, " taken"] | Bool[np.ndarray, " rows"]) -> "Replicate":
         """Choose rows by position or by a mask."""
-        return Replicate(
-            row=self.row[index],
-            label=self.label[index],
-            cluster=None if self.cluster is None else self.cluster[index],
-            item=None if self.item is None else self.item[index],
-            weight=None if self.weight is None else self.weight[index],
-        )
+        held = {name: getattr(self, name) for name in COLUMNS}
+        return replace(self, **{name: of[index] for name, of in held.items() if of is not None})
 
 
 def merge(replicates: Sequence[Replicate]) -> Replicate:
     """Join rows of several domains into one; a column must be there in all or in none."""
     joined: dict[str, np.ndarray | None] = {}
-    for name in ("row", "label", "cluster", "item", "weight"):
+    for name in COLUMNS:
         parts = [getattr(replicate, name) for replicate in replicates]
         absent = sum(part is None for part in parts)
         if 0 < absent < len(parts):
@@ -168,36 +166,31 @@ class Grid:
         Both are nan where G is below 2.
         """
         held = np.flatnonzero(~np.isnan(values))
-        many, count = len(held), self.smaller_count
-        if count < 2 or not many:
+        count = self.smaller_count
+        if count < 2 or not len(held):
             return float("nan"), float("nan")
-        joint, each = self._squares(influence, held)
-        joint, each = (of * count / (count - 1) for of in (joint, each))
-        if many == 1:
-            return joint, float(count - 1)
-        between = float(values[held].var(ddof=1)) / many
-        shared = max(0.0, (many * joint - each) / (many - 1))
-        variance = between + shared
-        if variance**0.5 < ROUNDING:
-            return joint, float(count - 1)
-        below = between**2 / (many - 1) + shared**2 / (count - 1)
-        return variance, variance**2 / below
+        joint, each = (inflated(of, count) for of in self._squares(influence, held))
+        spread = over_replicates(values[held], each, joint, count)
+        if spread.variance**0.5 < ROUNDING:
+            return float(joint), float(count - 1)
+        return float(spread.variance), float(spread.df)
 
     def _squares(
         self, influence: Sequence[np.ndarray], held: Int64[np.ndarray, " held"]
     ) -> tuple[float, float]:
         """Sum of squares of the mean influence, and the mean of the sums of squares of each."""
-        users = _sums_of_squares(influence, self.cluster, held, self.clusters)
-        if self.item is None:
-            joint, each = users
-        else:
-            items = _sums_of_squares(influence, self.item, held, self.items)
-            single = _sums_of_squares(influence, self.row, held, self.rows)
+
+        def of(numbers: Sequence[np.ndarray], count: int) -> tuple[float, np.ndarray]:
+            return squares(np.bincount(numbers[k], influence[k], minlength=count) for k in held)
+
+        joint, each = of(self.cluster, self.clusters)
+        if self.item is not None:
+            items, rows = of(self.item, self.items), of(self.row, self.rows)
             joint, each = (
                 np.maximum(user + item - row, user)
-                for user, item, row in zip(users, items, single, strict=True)
+                for user, item, row in zip((joint, each), items, rows, strict=True)
             )
-        return float(joint[0]), float(each.mean())
+        return float(joint), float(each.mean())
 
 
 def _equal(a: Replicate, b: Replicate) -> bool:
@@ -219,19 +212,3 @@ def _numbered(
         return row, rows
     known, number = np.unique(np.where(ids < 0, -1 - row, ids), return_inverse=True)
     return number, len(known)
-
-
-def _sums_of_squares(
-    influence: Sequence[np.ndarray],
-    member: Sequence[np.ndarray],
-    held: Int64[np.ndarray, " held"],
-    count: int,
-) -> tuple[Float64[np.ndarray, " 1"], Float64[np.ndarray, " held"]]:
-    """Squares of cluster sums: of the mean over the replicates held, and of each of them."""
-    total, each = np.zeros(count), np.zeros(len(held))
-    for place, k in enumerate(held):
-        sums = np.bincount(member[k], influence[k], minlength=count)
-        each[place] = sums @ sums
-        total += sums
-    total /= len(held)
-    return np.array([total @ total]), each

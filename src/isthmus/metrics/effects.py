@@ -1,30 +1,25 @@
 """Effects of one domain over several trainings: estimates, intervals and what could be detected.
 
 A ``Reader`` knows the test rows of one domain in each replicate. It turns an arm's scores into a
-``Measured``, differences of which are paired row by row, and those into an ``Effect``. Influence
+``MeasuredArm``, differences of which are paired row by row, and those into an ``Effect``. Influence
 values: DeLong's placements for AUC, what a row's loss adds to the mean for logloss. The variance
-is the crossed one of crossed.py, for seeds and for folds. Since a Measured is linear in its
+is the crossed one of crossed.py, for seeds and for folds. Since a MeasuredArm is linear in its
 influence, N+ = T - I holds for the estimates and for everything below them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, isnan
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 from scipy.special import stdtrit
 
 from isthmus.metrics.crossed import ROUNDING, Grid, Replicate, merge
-from isthmus.metrics.intervals import interval, p_value
-from isthmus.metrics.losses import row_logloss
-from isthmus.metrics.ranking import Ranking, segment_auc
-from isthmus.metrics.scopes import MIN_CLUSTERS, MIN_NEGATIVES, MIN_POSITIVES, SCALES
+from isthmus.metrics.formulas import PAIRED, EffectMetric
+from isthmus.metrics.intervals import interval, outside, p_value, shortfalls
 
-EffectMetric = Literal["auc", "logloss"]
-WEIGHTED = "rows have weights: DeLong's variance holds for rows without"
-UNDEFINED = {"auc": "no replicate has both classes", "logloss": "all weights are 0"}
 FEW_TRAININGS = {
     1: "the interval covers the draw of test rows, not retraining (1 training)",
     # Simulated without a difference: 5 % is 4 to 11 % with 2 trainings, 5 to 7 % with 3 or more.
@@ -57,23 +52,12 @@ class Effect:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {
-            "estimate": self.estimate,
-            "se": self.se,
-            "df": self.df,
-            "ci": None if self.ci is None else list(self.ci),
-            "ci90": None if self.ci90 is None else list(self.ci90),
-            "p": self.p,
-            "p_holm": self.p_holm,
-            "detectable": self.detectable,
-            "rows_needed": self.rows_needed,
-            "reason": self.reason,
-            "note": self.note,
-        }
+        plain = asdict(self)
+        return {name: list(of) if isinstance(of, tuple) else of for name, of in plain.items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class MeasuredArm:
     """One metric of one arm in every replicate, and how far each row moves it.
 
     ``values`` is nan, and its influence 0, in a replicate where the metric is undefined (a fold
@@ -83,19 +67,19 @@ class Measured:
     values: Float64[np.ndarray, " replicates"]
     influence: tuple[Float64[np.ndarray, " rows"], ...]
 
-    def __sub__(self, other: "Measured") -> "Measured":
+    def __sub__(self, other: "MeasuredArm") -> "MeasuredArm":
         """Difference of two arms, or of two differences, on the same rows."""
         return self + other._scaled(-1.0)
 
-    def __add__(self, other: "Measured") -> "Measured":
+    def __add__(self, other: "MeasuredArm") -> "MeasuredArm":
         """Sum of two arms or differences on the same rows."""
         if [len(psi) for psi in self.influence] != [len(psi) for psi in other.influence]:
             raise ValueError("arms must be measured by one reader: their rows differ")
         pairs = zip(self.influence, other.influence, strict=True)
-        return Measured(self.values + other.values, tuple(a + b for a, b in pairs))
+        return MeasuredArm(self.values + other.values, tuple(a + b for a, b in pairs))
 
-    def _scaled(self, factor: float) -> "Measured":
-        return Measured(self.values * factor, tuple(psi * factor for psi in self.influence))
+    def _scaled(self, factor: float) -> "MeasuredArm":
+        return MeasuredArm(self.values * factor, tuple(psi * factor for psi in self.influence))
 
 
 class Reader:
@@ -107,10 +91,13 @@ class Reader:
     """
 
     def __init__(self, replicates: Sequence[Replicate], metric: EffectMetric) -> None:
-        if metric not in get_args(EffectMetric):
-            raise ValueError(f"metric must be one of {get_args(EffectMetric)}, got {metric!r}")
+        if metric not in PAIRED:
+            raise ValueError(f"metric must be one of {tuple(PAIRED)}, got {metric!r}")
         self.replicates = tuple(replicates)
         self.metric: EffectMetric = metric
+        self._formula, formula = PAIRED[metric], PAIRED[metric].in_replicate
+        assert formula is not None
+        self._in_replicate = formula
         self.grid = Grid.of(self.replicates)
 
     @property
@@ -131,20 +118,14 @@ class Reader:
             return "no test rows"
         if grid.positives == 0 or negatives == 0:
             which = "positives" if grid.positives == 0 else "negatives"
-            claim = "; only calibration is claimed" if self.metric == "logloss" else ""
-            return f"one class: no {which} {among}{claim}"
+            return f"one class: no {which} {among}{self._in_replicate.one_class}"
         short = [
             f"{count} {what} {among}, {limit} are needed"
-            for count, what, limit in (
-                (grid.positives, "positives", MIN_POSITIVES),
-                (negatives, "negatives", MIN_NEGATIVES),
-                (grid.clusters, "clusters", MIN_CLUSTERS),
-            )
-            if count < limit
+            for count, what, limit in shortfalls(grid.positives, negatives, grid.clusters)
         ]
         return f"not testable: {'; '.join(short)}" if short else None
 
-    def measure(self, logits: Sequence[Float64[np.ndarray, " rows"]]) -> Measured:
+    def measure(self, logits: Sequence[Float64[np.ndarray, " rows"]]) -> MeasuredArm:
         """Measure one arm from its raw logits, (rows_k,) per replicate, in the replicates' order.
 
         AUC in [0, 1]; logloss in nats, lower is better. Weighted where the rows have weights.
@@ -152,7 +133,6 @@ class Reader:
         """
         if len(logits) != len(self.replicates):
             raise ValueError(f"need {len(self.replicates)} replicates' logits, got {len(logits)}")
-        read = _read_auc if self.metric == "auc" else _read_logloss
         values, influence = [], []
         for k, (replicate, given) in enumerate(zip(self.replicates, logits, strict=True)):
             scores = np.asarray(given, dtype=np.float64)
@@ -166,12 +146,12 @@ class Reader:
                 raise ValueError(
                     f"logits must be finite, got {scores[at]} for row {replicate.row[at]}"
                 )
-            value, psi = read(replicate, scores)
+            value, psi = self._in_replicate.read(replicate, scores)
             values.append(value)
             influence.append(psi)
-        return Measured(np.array(values), tuple(influence))
+        return MeasuredArm(np.array(values), tuple(influence))
 
-    def effect(self, difference: Measured, margin: float) -> Effect:
+    def effect(self, difference: MeasuredArm, margin: float) -> Effect:
         """Effect of ``difference`` (one arm minus another, as measured); above 0 is better.
 
         ``margin``: the smallest effect that matters, in AUC or in nats; ``rows_needed`` answers
@@ -184,19 +164,17 @@ class Reader:
             raise ValueError(f"margin must be above 0, got {margin}")
         if self.untestable is not None:
             return Effect(None, reason=self.untestable)
-        better = difference if self.metric == "auc" else difference._scaled(-1.0)
+        better = difference if self._formula.larger_is_better else difference._scaled(-1.0)
         estimate, variance, df = self._mean(better)
         if isnan(estimate):
-            return Effect(None, reason=UNDEFINED[self.metric])
-        if self.weighted and self.metric == "auc":
-            return Effect(estimate, reason=WEIGHTED)
-        if isnan(variance):
-            return Effect(estimate, reason="one item: nothing to estimate a spread from")
+            return Effect(None, reason=self._in_replicate.nowhere)
+        why = self._formula.no_paired_interval(
+            estimate, variance, weighted=self.weighted, unit="item", rounding=ROUNDING
+        )
+        if why is not None:
+            return Effect(estimate, reason=why)
         se = variance**0.5
-        if se < ROUNDING:
-            if abs(estimate) >= ROUNDING:
-                why = "no spread among rows: nothing to estimate an interval from"
-                return Effect(estimate, reason=why)
+        if se <= ROUNDING:
             estimate = se = 0.0
         detectable = float(stdtrit(df, 0.95) + stdtrit(df, 0.90)) * se
         return Effect(
@@ -211,7 +189,7 @@ class Reader:
             note=_note(better.values),
         )
 
-    def interval(self, arm: Measured) -> tuple[float | None, tuple[float, float] | None]:
+    def interval(self, arm: MeasuredArm) -> tuple[float | None, tuple[float, float] | None]:
         """Mean of one arm over replicates, and its 95 % interval; None where undefined.
 
         An AUC's interval is symmetric on the logit scale. Too few rows to test: the mean alone.
@@ -219,13 +197,13 @@ class Reader:
         mean, variance, df = self._mean(arm)
         if isnan(mean):
             return None, None
-        known = self.untestable is None and not (self.weighted and self.metric == "auc")
-        inside = self.metric == "logloss" or 0.0 < mean < 1.0
-        if not known or not inside or isnan(variance):
-            return mean, None
-        return mean, interval(mean, variance, df, SCALES[self.metric])
+        scale = self._formula.scale
+        assert scale is not None
+        why = self.untestable or outside(mean, scale)
+        why = why or self._formula.no_interval(variance, weighted=self.weighted, unit="item")
+        return mean, interval(mean, variance, df, scale) if why is None else None
 
-    def _mean(self, measured: Measured) -> tuple[float, float, float]:
+    def _mean(self, measured: MeasuredArm) -> tuple[float, float, float]:
         """Mean over the replicates that have a value, its variance and degrees of freedom."""
         held = measured.values[~np.isnan(measured.values)]
         if len(held) == 0:
@@ -233,7 +211,7 @@ class Reader:
         return float(held.mean()), *self.grid.spread(measured.values, measured.influence)
 
 
-def macro_effect(parts: Sequence[tuple[Reader, Measured]], margin: float) -> Effect:
+def macro_effect(parts: Sequence[tuple[Reader, MeasuredArm]], margin: float) -> Effect:
     """Effect averaged over domains with equal shares, from each one's reader and difference.
 
     A user met in several domains is one cluster. Replicate k is joined over the domains, and is
@@ -247,7 +225,7 @@ def macro_effect(parts: Sequence[tuple[Reader, Measured]], margin: float) -> Eff
         raise ValueError(f"domains must share metric and replicates, got {sorted(kinds)}")
     share, many = 1.0 / len(parts), len(parts[0][0].replicates)
     scaled = [difference._scaled(share) for _, difference in parts]
-    joined = Measured(
+    joined = MeasuredArm(
         np.sum([part.values for part in scaled], axis=0),
         tuple(np.concatenate([part.influence[k] for part in scaled]) for k in range(many)),
     )
@@ -262,26 +240,3 @@ def _note(values: Float64[np.ndarray, " replicates"]) -> str | None:
     if held < len(values):
         told.append(f"{held} of {len(values)} replicates have a value")
     return "; ".join(told) or None
-
-
-def _read_auc(
-    replicate: Replicate, scores: Float64[np.ndarray, " rows"]
-) -> tuple[float, Float64[np.ndarray, " rows"]]:
-    """AUC and DeLong's placement values, which are 0 where rows have weights."""
-    weight = replicate.weight
-    found = segment_auc(Ranking.of(scores), replicate.label, weight, influence=weight is None)
-    psi = np.zeros(len(replicate)) if found.influence is None else found.influence
-    return float(found.value[0]), psi
-
-
-def _read_logloss(
-    replicate: Replicate, scores: Float64[np.ndarray, " rows"]
-) -> tuple[float, Float64[np.ndarray, " rows"]]:
-    """Mean loss in nats, and weight * (loss - mean) / sum of weights."""
-    loss = row_logloss(scores, replicate.label)
-    weight = np.ones(len(loss)) if replicate.weight is None else replicate.weight
-    total = float(weight.sum())
-    if total == 0:
-        return float("nan"), np.zeros(len(loss))
-    mean = float(weight @ loss) / total
-    return mean, weight * (loss - mean) / total

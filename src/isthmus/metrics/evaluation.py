@@ -1,43 +1,81 @@
 """evaluate(): an honest number for every domain, and for all of them together."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from isthmus.metrics.intervals import LEVEL
-from isthmus.metrics.scopes import Figures, Scopes
-from isthmus.metrics.scored_rows import ScoredRows, align
-from isthmus.metrics.table import (
-    TextTable,
-    count_text,
-    largest,
-    number,
-    with_interval,
+from isthmus.metrics.formulas import AUC, METRICS, seeds_of
+from isthmus.metrics.formulas.metric import Metric
+from isthmus.metrics.intervals import interval, outside
+from isthmus.metrics.scopes import (
+    AbstractResult,
+    Scope,
+    Scopes,
+    coverage_note,
+    names_by_remark,
+    worst_domain,
 )
+from isthmus.metrics.scored_rows import ScoredRows, align
+from isthmus.metrics.text_table import count_text, number, with_interval
 
-DEFINITIONS = {
-    "auc": "chance that a random positive outscores a random negative, ties half; weighted by the"
-    " weight column, unmoved by negative_rate; interval by DeLong's influence values, clustered by"
-    " group where there is one; none with weights",
-    "gauc": "mean over groups that have both classes of the AUC inside the group, weighted by rows"
-    " (by the weight column where there is one); gauc_share: rows in such groups",
-    "logloss": "mean of -log p(label) in nats; weighted by the weight column, negatives also by"
-    " 1 / negative_rate",
-    "ne": "logloss / entropy of the base rate; below 1 beats the base rate; weighted as logloss",
-    "calibration": "sum of predictions / sum of labels; weighted as logloss",
-    "ece": "mean |prediction - label| over 15 bins of equal mass; weighted as logloss; ece_noise:"
-    " its expectation for a perfectly calibrated model on these rows",
+DEFINITIONS = {metric.name: metric.definition for metric in METRICS} | {
     "macro": "unweighted mean over the domains where the metric is defined",
     "weighted": "mean over the same domains, weighted by rows",
     "worst": "the domain with the lowest AUC",
 }
+FIGURES = tuple(name for metric in METRICS for name in metric.figures)
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class Figures:
+    """Metrics of one scope; None where undefined, with the why in ``reasons`` under its name.
+
+    ``notes`` says under a metric's name what to keep in mind: an interval from fewer than 50
+    positives, 50 negatives or 30 clusters is given, and said to be rough. ``domain`` names the
+    worst domain; ``domains`` counts the domains that a mean covers (those with an AUC).
+    """
+
+    rows: int
+    positives: int
+    auc: float | None = None
+    auc_ci: tuple[float, float] | None = None
+    gauc: float | None = None
+    gauc_ci: tuple[float, float] | None = None
+    gauc_share: float | None = None
+    logloss: float | None = None
+    logloss_ci: tuple[float, float] | None = None
+    ne: float | None = None
+    calibration: float | None = None
+    calibration_ci: tuple[float, float] | None = None
+    ece: float | None = None
+    ece_noise: float | None = None
+    domain: str | None = None
+    domains: int | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; ``x_reason`` stands beside a null ``x``, ``x_note`` beside a remark on it."""
+        out: dict[str, Any] = {}
+        if self.domain is not None:
+            out["domain"] = self.domain
+        if self.domains is not None:
+            out["domains"] = self.domains
+        for name in ("rows", "positives", *FIGURES):
+            value = getattr(self, name)
+            out[name] = list(value) if isinstance(value, tuple) else value
+            if name in self.reasons:
+                out[f"{name}_reason"] = self.reasons[name]
+            if name in self.notes:
+                out[f"{name}_note"] = self.notes[name]
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation(AbstractResult[Figures]):
     """What one model does on one split: figures per domain, pooled, macro, weighted and worst.
 
     With several seeds every figure is the mean over them, and intervals cover seeds as well.
@@ -45,73 +83,39 @@ class Evaluation:
     is and whether it is weighted.
     """
 
-    split: str
-    seeds: int
-    clusters: str  # "group" or "row": what the intervals treat as drawn independently
-    domains: dict[str, Figures]
-    pooled: Figures
-    macro: Figures
-    weighted: Figures
-    worst: Figures
-    notes: tuple[str, ...] = ()
     source: str = ""
-    level: float = field(default=LEVEL)
 
     @property
     def title(self) -> str:
         """Split, seeds and kind of interval, as every table of this evaluation says them."""
-        rows, seeds = count_text(self.pooled.rows, "row"), count_text(self.seeds, "seed")
-        named = f"{self.source}: " if self.source else ""
-        return (
-            f"{named}{self.split} split, {rows}, {seeds};"
-            f" {self.level:.0%} intervals, {self.clusters}s drawn independently"
+        return f"{self.source}: {self._rows_and_seeds}" if self.source else self._rows_and_seeds
+
+    def _in_table(self) -> list[Metric]:
+        return [of for of in METRICS if self.clusters == "group" or not of.of_groups]
+
+    def _header(self) -> tuple[str, ...]:
+        heads = (
+            f"{of.label} [95 %]" if of.interval_in_table else of.label for of in self._in_table()
         )
+        return "positives", *heads
 
-    def scopes(self) -> dict[str, Figures]:
-        """Pooled, macro, weighted and worst, by the names that tables give them."""
-        worst = f"worst ({self.worst.domain})" if self.worst.domain is not None else "worst"
-        return {
-            "pooled": self.pooled,
-            "macro": self.macro,
-            "weighted": self.weighted,
-            worst: self.worst,
-        }
+    def _cells(self, of: Figures) -> tuple[str, ...]:
+        cells = [f"{of.positives:,}"]
+        for metric in self._in_table():
+            value = getattr(of, metric.name)
+            if metric.interval_in_table:
+                cells.append(with_interval(value, getattr(of, f"{metric.name}_ci"), metric.places))
+            else:
+                cells.append(number(value, metric.places))
+        return tuple(cells)
 
-    def table(self) -> TextTable:
-        """Show the figures as text, four decimals (calibration three)."""
-        grouped = self.clusters == "group"
-        header = ["domain", "rows", "positives", "AUC [95 %]", "GAUC", "logloss", "NE"]
-        header += ["calib.", "ECE"]
-        names, left = largest({name: of.rows for name, of in self.domains.items()})
-        lines: list[list[str]] = []
-        for name, of in [*((name, self.domains[name]) for name in names), *self.scopes().items()]:
-            line = [name, f"{of.rows:,}", f"{of.positives:,}", with_interval(of.auc, of.auc_ci)]
-            line += [number(of.gauc), number(of.logloss), number(of.ne)]
-            line += [number(of.calibration, 3), number(of.ece)]
-            lines.append(line)
-        if not grouped:
-            for line in [header, *lines]:
-                del line[4]
-        return TextTable(
-            title=self.title,
-            header=tuple(header),
-            rows=tuple(tuple(line) for line in lines),
-            notes=(*self.notes, *self._remarks(names), *([left] if left else [])),
-            rules=(len(names),),
+    def _remarks(self, shown: Sequence[tuple[str, Figures]]) -> Iterable[str]:
+        remarks = (
+            (name, of.reasons.get("auc") or of.reasons.get("auc_ci") or of.notes.get("auc"))
+            for name, of in shown[:-1]  # the worst domain is among the domains
         )
-
-    def _remarks(self, names: list[str]) -> list[str]:
-        shown = {name: self.domains[name] for name in names}
-        shown |= {"pooled": self.pooled, "macro": self.macro, "weighted": self.weighted}
-        lines: dict[str, list[str]] = {}
-        for name, of in shown.items():
-            told = of.reasons.get("auc") or of.reasons.get("auc_ci") or of.notes.get("auc")
-            if told:
-                lines.setdefault(f"AUC: {told}", []).append(name)
-        return [f"{told} ({_few(where)})" for told, where in lines.items()]
-
-    def __str__(self) -> str:
-        return str(self.table())
+        found = names_by_remark(remarks)
+        return *self.notes, *(f"AUC: {told} ({_few(where)})" for told, where in found.items())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: no nan; what is undefined is null with a reason beside it."""
@@ -121,11 +125,7 @@ class Evaluation:
             "seeds": self.seeds,
             "level": self.level,
             "clusters": self.clusters,
-            "domains": {name: of.to_dict() for name, of in self.domains.items()},
-            "pooled": self.pooled.to_dict(),
-            "macro": self.macro.to_dict(),
-            "weighted": self.weighted.to_dict(),
-            "worst": self.worst.to_dict(),
+            **self._scopes_to_dict(),
             "notes": list(self.notes),
         }
 
@@ -135,21 +135,17 @@ def _few(names: list[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def coverage_note(seeds: int) -> str:
-    """Say what the intervals cover, as every report must."""
-    if seeds == 1:
-        return "Intervals cover the draw of test rows, not retraining (1 seed)."
-    return f"Intervals cover the draw of test rows and retraining ({seeds} seeds)."
-
-
 def evaluate_rows(scored: ScoredRows | Sequence[ScoredRows]) -> Evaluation:
     """Evaluate one model, or the same model trained with several seeds (one element each).
 
     Raises RunError unless all seeds scored the same rows.
     """
     runs = align([scored] if isinstance(scored, ScoredRows) else scored)
-    first, scopes = runs[0], Scopes.of(runs)
-    domains = scopes.domains()
+    first, scopes = runs[0], Scopes(runs[0])
+    seeds = seeds_of(runs, scopes.cells)
+    found = [_figures(scope) for scope in scopes.domains(seeds)]
+    domains = dict(zip(first.names, found, strict=True))
+    macro = _mean_figures(scopes.mean(seeds, by_rows=False), len(domains))
     notes = [coverage_note(len(runs))]
     if first.negative_rate != 1.0:
         notes.append(
@@ -163,14 +159,75 @@ def evaluate_rows(scored: ScoredRows | Sequence[ScoredRows]) -> Evaluation:
         split=first.split,
         seeds=len(runs),
         clusters="row" if first.group is None else "group",
-        domains=dict(zip(first.names, domains, strict=True)),
-        pooled=scopes.pooled(),
-        macro=scopes.mean(by_rows=False),
-        weighted=scopes.mean(by_rows=True),
-        worst=scopes.worst(domains),
+        domains=domains,
+        pooled=_figures(scopes.pooled(seeds)),
+        macro=macro,
+        weighted=_mean_figures(scopes.mean(seeds, by_rows=True), len(domains)),
+        worst=_worst(worst_domain(seeds, first.names), domains, macro.domains),
         notes=tuple(notes),
         source=first.source,
     )
+
+
+def _figures(scope: Scope) -> Figures:
+    counts = scope.counts
+    unit = "group" if counts.grouped else "row"
+    values: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    for metric in METRICS:
+        for name in metric.values:
+            value = scope.spreads[name][0]
+            if np.isnan(value):
+                reasons[name] = metric.reason(counts)
+            else:
+                values[name] = value
+        if metric.scale is None:
+            continue
+        value, variance, df = scope.spreads[metric.name]
+        why = reasons.get(metric.name)
+        why = why or metric.no_interval(variance, weighted=counts.weighted, unit=unit)
+        why = why or outside(value, metric.scale)
+        if why is not None:
+            reasons[f"{metric.name}_ci"] = why
+            continue
+        values[f"{metric.name}_ci"] = interval(value, variance, df, metric.scale)
+        rough = counts.rough() if metric.rough_of_few else None
+        if rough is not None:
+            notes[metric.name] = rough
+    return Figures(
+        rows=counts.rows, positives=counts.positives, reasons=reasons, notes=notes, **values
+    )
+
+
+def _mean_figures(scope: Scope, n_domains: int) -> Figures:
+    figures, defined = _figures(scope), scope.defined or {}
+    nowhere = {name for name, count in defined.items() if not count}
+    if not scope.counts.grouped:
+        nowhere -= {metric.name for metric in METRICS if metric.of_groups}
+    reasons = dict.fromkeys(nowhere & set(figures.reasons), "undefined in every domain")
+    notes = {
+        name: f"mean over {count} of {n_domains} domains"
+        for name, count in defined.items()
+        if 0 < count < n_domains
+    }
+    return replace(
+        figures,
+        domains=defined[AUC.name],
+        reasons=figures.reasons | reasons,
+        notes=figures.notes | notes,
+    )
+
+
+def _worst(name: str | None, domains: dict[str, Figures], with_auc: int | None) -> Figures:
+    """The figures of the worst domain, with a remark on its choice; ``with_auc``: out of how many."""
+    if name is None:
+        return Figures(rows=0, positives=0, reasons=dict.fromkeys(FIGURES, "no domain has an AUC"))
+    figures = domains[name]
+    note = f"lowest of {with_auc} domains; the interval is not adjusted for that choice"
+    rough = figures.notes.get(AUC.name)
+    told = f"{rough}; {note}" if rough else note
+    return replace(figures, domain=name, notes=figures.notes | {AUC.name: told})
 
 
 def evaluate(

@@ -5,8 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from scipy.special import expit
 
 from isthmus.errors import RunError
+
+COLUMNS = ("row", "logits", "label", "domain", "weight", "group")
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -67,17 +70,45 @@ class ScoredRows:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def mass(self) -> Float64[np.ndarray, " rows"]:
+        """Effective weight of each row."""
+        return effective_weight(self.label, self.weight, self.negative_rate)
+
+    @property
+    def corrected(self) -> Float64[np.ndarray, " rows"]:
+        """Logits of the table before its negatives were thinned."""
+        return corrected(self.logits, self.negative_rate)
+
+    @property
+    def chance(self) -> Float64[np.ndarray, " rows"]:
+        """Probability of the label 1, from the corrected logits."""
+        return expit(self.corrected)
+
     def take(self, index: Int64[np.ndarray, " rows"]) -> "ScoredRows":
         """Choose rows by position."""
-        return replace(
-            self,
-            row=self.row[index],
-            logits=self.logits[index],
-            label=self.label[index],
-            domain=self.domain[index],
-            weight=None if self.weight is None else self.weight[index],
-            group=None if self.group is None else self.group[index],
-        )
+        held = {name: getattr(self, name) for name in COLUMNS}
+        return replace(self, **{name: of[index] for name, of in held.items() if of is not None})
+
+
+def effective_weight(
+    label: Bool[np.ndarray, " rows"],
+    weight: Float64[np.ndarray, " rows"] | None,
+    negative_rate: float,
+) -> Float64[np.ndarray, " rows"]:
+    """Weight of each row, times 1 / negative_rate where it is a negative.
+
+    So a table whose negatives were thinned gives the figures of the table before it was.
+    """
+    mass = np.where(label, 1.0, 1.0 / negative_rate)
+    return mass if weight is None else mass * weight
+
+
+def corrected(
+    logits: Float64[np.ndarray, " rows"], negative_rate: float
+) -> Float64[np.ndarray, " rows"]:
+    """Logits of the table before its negatives were thinned: logit + log(negative_rate)."""
+    return logits + np.log(negative_rate) if negative_rate != 1.0 else logits
 
 
 def concatenate(parts: Sequence[ScoredRows]) -> ScoredRows:
@@ -97,7 +128,7 @@ def concatenate(parts: Sequence[ScoredRows]) -> ScoredRows:
                 raise ValueError(f"parts must all have a {name}, or none")
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("row", "logits", "label", "domain", "weight", "group")
+        for name in COLUMNS
         if getattr(first, name) is not None
     }
     return replace(first, **joined)

@@ -3,7 +3,7 @@
 from math import isclose
 
 from isthmus.metrics import Comparison, Evaluation, Figures, Pair, TextTable, judge
-from isthmus.metrics.table import count_text, number, with_half_width, with_interval
+from isthmus.metrics.text_table import count_text, number, with_half_width, with_interval
 
 
 def side_by_side(

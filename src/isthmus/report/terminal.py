@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from isthmus.metrics import Comparison, Evaluation, TextTable
-from isthmus.metrics.table import WIDTH
+from isthmus.metrics.text_table import WIDTH
 
 
 def to_rich(result: Evaluation | Comparison | TextTable, *, width: int = WIDTH) -> Table:

@@ -14,7 +14,7 @@ from isthmus.bundle import Bundle, ScoredBlock, to_score
 from isthmus.data.tables import Block, Table, open_table, refuse_empty
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
-from isthmus.metrics.table import count_text
+from isthmus.metrics.text_table import count_text
 from isthmus.run.notice import Notice, Progress
 from isthmus.run.output.unifying import as_type, risky, unified
 from isthmus.run.output.writing import ScoredWriter

@@ -10,8 +10,9 @@ from torch import nn
 from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Rows
 from isthmus.errors import ConfigError
-from isthmus.metrics.losses import row_logloss
-from isthmus.metrics.ranking import Ranking, segment_auc
+from isthmus.metrics.formulas.auc import segment_auc
+from isthmus.metrics.formulas.logloss import row_logloss
+from isthmus.metrics.formulas.ranking import Ranking
 
 Monitor = Literal[
     "auc_pooled",

@@ -15,7 +15,7 @@ from isthmus.diagnosis.study import Study
 from isthmus.experiments import Outcome
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import benjamini_hochberg, spearman
-from isthmus.metrics.ranking import auc
+from isthmus.metrics.formulas.auc import auc
 
 Cells = dict[str, dict[str, dict[str, Any]]]
 

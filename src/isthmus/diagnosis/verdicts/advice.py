@@ -18,7 +18,8 @@ from isthmus.diagnosis.verdicts.verdict import (
 )
 from isthmus.disk import write_whole
 from isthmus.experiments import Training
-from isthmus.metrics.effects import Effect, EffectMetric
+from isthmus.metrics.effects import Effect
+from isthmus.metrics.formulas import EffectMetric
 
 LONGEST = 60  # characters of a name in a file name
 KINDS = ("joint", "adapted", "own-*", "group-*")  # of configs

@@ -23,8 +23,9 @@ from typing import Any, Literal
 from scipy.stats import norm, t
 
 from isthmus.diagnosis.verdicts.wording import Wording, joined
-from isthmus.metrics.effects import Effect, EffectMetric
+from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import not_worse, same
+from isthmus.metrics.formulas import EffectMetric
 
 Action = Literal[
     "share",

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from isthmus.metrics.effects import Effect, EffectMetric
+from isthmus.metrics.effects import Effect
+from isthmus.metrics.formulas import EffectMetric
 
 
 @dataclass(frozen=True, slots=True)

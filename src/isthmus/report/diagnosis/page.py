@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from isthmus.metrics.table import NOTHING
+from isthmus.metrics.text_table import NOTHING
 from isthmus.report.diagnosis import words
 from isthmus.report.diagnosis.matrices import matrix_view
 from isthmus.report.diagnosis.sections import (

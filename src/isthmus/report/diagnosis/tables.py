@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus.metrics.table import NOTHING, TextTable, number, p_text, with_half_width
+from isthmus.metrics.text_table import NOTHING, TextTable, number, p_text, with_half_width
 from isthmus.report.diagnosis.values import (
     Path,
     Report,

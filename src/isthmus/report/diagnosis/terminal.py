@@ -4,7 +4,7 @@ from itertools import groupby
 from operator import itemgetter
 from textwrap import fill
 
-from isthmus.metrics.table import WIDTH
+from isthmus.metrics.text_table import WIDTH
 from isthmus.report.diagnosis.tables import (
     advice_lines,
     fine_print,

@@ -27,8 +27,9 @@ from scipy.special import ndtri, stdtrit
 
 from isthmus.data import Rows
 from isthmus.data.store.subset import stopping_half
-from isthmus.metrics.intervals import Cells
-from isthmus.metrics.ranking import Ranking, segment_auc
+from isthmus.metrics.formulas.auc import segment_auc
+from isthmus.metrics.formulas.ranking import Ranking
+from isthmus.metrics.spread import Cells
 
 Guard = Literal["strict", "balanced"]
 Arm = Literal["joint", "adapted", "tuned", "solo"]

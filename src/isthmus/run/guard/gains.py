@@ -13,7 +13,7 @@ from isthmus.disk import write_whole
 from isthmus.errors import RunError
 from isthmus.metrics import TextTable
 from isthmus.metrics.intervals import interval
-from isthmus.metrics.table import number, with_half_width
+from isthmus.metrics.text_table import number, with_half_width
 from isthmus.run.guard.choosing import (
     ARMS,
     MARGIN,

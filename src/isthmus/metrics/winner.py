@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from math import isclose
+from typing import Literal
 
-from isthmus.metrics.differences import Comparison, Difference, Metric, Pair
+from isthmus.metrics.comparison import Comparison, Difference
+from isthmus.metrics.formulas import EffectMetric
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Winner:
     """Whether b or a wins in one scope; ``winner`` is None where nothing may be claimed."""
 
     scope: str
-    metric: Metric
+    metric: EffectMetric
     winner: str | None
     why: str
 
@@ -21,8 +23,8 @@ class Verdict:
 
 
 def judge(
-    comparison: Comparison, control: Comparison, metric: Metric = "auc"
-) -> tuple[Verdict, ...]:
+    comparison: Comparison, control: Comparison, metric: EffectMetric = "auc"
+) -> tuple[Winner, ...]:
     """Name a winner where |b - a| exceeds both its interval's half width and |a' - a|.
 
     ``control`` compares a with a', the same model trained with another seed. One verdict per
@@ -43,32 +45,26 @@ def judge(
         )
     scopes = {**comparison.domains, **comparison.scopes()}
     controls = {**control.domains, **control.scopes()}
-    return tuple(
-        _verdict(scope, metric, comparison, pair, controls[scope]) for scope, pair in scopes.items()
-    )
+    verdicts = []
+    for scope, pair in scopes.items():
+        side, why = _winner(pair.differences[metric], controls[scope].differences[metric])
+        winner = None if side is None else getattr(comparison, side)
+        verdicts.append(Winner(scope, metric, winner, why))
+    return tuple(verdicts)
 
 
-def _verdict(
-    scope: str, metric: Metric, comparison: Comparison, pair: Pair, control: Pair
-) -> Verdict:
-    of: Difference = getattr(pair, metric)
-    seed: Difference = getattr(control, metric)
+def _winner(of: Difference, seed: Difference) -> tuple[Literal["a", "b"] | None, str]:
+    """The side that wins, if any, and why."""
     if of.difference is None or of.half_width is None:
-        return Verdict(scope, metric, None, of.reason or "undefined")
+        return None, of.reason or "undefined"
     if seed.difference is None:
-        return Verdict(scope, metric, None, f"the control is undefined: {seed.reason}")
-    size = abs(of.difference)
+        return None, f"the control is undefined: {seed.reason}"
+    size, another = abs(of.difference), abs(seed.difference)
     told = f"|b - a| = {size:.4f}"
     if of.better is None:
-        return Verdict(scope, metric, None, f"{told} is within its interval, ± {of.half_width:.4f}")
-    if size <= abs(seed.difference):
-        return Verdict(
-            scope, metric, None, f"{told} is no more than another seed, {abs(seed.difference):.4f}"
-        )
-    return Verdict(
-        scope,
-        metric,
-        getattr(comparison, of.better),
-        f"{told} exceeds its interval, ± {of.half_width:.4f},"
-        f" and another seed, {abs(seed.difference):.4f}",
+        return None, f"{told} is within its interval, ± {of.half_width:.4f}"
+    if size <= another:
+        return None, f"{told} is no more than another seed, {another:.4f}"
+    return of.better, (
+        f"{told} exceeds its interval, ± {of.half_width:.4f}, and another seed, {another:.4f}"
     )

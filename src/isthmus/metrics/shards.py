@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from isthmus.metrics.estimates import normalised_entropy
-from isthmus.metrics.losses import corrected, effective_weight, probability, row_logloss
+from isthmus.metrics.formulas.calibration_ratio import promised_and_observed
+from isthmus.metrics.formulas.logloss import loss_and_mass
+from isthmus.metrics.formulas.normalised_entropy import normalised_entropy
 from isthmus.metrics.scored_rows import ScoredRows
 
 GRID_BINS = 8192
@@ -54,14 +55,8 @@ class Partial:
         place = np.clip(place, 0, GRID_BINS - 1).astype(np.int64)
         key = (scored.label * width + scored.domain) * GRID_BINS + place
         weight = np.ones(len(scored)) if scored.weight is None else scored.weight
-        logits = corrected(scored.logits, scored.negative_rate)
-        mass = effective_weight(scored.label, scored.weight, scored.negative_rate)
-        summed = (
-            mass,
-            mass * row_logloss(logits, scored.label),
-            mass * probability(logits),
-            mass * scored.label,
-        )
+        loss, mass = loss_and_mass(scored)
+        summed = (mass, loss, *promised_and_observed(scored))
         return Partial(
             split=scored.split,
             names=scored.names,
@@ -71,8 +66,8 @@ class Partial:
             ),
             counts=np.stack(
                 [
-                    np.bincount(scored.domain, minlength=width),
-                    np.bincount(scored.domain[scored.label], minlength=width),
+                    np.bincount(of, minlength=width)
+                    for of in (scored.domain, scored.domain[scored.label])
                 ]
             ),
             sums=np.stack([np.bincount(scored.domain, part, minlength=width) for part in summed]),
