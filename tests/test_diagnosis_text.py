@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from xml.etree.ElementTree import tostring
+from xml.etree.ElementTree import fromstring, tostring
 
 import pytest
 from hypothesis import given
@@ -320,6 +320,21 @@ def test_a_name_of_the_map_covers_nothing_and_is_listed_where_it_has_no_room(tmp
     assert len(alone) < len(spots)
     listed = note.partition(f"no room for {len(spots) - len(alone)}: ")[2].split(", ")
     assert sorted([*alone, *listed]) == sorted(spots)
+
+
+def test_figures_hold_the_marks_of_the_page_and_need_no_stylesheet(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["six"])
+    report["domains"]["a\x1b[31m <b> & co"] = copy.deepcopy(report["domains"]["home"])
+    titles = re.compile(r"<title>([^<]*)</title>")
+    of_page = set(titles.findall(page(REPORTS["six"])))
+    for path in write_figures(report, tmp_path):
+        if path.suffix == ".svg":
+            text = path.read_text()
+            assert "class=" not in text
+            assert fromstring(text).get("width")
+            marks = [title for title in titles.findall(text) if "31m" not in title]
+            assert set(marks) <= of_page
+            assert marks or path.stem.startswith("matrix")
 
 
 def test_names_that_look_like_formulas_can_be_drawn(tmp_path: Path):

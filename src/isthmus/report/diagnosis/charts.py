@@ -185,10 +185,7 @@ def _forest(
     right = left + PLOT if wide else WIDTH - 8
     scale = Scale(*axis, left, right)
     bottom = top + ROW * len(marks)
-    rows = [
-        (of, name, top + ROW * place)
-        for place, (of, name) in enumerate(zip(marks, names, strict=True))
-    ]
+    rows = list(zip(marks, names, range(top, bottom, ROW), strict=True))
     parts = [
         box(scale.at(-of.margin), y, scale.at(of.margin), y + ROW, "band")
         for of, _, y in rows
@@ -344,42 +341,36 @@ def curve_keys() -> list[tuple[Element, str]]:
 def strip_chart(report: Report) -> Element | None:
     """Scores on one axis: the confirmed groups, all in one, each alone, and random groupings."""
     path: Path = ("groups", "confirmed")
-    if dig(report, *path, "score") is None:
+    random = range(len(dig(report, *path, "random") or []))
+    places = [(*path, "random", place) for place in random]
+    drawn = [place for place in places if dig(report, *place) is not None]
+    marks: list[tuple[str, Path, str]] = [(name, (*path, key), kind) for key, name, kind in SCORES]
+    marks += [(count_text(len(drawn), "random grouping"), place, "random") for place in drawn]
+    marks = [mark for mark in marks if dig(report, *mark[1]) is not None]
+    score = dig(report, *path, "score")
+    if score is None:
         return None
-    drawn = range(len(dig(report, *path, "random") or []))
-    rows: list[tuple[str, list[Path], str]] = [
-        (name, [(*path, key)], kind) for key, name, kind in SCORES
-    ]
-    rows.append(("", [(*path, "random", place) for place in drawn], "random"))
-    rows = [
-        (name, held, kind)
-        for name, places, kind in rows
-        if (held := [place for place in places if dig(report, *place) is not None])
-    ]
+    names = list(dict.fromkeys(name for name, _, _ in marks))
     left, right, height, top = 168, 318, 26, 8
-    values = [dig(report, *place) for _, places, _ in rows for place in places]
+    bottom, middle = top + height * len(names), top + height / 2
+    values = [dig(report, *place) for _, place, _ in marks]
     pad = 0.06 * ((max(values) - min(values)) or 0.01)
     scale = Scale(min(values) - pad, max(values) + pad, left, right)
-    bottom = top + height * len(rows)
-    score = scale.at(dig(report, *path, "score"))
-    parts, told = [line(score, top, score, bottom, "grid")], []
-    for row, (name, places, kind) in enumerate(rows):
-        name = name or count_text(len(places), "random grouping")
-        y = top + height * (row + 0.5)
+    parts, told = [line(scale.at(score), top, scale.at(score), bottom, "grid")], []
+    for row, name in enumerate(names):
+        y = middle + height * row
         parts += [line(left, y, right, y, "grid"), label(4, y + 4, shorten(name, 26), "name")]
-        for place in places:
-            value = dig(report, *place)
-            x, text = scale.at(value), f"{name}: {short(value, 4, signed=False)}"
-            if kind == "random":
-                dot = element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x)
-            else:
-                shape = f"M{x} {y - 6}L{x + 6} {y}L{x} {y + 6}L{x - 6} {y}Z"
-                dot = element("path", d=shape, class_="dot", data_x=x)
-            children, where = (element("title", text), dot), pointer(place)
-            parts.append(element("g", *children, class_=f"mark {kind}", data_path=where))
-            told.append(text)
-        if kind != "random":
-            value = short(dig(report, *places[0]), 4, signed=False)
-            parts.append(label(WIDTH, y + 4, value, "value", "end"))
+    for (name, place, kind), value in zip(marks, values, strict=True):
+        x, y = scale.at(value), middle + height * names.index(name)
+        text = short(value, 4, signed=False)
+        told.append(f"{name}: {text}")
+        if kind == "random":
+            dot = element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x)
+        else:
+            shape = f"M{x} {y - 6}L{x + 6} {y}L{x} {y + 6}L{x - 6} {y}Z"
+            dot = element("path", d=shape, class_="dot", data_x=x)
+            parts.append(label(WIDTH, y + 4, text, "value", "end"))
+        both, where = (element("title", told[-1]), dot), pointer(place)
+        parts.append(element("g", *both, class_=f"mark {kind}", data_path=where))
     title = f"Mean AUC over domains. {'; '.join(told)}"
     return picture(WIDTH, bottom + 8, title, parts, "chart strip", **scale.data)

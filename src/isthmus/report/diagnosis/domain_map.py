@@ -8,8 +8,7 @@ from isthmus.metrics.table import shorten
 from isthmus.report.diagnosis.lookup import Report, dig, pointer
 from isthmus.report.diagnosis.svg import element, label, picture
 
-WIDTH, HEIGHT, EDGE = 370, 310, 26
-NAME = 18  # letters of a name
+EDGE = 26
 LETTER = 6.6  # a letter's usual width at the size of labels
 # Where a name may stand beside its dot: (right, up), in the order of preference.
 SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))
@@ -26,28 +25,30 @@ def group_letters(report: Report) -> dict[str, str]:
     }
 
 
-def map_chart(report: Report, letters: int = NAME) -> tuple[Element, list[str]] | None:
+def map_chart(report: Report, *, wide: bool = False) -> tuple[Element, list[str]] | None:
     """The map, and the names that had no room; None where likeness was not measured.
 
     The area of a dot goes with the domain's test rows; the letter in the dot is the domain's group.
-    Both axes have one scale, for only distances mean something. ``letters``: of a name, at most.
+    Both axes have one scale, for only distances mean something. ``wide``: a larger map, with room
+    for more and longer names.
     """
     spots: dict[str, Sequence[float]] = dig(report, "likeness", "map") or {}
     if not spots:
         return None
+    width, tallest, letters = (660, 530, 24) if wide else (370, 310, 18)
     rows = {name: dig(report, "domains", name, "rows") or 0 for name in spots}
     names = sorted(spots, key=lambda name: -rows[name])
     (left, right), (low, high) = (
         (min(spot[axis] for spot in spots.values()), max(spot[axis] for spot in spots.values()))
         for axis in (0, 1)
     )
-    spans = (right - left, WIDTH - 2 * EDGE - 60), (high - low, HEIGHT - 2 * EDGE)
+    spans = (right - left, width - 2 * EDGE - 60), (high - low, tallest - 2 * EDGE)
     unit = min((room / span for span, room in spans if span > 0), default=1.0)
-    height = max(100, min(HEIGHT, round((high - low) * unit + 2 * EDGE)))
+    height = max(100, min(tallest, round((high - low) * unit + 2 * EDGE)))
     largest = max(*rows.values(), 1)
     dots = {
         name: (
-            round(WIDTH / 2 + unit * (spots[name][0] - (left + right) / 2), 2),
+            round(width / 2 + unit * (spots[name][0] - (left + right) / 2), 2),
             round(height / 2 - unit * (spots[name][1] - (low + high) / 2), 2),
             round(6 + 7 * math.sqrt(rows[name] / largest), 2),
         )
@@ -58,13 +59,13 @@ def map_chart(report: Report, letters: int = NAME) -> tuple[Element, list[str]] 
     taken: list[Box] = [(x - r, y - r, x + r, y + r) for x, y, r in dots.values()]
     missing = []
     for name in names:
-        text = _name(shorten(name, letters), dots[name], taken, height)
+        text = _name(shorten(name, letters), dots[name], taken, (width, height))
         if text is None:
             missing.append(name)
         else:
             parts.append(text)
     told = f"Map of {len(names)} domains; the table of distances has the numbers."
-    return picture(WIDTH, height, told, parts, "chart map"), missing
+    return picture(width, height, told, parts, "chart map"), missing
 
 
 def _dot(name: str, dot: tuple[float, float, float], letter: str | None) -> Element:
@@ -80,7 +81,7 @@ def _dot(name: str, dot: tuple[float, float, float], letter: str | None) -> Elem
 
 
 def _name(
-    text: str, dot: tuple[float, float, float], taken: list[Box], height: float
+    text: str, dot: tuple[float, float, float], taken: list[Box], size: tuple[float, float]
 ) -> Element | None:
     """The name at the first side of its dot where it covers nothing; its place is then taken."""
     x, y, r = dot
@@ -92,7 +93,7 @@ def _name(
         base = round(y + {0: 4, 1: -lift - 3, -1: lift + 11}[up], 2)
         start = at - length * (1 - right) / 2
         box = (start, base - 11, start + length, base + 4)
-        inside = box[0] >= 2 and box[2] <= WIDTH - 2 and box[1] >= 2 and box[3] <= height - 2
+        inside = box[0] >= 2 and box[2] <= size[0] - 2 and box[1] >= 2 and box[3] <= size[1] - 2
         if inside and not any(_overlap(box, other) for other in taken):
             taken.append(box)
             return label(at, base, text, "name", ("end", "middle", "start")[right + 1])

@@ -5,9 +5,10 @@ colours written out; matplotlib draws the PNG file from the same elements.
 """
 
 import importlib
+import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,6 @@ SCALES = {
     "distance": "distance",
 }
 SIDES = {"start": "left", "middle": "center", "end": "right"}
-Maker = Callable[..., Any]
 
 
 def write_figures(report: Report, folder: str | Path) -> list[Path]:
@@ -75,7 +75,6 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
     """
     try:
         importlib.import_module("matplotlib")
-        figure = importlib.import_module("matplotlib.figure").Figure
     except ModuleNotFoundError as fault:
         raise ModuleNotFoundError(
             "figures need matplotlib, which is not installed: pip install 'isthmus[plots]'"
@@ -86,7 +85,7 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
     for name, drawn in _sheets(shown(report)):
         _styled(drawn)
         png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-        _painted(figure, drawn).savefig(png, dpi=200)
+        _painted(drawn).savefig(png, dpi=200)
         svg.write_text(f"{tostring(drawn, 'unicode')}\n", encoding="utf-8")
         written += [png, svg]
     return written
@@ -109,7 +108,7 @@ def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
         titled = [(shorten(name, LONG_NAME), chart) for name, chart in capacity]
         note = "net effect in AUC; 95 %, unadjusted"
         yield "capacity", _sheet(titled, 3, note, keys=curve_keys())
-    drawn = map_chart(report, LONG_NAME)
+    drawn = map_chart(report, wide=True)
     if drawn is not None:
         chart, missing = drawn
         note = ", ".join(shorten(name, LONG_NAME) for name in missing)
@@ -226,32 +225,38 @@ def _styled(of: Element, above: tuple[str, ...] = ()) -> None:
         _styled(child, inside)
 
 
-def _painted(figure: Maker, sheet: Element) -> Any:
-    """A sheet as a figure of matplotlib, with the same marks at the same places."""
+def _painted(sheet: Element) -> Any:
+    """A sheet as a figure of matplotlib: all shapes in their order, and every text over them."""
     width, height = _numbers(sheet, "width", "height")
-    of = figure(figsize=(width / INCH, height / INCH))
+    of = importlib.import_module("matplotlib.figure").Figure(figsize=(width / INCH, height / INCH))
     axes = of.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
-    for order, (one, dx, dy) in enumerate(_placed(sheet, 0.0, 0.0)):
-        fill, stroke = one.get("fill", "none"), one.get("stroke", "none")
-        thick, size = (POINT * number for number in _numbers(one, "stroke-width", "font-size"))
-        xs, ys = _corners(one)
-        xs, ys = [x + dx for x in xs], [y + dy for y in ys]
+    placed = list(_placed(sheet, 0.0, 0.0))
+    shapes = [(one, dx, dy) for one, dx, dy in placed if one.tag != "text"]
+    drawn = importlib.import_module("matplotlib.collections").PolyCollection(
+        [[(x + dx, y + dy) for x, y in _corners(one)] for one, dx, dy in shapes],
+        closed=False,
+        facecolors=[one.get("fill", "none") for one, _, _ in shapes],
+        edgecolors=[one.get("stroke", "none") for one, _, _ in shapes],
+        linewidths=[POINT * _numbers(one, "stroke-width")[0] for one, _, _ in shapes],
+        linestyles=[(0, (3, 2)) if one.get("stroke-dasharray") else "-" for one, _, _ in shapes],
+        capstyle="butt",
+    )
+    axes.add_collection(drawn, autolim=False)
+    for one, dx, dy in placed:
         if one.tag == "text":
+            x, y, size = _numbers(one, "x", "y", "font-size")
             side = SIDES[one.get("text-anchor", "start")]
+            look = {
+                "color": one.get("fill"),
+                "fontsize": size * POINT,
+                "ha": side,
+                "va": "baseline",
+            }
             turned = {"rotation": 90 if one.get("transform") else 0, "rotation_mode": "anchor"}
-            look = {"color": fill, "fontsize": size, "ha": side, "va": "baseline", **turned}
-            axes.text(xs[0], ys[0], one.text, parse_math=False, zorder=order, **look)
-        elif one.tag == "circle":
-            look = {"mfc": fill, "mec": stroke, "mew": thick}
-            axes.plot(xs, ys, "o", ms=2 * POINT * _numbers(one, "r")[0], zorder=order, **look)
-        elif fill != "none":
-            axes.fill(xs, ys, fc=fill, ec=stroke, lw=thick, zorder=order)
-        else:
-            look = {"ls": (0, (3, 2)) if one.get("stroke-dasharray") else "-", "lw": thick}
-            axes.plot(xs, ys, color=stroke, solid_capstyle="butt", zorder=order, **look)
+            axes.text(x + dx, y + dy, one.text, parse_math=False, **look, **turned)
     return of
 
 
@@ -266,19 +271,23 @@ def _placed(of: Element, x: float, y: float) -> Iterator[tuple[Element, float, f
         yield from _placed(child, x, y)
 
 
-def _corners(of: Element) -> tuple[list[float], list[float]]:
-    """The places that an element goes through; of a circle or a text, the one where it stands."""
-    if of.tag == "path":
-        places = [float(part) for part in re.findall(r"[-\d.]+", of.get("d", ""))]
-        return places[::2], places[1::2]
+def _corners(of: Element) -> list[tuple[float, float]]:
+    """The places that a shape goes through; a closed shape ends where it starts."""
     if of.tag == "line":
-        x, x2, y, y2 = _numbers(of, "x1", "x2", "y1", "y2")
-        return [x, x2], [y, y2]
+        x, y, x2, y2 = _numbers(of, "x1", "y1", "x2", "y2")
+        return [(x, y), (x2, y2)]
+    if of.tag == "circle":
+        x, y, r = _numbers(of, "cx", "cy", "r")
+        turns = [math.tau * step / 48 for step in range(49)]
+        return [(x + r * math.cos(turn), y + r * math.sin(turn)) for turn in turns]
     if of.tag == "rect":
         x, y, width, height = _numbers(of, "x", "y", "width", "height")
-        return [x, x + width, x + width, x], [y, y, y + height, y + height]
-    x, y = _numbers(of, *(("cx", "cy") if of.tag == "circle" else ("x", "y")))
-    return [x], [y]
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        return [*corners, corners[0]]
+    path = of.get("d", "")
+    numbers = [float(part) for part in re.findall(r"[-\d.]+", path)]
+    places = list(zip(numbers[::2], numbers[1::2], strict=True))
+    return [*places, places[0]] if path.endswith("Z") else places
 
 
 def _numbers(of: Element, *names: str) -> list[float]:

@@ -38,9 +38,10 @@ def page(report: Report) -> str:
     names = by_size(report)
     shown, folded = parted(names)
     told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
-    of_report = (_dig, _num, _count, _chance, _only_one)
+    of_report = (_dig, _num, _chance, _only_one)
     return env.get_template("page.html.j2").render(
         {of.__name__.strip("_"): partial(of, report) for of in of_report},
+        count=partial(_num, report, places=0),
         report=report,
         plan=report.get("plan") or {},
         names=names,
@@ -118,8 +119,8 @@ def _num(report: Report, *steps: Step, places: int = 4, signed: bool = False) ->
             Markup(' title="{}"').format(reason) if isinstance(reason, str) else "",
             NOTHING,
         )
-    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
-    if float(text) == 0:
+    text = f"{value:{'+' if signed else ''},.{places}f}"
+    if not text.strip("+-0."):  # nothing but zeros
         text = text.lstrip("+-")
     return _tagged(place, text.replace("-", "−"))
 
@@ -131,15 +132,6 @@ def _chance(report: Report, *steps: Step) -> Markup:
     if value is not None and value < 0.0005:
         return _tagged(pointer(path), "<0.001")
     return _num(report, *path, places=3)
-
-
-def _count(report: Report, *steps: Step) -> Markup:
-    """A whole number with its place."""
-    path = _flat(steps)
-    value = dig(report, *path)
-    if value is None:
-        return _num(report, *path)
-    return _tagged(pointer(path), f"{value:,}")
 
 
 def _tagged(place: str, text: str) -> Markup:

@@ -9,6 +9,7 @@ from isthmus.metrics.table import (
     number,
     p_text,
     with_half_width,
+    with_interval,
 )
 from isthmus.report.diagnosis.lookup import (
     FALSE_SHARE,
@@ -34,13 +35,10 @@ NAMED = 6  # names given for one note
 UNADJUSTED = "Intervals are 95 %, unadjusted. Verdicts use tests adjusted over domains."
 
 
-def effect_text(report: Report, path: Path, places: int = 4) -> str:
+def effect_text(report: Report, path: Path) -> str:
     """``+0.0121 [+0.0093, +0.0149]``, or a dash."""
-    value, ci = dig(report, *path, "estimate"), dig(report, *path, "ci")
-    if value is None:
-        return NOTHING
-    ends = [number(end, places, signed=True) for end in ci] if ci else [NOTHING]
-    return f"{number(value, places, signed=True)} [{', '.join(ends)}]"
+    effect = dig(report, *path)
+    return with_interval(dig(effect, "estimate"), dig(effect, "ci"), signed=True)
 
 
 def verdict_table(report: Report, *, sure: bool) -> TextTable:

@@ -127,15 +127,15 @@ MATRICES: dict[str, MatrixWords] = {
     ),
     "leave_one_out": MatrixWords(
         "Leave one out",
-        "The source (column) leaves the joint model. A cell says what the AUC of the target (row) "
-        "loses by that.",
+        "The source (column) leaves the joint model. A cell says how much AUC the target (row) "
+        "loses.",
         True,
         "Having {source} in the joint model changes {target} by {value}",
     ),
     "cross_score": MatrixWords(
         "Scored by another domain's model",
-        "The model is trained on the source (column) alone. A cell says its AUC on the test rows of "
-        "the target (row). The colour compares the cell with the target's own model (framed). The "
+        "The model is trained on the source (column) alone. A cell says the AUC of this model on "
+        "the test rows of the target (row). The colour compares the cell with the target's own model (framed). The "
         "cells measure likeness, not benefit.",
         False,
         "The model trained on {source} alone has AUC {value} on {target}",
