@@ -10,8 +10,8 @@ import pytest
 
 from chromium import Browser
 from example_pages import PLACE, REPORTS, resolve
+from isthmus.report.diagnosis.lookup import pointer
 from isthmus.report.diagnosis.svg import short
-from isthmus.report.diagnosis.values import pointer
 
 GRID = """
 (() => { const t = document.querySelector('#matrix-KEY table');

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from xml.etree.ElementTree import fromstring, tostring
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 
 import diagnosis_example as examples
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
-from isthmus.report.diagnosis.matrices import matrix_view
-from isthmus.report.diagnosis.sections import strip_chart
+from isthmus.report.diagnosis.charts import Interval, reach, strip_chart
+from isthmus.report.diagnosis.heat_map import matrix_view, orders
+from isthmus.report.diagnosis.lookup import dig, pointer
 from isthmus.report.diagnosis.svg import short, ticks
-from isthmus.report.diagnosis.tables import recipes, remark_lines
-from isthmus.report.diagnosis.values import dig, orders, pointer, reach
+from isthmus.report.diagnosis.text_tables import recipes, remark_lines
 from isthmus.report.diagnosis.words import ADVICE, against, headline, minus
 
 REPORTS = {"six": examples.example(), "quick": examples.quick(), "many": examples.many()}
@@ -43,11 +44,10 @@ def test_alike_domains_stand_together():
         for a in names
     }
     del matrix["d0"]["d1"], matrix["d4"]["d7"]
-    report = {"domains": {name: {"rows": 1} for name in names}}
-    held = [group[names[place]] for place in orders(report, matrix, names)["alike"]]
+    held = [group[names[place]] for place in orders(matrix, names)["alike"]]
     assert changes(held) == 2
     apart = {a: {b: 0.5 - cell["estimate"] for b, cell in row.items()} for a, row in matrix.items()}
-    held = [group[names[p]] for p in orders(report, apart, names, distance=True)["alike"]]
+    held = [group[names[p]] for p in orders(apart, names, distance=True)["alike"]]
     assert changes(held) == 2
 
 
@@ -96,10 +96,11 @@ def test_ticks_are_round_few_and_hold_zero(half: float):
 
 
 def test_one_wide_interval_does_not_flatten_the_others():
-    usual = [(0.01, (0.008, 0.012), 0.005)] * 6
-    assert reach([*usual, (0.0, (-2.0, 2.0), 0.005)]) == pytest.approx(1.04 * 0.03)
+    usual = [Interval("a", {"estimate": 0.01, "ci": [0.008, 0.012]}, 0.005)] * 6
+    wide = Interval("b", {"estimate": 0.0, "ci": [-2.0, 2.0]}, 0.005)
+    assert reach([*usual, wide]) == pytest.approx(1.04 * 0.03)
     assert reach(usual) >= 0.012
-    assert reach([(None, None, 0.005)]) == pytest.approx(1.04 * 0.01)
+    assert reach([Interval("c", {}, 0.005)]) == pytest.approx(1.04 * 0.01)
     assert reach([]) == 1.0
 
 
@@ -171,7 +172,9 @@ def test_what_pairs_do_is_coloured_around_zero_and_one_cell_does_not_pale_the_ot
 
 
 def test_the_strip_of_groupings_shows_scores_of_the_same_replicates():
-    chart = str(strip_chart(REPORTS["six"]))
+    strip = strip_chart(REPORTS["six"])
+    assert strip is not None
+    chart = tostring(strip, "unicode")
     paths = re.findall(r'data-path="/groups/confirmed/([^"]*)"', chart)
     assert paths == ["score_all", "score", "score_none", *(f"random/{place}" for place in range(5))]
     for value in (".6921", ".7012", ".6977"):
@@ -317,6 +320,21 @@ def test_a_name_of_the_map_covers_nothing_and_is_listed_where_it_has_no_room(tmp
     assert len(alone) < len(spots)
     listed = note.partition(f"no room for {len(spots) - len(alone)}: ")[2].split(", ")
     assert sorted([*alone, *listed]) == sorted(spots)
+
+
+def test_figures_hold_the_marks_of_the_page_and_need_no_stylesheet(tmp_path: Path):
+    report = copy.deepcopy(REPORTS["six"])
+    report["domains"]["a\x1b[31m <b> & co"] = copy.deepcopy(report["domains"]["home"])
+    titles = re.compile(r"<title>([^<]*)</title>")
+    of_page = set(titles.findall(page(REPORTS["six"])))
+    for path in write_figures(report, tmp_path):
+        if path.suffix == ".svg":
+            text = path.read_text()
+            assert "class=" not in text
+            assert fromstring(text).get("width")
+            marks = [title for title in titles.findall(text) if "31m" not in title]
+            assert set(marks) <= of_page
+            assert marks or path.stem.startswith("matrix")
 
 
 def test_names_that_look_like_formulas_can_be_drawn(tmp_path: Path):

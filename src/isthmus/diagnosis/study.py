@@ -19,11 +19,11 @@ from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.cost import Pace, steps
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
+from isthmus.report.diagnosis.words import duration
 from isthmus.version import VERSION
 
 # What an adapter and what tuning add to longer joint training.
 REMEDIES = ("adapted_plus", "interference")
-SECONDS_WORTH_TELLING = 1.0
 SHOWN = 10  # domains that a plan names one by one
 
 
@@ -348,13 +348,6 @@ def _rank(outcome: Outcome) -> float:
     """Larger is better, whatever the monitor."""
     best = outcome.told.best
     return -best if outcome.training.train.monitor.startswith("logloss") else best
-
-
-def duration(seconds: float) -> str:
-    """Time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{max(seconds, SECONDS_WORTH_TELLING):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def named(effects: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Plain tables: results hand them out, ``print`` shows them, ``report`` turns them into more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isthmus.printable import printable
@@ -79,13 +80,14 @@ def number(value: float | None, places: int = 4, *, signed: bool = False) -> str
     return text.replace("-", "+" if signed else "", 1) if float(text) == 0 else text
 
 
-def with_interval(value: float | None, ci: tuple[float, float] | None, places: int = 4) -> str:
+def with_interval(
+    value: float | None, ci: Sequence[float] | None, places: int = 4, *, signed: bool = False
+) -> str:
     """``0.8123 [0.8081, 0.8165]``; the brackets hold a dash where there is no interval."""
     if value is None:
         return NOTHING
-    if ci is None:
-        return f"{number(value, places)} [{NOTHING}]"
-    return f"{number(value, places)} [{number(ci[0], places)}, {number(ci[1], places)}]"
+    ends = (NOTHING,) if ci is None else (number(end, places, signed=signed) for end in ci)
+    return f"{number(value, places, signed=signed)} [{', '.join(ends)}]"
 
 
 def with_half_width(value: float | None, half: float | None, places: int = 4) -> str:

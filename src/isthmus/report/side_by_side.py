@@ -1,6 +1,7 @@
 """One table for two models and a control: what ``make demo`` prints."""
 
 from math import isclose
+from typing import Any
 
 from isthmus.metrics import Comparison, Evaluation, Figures, Pair, TextTable, judge
 from isthmus.metrics.text_table import count_text, number, with_half_width, with_interval
@@ -24,45 +25,26 @@ def side_by_side(
     for of, read in ((a, pooled.a), (b, pooled.b)):
         if of.pooled.logloss is None or read is None or not isclose(of.pooled.logloss, read):
             raise ValueError("the comparison must be of the two evaluations given, got others")
-    verdicts = judge(difference, control)
     worst = difference.worst.domain
-    lines: list[tuple[str, ...]] = []
-    for name in a.domains:
-        pairs = difference.domains[name], control.domains[name]
-        lines += _lines(name, a.domains[name], b.domains[name], *pairs)
-    for name in ("pooled", "macro"):
-        lines += _lines(
-            name,
-            getattr(a, name),
-            getattr(b, name),
-            getattr(difference, name),
-            getattr(control, name),
-        )
+    four: tuple[Any, ...] = (a, b, difference, control)
+    scopes = [(name, [one.domains[name] for one in four]) for name in a.domains]
+    scopes += [(name, [getattr(one, name) for one in four]) for name in ("pooled", "macro")]
     if worst is not None:
-        lines += _lines(
-            f"worst ({worst})",
-            a.domains[worst],
-            b.domains[worst],
-            difference.domains[worst],
-            control.domains[worst],
-        )
-    winners = [verdict for verdict in verdicts if verdict.winner is not None]
+        scopes.append((f"worst ({worst})", [one.domains[worst] for one in four]))
     told = [
         f"{verdict.winner} wins on {verdict.scope}: {verdict.why}."
-        for verdict in winners
-        if verdict.scope in (*a.domains, "pooled", "macro")
+        for verdict in judge(difference, control)
+        if verdict.winner is not None and verdict.scope in (*a.domains, "pooled", "macro")
     ]
     rule = "A winner is named only where |b - a| in AUC exceeds both its interval and |a' - a|"
     return TextTable(
         title=(
-            f"{a.split} split, {count_text(a.pooled.rows, 'row')}, 1 seed for each model"
-            if a.seeds == 1
-            else f"{a.split} split, {count_text(a.pooled.rows, 'row')},"
+            f"{a.split} split, {count_text(a.pooled.rows, 'row')},"
             f" {count_text(a.seeds, 'seed')} for each model"
         ),
         header=("domain", "rows", "", "AUC [95 %]", "logloss", "calib.", "AUC b - a", "a' - a"),
         left=(0, 2),
-        rows=tuple(lines),
+        rows=tuple(line for name, held in scopes for line in _lines(name, *held)),
         notes=(
             f"a = {difference.a}, b = {difference.b}, a' = {control.b}.",
             f"{a.notes[0]} None is adjusted for the number of lines.",

@@ -1,11 +1,10 @@
 """A diagnosis for people: one HTML page, Markdown, plain text, and figures for papers.
 
-All of it reads the plain dict that is written as report.json, and nothing else.
+All of them read the plain dict that is written as report.json, and nothing else.
 """
 
 from isthmus.report.diagnosis.figures import write_figures
-from isthmus.report.diagnosis.markdown import to_markdown
 from isthmus.report.diagnosis.page import page
-from isthmus.report.diagnosis.terminal import to_terminal
+from isthmus.report.diagnosis.prose import to_markdown, to_terminal
 
 __all__ = ["page", "to_markdown", "to_terminal", "write_figures"]

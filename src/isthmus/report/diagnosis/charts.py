@@ -1,13 +1,21 @@
-"""The page's charts as SVG: intervals by domain, one interval, and curves over capacity."""
+"""The charts of a diagnosis, each described once: what is drawn, where, and how each mark is told.
 
-from collections.abc import Sequence
+A chart is a tree of SVG elements. The page shows the tree as it stands, and the figures for papers
+are drawn from the same tree.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from xml.etree.ElementTree import Element
 
-from markupsafe import Markup
+import numpy as np
 
+from isthmus.metrics.text_table import count_text, shorten
+from isthmus.report.diagnosis.lookup import Path, Report, by_size, dig, margin_of, pointer
 from isthmus.report.diagnosis.svg import (
     Scale,
-    clipped,
+    box,
     element,
     label,
     line,
@@ -15,236 +23,354 @@ from isthmus.report.diagnosis.svg import (
     short,
     ticks,
 )
+from isthmus.report.diagnosis.words import EFFECTS, METRICS
 
 ROW = 27  # height of one domain
-TOP, BOTTOM = 10, 44
-NAME = 16  # letters of a name
+NAME, LONG_NAME = 16, 24  # letters of a name: on the page, and in a figure
+WIDTH, PLOT = 370, 264  # of a chart with its names, and of what is drawn beside the names
+CHARTS = {  # effect -> 1 where above 0 is good, -1 where above 0 is bad; and the ends of its axis
+    "net": (1, ("worse together", "better together")),
+    "transfer": (1, ("others' rows harm", "others' rows help")),
+    "interference": (-1, ("recovers nothing", "recovers more")),
+}
+SCORES = (
+    ("score_all", "one model for all", "other"),
+    ("score", "these groups", "chosen"),
+    ("score_none", "each domain alone", "other"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One line of a chart: an estimate with its interval and the margin around 0.
+    """One mark of a chart: an effect of the report, with the margin around 0.
 
-    ``good``: 1 where above 0 is good, -1 where it is bad, 0 where neither. ``path``: where
-    the report holds the effect, as a JSON pointer.
+    ``path``: where the report holds the estimate, as a JSON pointer. ``good``: 1 where above 0 is
+    good, and -1 where above 0 is bad.
     """
 
     name: str
-    estimate: float | None
-    ci: Sequence[float] | None
+    effect: Mapping[str, Any]
     margin: float
-    path: str
-    reason: str | None = None
+    path: str = ""
     good: int = 1
-    note: str | None = None
+
+    @property
+    def estimate(self) -> float | None:
+        """The estimate; None where there is none."""
+        return self.effect.get("estimate")
+
+    @property
+    def ci(self) -> Sequence[float] | None:
+        """The ends of the interval; None where there is no interval or no estimate."""
+        return None if self.estimate is None else self.effect.get("ci")
 
     @property
     def tone(self) -> str:
-        """``up``, ``down``, or ``flat`` where the interval holds 0."""
+        """``up`` for better, ``down`` for worse, ``flat`` where the interval holds 0."""
         if self.estimate is None or self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
             return "flat"
-        if self.good == 0:
-            return "clear"
         return "up" if (self.estimate > 0) == (self.good > 0) else "down"
 
     @property
     def told(self) -> str:
-        """The line in words."""
+        """The mark in words."""
         if self.estimate is None:
-            return f"{self.name}: {self.reason or 'not measured'}"
+            return f"{self.name}: {self.effect.get('reason') or 'not measured'}"
         text = f"{self.name}: {short(self.estimate, 4)}"
         if self.ci is not None:
             ends = f"{short(self.ci[0], 4)} to {short(self.ci[1], 4)}"
             text += f", 95 % interval {ends}, unadjusted"
-        return f"{text}; {self.note}" if self.note else text
+        note = self.effect.get("note")
+        return f"{text}; {note}" if note else text
 
 
-def forest(
-    lines: Sequence[Interval],
-    *,
+def interval(report: Report, path: Path, name: str, margin: float, good: int = 1) -> Interval:
+    """The effect at a path of the report as one mark."""
+    effect = dig(report, *path) or {}
+    return Interval(name, effect, margin, pointer((*path, "estimate")), good)
+
+
+def reach(marks: Sequence[Interval], stretch: float = 2.5) -> float:
+    """Half the width of a common axis around 0.
+
+    The axis holds every estimate, twice the margin, and most intervals. A small domain may have an
+    interval so wide that all others would look flat. Such an interval is cut at ``stretch`` times
+    the median, and the chart marks the cut by an arrow.
+    """
+    margin = max((of.margin for of in marks), default=0.0)
+    estimates = [abs(of.estimate) for of in marks if of.estimate is not None]
+    need = max([2 * margin, *(1.2 * value for value in estimates)], default=0.0)
+    ends = [max(abs(of.ci[0]), abs(of.ci[1])) for of in marks if of.ci is not None]
+    if ends:
+        need = max(need, min(max(ends), stretch * float(np.median(ends))))
+    return 1.04 * need if need > 0 else 1.0
+
+
+def ends_of(marks: Sequence[Interval], stretch: float = 2.5) -> tuple[float, float]:
+    """The ends of a common axis. The axis holds 0 and the margin, and need not be even about 0."""
+    widest = reach(marks, stretch)
+    values = [end for of in marks if of.estimate is not None for end in of.ci or (of.estimate,)]
+    margin = max((of.margin for of in marks), default=0.0)
+    low = min([-1.4 * margin, *values], default=-widest)
+    high = max([1.4 * margin, *values], default=widest)
+    if low == high:
+        return -widest, widest
+    pad = 0.04 * (high - low)
+    return max(low - pad, -widest), min(high + pad, widest)
+
+
+def net_charts(report: Report) -> dict[str, Element]:
+    """For each domain its net effect in AUC, without an axis, to stand beside the number."""
+    marks = [_effect(report, name, "auc", "net") for name in by_size(report)]
+    across = reach(marks)
+    return {of.name: _single(of, across) for of in marks}
+
+
+def effect_charts(
+    report: Report, metric: str, names: Sequence[str], *, wide: bool = False
+) -> list[tuple[str, Element]]:
+    """N, T and I of some domains in one metric, each under its key, on the axis of all domains.
+
+    An effect that no domain has is left out. ``wide``: the charts will stand side by side, so that
+    only the first has names, and these may be longer.
+    """
+    held = {key: [_effect(report, name, metric, key) for name in by_size(report)] for key in CHARTS}
+    held = {key: of for key, of in held.items() if any(mark.estimate is not None for mark in of)}
+    axis = ends_of([of for marks in held.values() for of in marks])
+    charts = []
+    for key, marks in held.items():
+        chosen = [of for of in marks if of.name in names]
+        title = f"{EFFECTS[key][0]} in {METRICS[metric]} for {len(chosen)} domains."
+        letters = NAME if not wide else 0 if charts else LONG_NAME
+        charts.append((key, _forest(chosen, axis, title, CHARTS[key][1], letters, wide=wide)))
+    return charts
+
+
+def _effect(report: Report, name: str, metric: str, key: str) -> Interval:
+    margin = margin_of(report, name, metric)
+    return interval(report, ("domains", name, metric, key), name, margin, CHARTS[key][0])
+
+
+def weighting_chart(report: Report) -> Element | None:
+    """The effect of each weighting against proportional, as a mean over domains."""
+    margin = float(report.get("margin") or 0.0)
+    marks = [
+        interval(report, ("weighting", place, "macro"), one["name"], margin)
+        for place, one in enumerate(report.get("weighting") or [])
+    ]
+    marks = [of for of in marks if of.estimate is not None]
+    if not marks:
+        return None
+    title = "Mean AUC over domains: each weighting minus proportional."
+    return _forest(marks, ends_of(marks), title, ("worse than proportional", "better"))
+
+
+def _forest(
+    marks: Sequence[Interval],
     axis: tuple[float, float],
     title: str,
     ends: tuple[str, str],
-    count: int = 6,
-) -> Markup:
-    """Estimates with intervals, one line for each domain; the band is the margin.
+    letters: int = NAME,
+    *,
+    wide: bool = False,
+) -> Element:
+    """Estimates with their intervals, one row for each. The band is the margin.
 
-    ``axis``: its lower and upper end, 0 between them; intervals beyond it end in an arrow.
+    An interval that leaves the axis ends in an arrow. ``letters``: of a name; 0 leaves names out.
+    ``wide``: the picture grows with its names, rather than to be as wide as all others.
     """
-    width, right = 370, 362
-    longest = max((len(clipped(of.name, NAME)) for of in lines), default=0)
-    left = 18 + round(5.6 * max(4, longest))
+    top = 10
+    names = [shorten(of.name, letters) if letters else "" for of in marks]
+    left = 18 + round((6.6 if wide else 5.6) * max(4, *map(len, names))) if letters else 10
+    right = left + PLOT if wide else WIDTH - 8
     scale = Scale(*axis, left, right)
-    bottom = TOP + ROW * len(lines)
-    parts: list[Markup] = []
-    for place, of in enumerate(lines):
-        if of.margin > 0:
-            start, end = scale.at(-of.margin), scale.at(of.margin)
-            parts.append(
-                element(
-                    "rect",
-                    x=start,
-                    y=TOP + ROW * place,
-                    width=round(end - start, 2),
-                    height=ROW,
-                    class_="band",
-                )
-            )
-    for tick in ticks(*axis, count):
-        x = scale.at(tick)
-        parts.append(line(x, TOP, x, bottom, "zero" if tick == 0 else "grid"))
-        parts.append(label(x, bottom + 15, short(tick), "tick", "middle"))
-    parts += [
-        label(left, bottom + 33, f"← {ends[0]}", "end", "start"),
-        label(right, bottom + 33, f"{ends[1]} →", "end", "end"),
-    ]
-    for place, of in enumerate(lines):
-        parts.append(_mark(of, scale, TOP + ROW * (place + 0.5), named=True))
-    return picture(
-        width,
-        bottom + BOTTOM,
-        title,
-        parts,
-        "chart forest",
-        data_low=axis[0],
-        data_high=axis[1],
-        data_start=left,
-        data_end=right,
-    )
-
-
-def single(of: Interval, *, reach: float) -> Markup:
-    """One interval without an axis, to stand beside its number."""
-    width, height = 240, 34
-    scale = Scale(-reach, reach, 6, width - 6)
-    start, end = scale.at(-of.margin), scale.at(of.margin)
+    bottom = top + ROW * len(marks)
+    rows = list(zip(marks, names, range(top, bottom, ROW), strict=True))
     parts = [
-        element(
-            "rect", x=start, y=3, width=round(end - start, 2), height=height - 6, class_="band"
-        ),
+        box(scale.at(-of.margin), y, scale.at(of.margin), y + ROW, "band")
+        for of, _, y in rows
+        if of.margin > 0
+    ]
+    for tick in ticks(*axis, 7 if wide else 6):
+        x = scale.at(tick)
+        parts.append(line(x, top, x, bottom, "zero" if tick == 0 else "grid"))
+        parts.append(label(x, bottom + 15, short(tick), "tick", "middle"))
+    parts.append(label(left, bottom + 33, f"← {ends[0]}", "end", "start"))
+    parts.append(label(right, bottom + 33, f"{ends[1]} →", "end", "end"))
+    parts += [_mark(of, scale, y + ROW / 2, name) for of, name, y in rows]
+    told = f"{title[:-1]}; the table has the numbers."
+    return picture(right + 8, bottom + 44, told, parts, "chart forest", **scale.data)
+
+
+def _single(of: Interval, across: float) -> Element:
+    width, height = 240, 34
+    scale = Scale(-across, across, 6, width - 6)
+    parts = [
+        box(scale.at(-of.margin), 3, scale.at(of.margin), height - 3, "band"),
         line(6, height / 2, width - 6, height / 2, "grid"),
         line(scale.at(0), 3, scale.at(0), height - 3, "zero"),
-        _mark(of, scale, height / 2, named=False),
+        _mark(of, scale, height / 2, None),
     ]
-    return picture(
-        width,
-        height,
-        of.told,
-        parts,
-        "chart single",
-        data_low=-reach,
-        data_high=reach,
-        data_start=6,
-        data_end=width - 6,
-    )
+    return picture(width, height, of.told, parts, "chart single", **scale.data)
 
 
-def _mark(of: Interval, scale: Scale, y: float, *, named: bool) -> Markup:
-    parts: list[Markup] = [element("title", of.told)]
-    if named:
-        parts.append(label(4, y + 4, clipped(of.name, NAME), "name"))
+def _mark(of: Interval, scale: Scale, y: float, name: str | None) -> Element:
+    """A row of a chart: its name, its interval, and its dot. None: the row has no name at all."""
+    parts = [element("title", of.told)]
+    if name:
+        parts.append(label(4, y + 4, name, "name"))
     if of.estimate is None:
-        if named:
+        if name is not None:
             parts.append(label(scale.at(0), y + 4, "no estimate", "nil", "middle"))
         return element("g", *parts, class_="mark nil")
     if of.ci is not None:
-        low, high = of.ci
-        parts.append(line(scale.at(low), y, scale.at(high), y, "interval"))
-        for end, step in ((low, 1), (high, -1)):
+        parts.append(line(scale.at(of.ci[0]), y, scale.at(of.ci[1]), y, "interval"))
+        for end, step in zip(of.ci, (6, -6), strict=True):
             x = scale.at(end)
-            if scale.holds(end):
-                parts.append(line(x, y - 4, x, y + 4, "interval"))
-            else:
-                parts.append(
-                    element("path", d=f"M{x + 6 * step} {y - 5}L{x} {y}L{x + 6 * step} {y + 5}",
-                            class_="arrow")
-                )  # fmt: skip
-    parts.append(_dot(of.tone, scale.at(of.estimate), y))
+            cut = f"M{x + step} {y - 5}L{x} {y}L{x + step} {y + 5}"
+            whole = line(x, y - 4, x, y + 4, "interval")
+            parts.append(whole if scale.holds(end) else element("path", d=cut, class_="arrow"))
+    x = scale.at(of.estimate)
+    if of.tone == "flat":
+        parts.append(element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x))
+    else:
+        tip, foot = (y - 6.5, y + 4.5) if of.tone == "up" else (y + 6.5, y - 4.5)
+        path = f"M{x} {tip}L{x + 6.2:.2f} {foot}L{x - 6.2:.2f} {foot}Z"
+        parts.append(element("path", d=path, class_="dot", data_x=x))
     return element("g", *parts, class_=f"mark {of.tone}", data_path=of.path)
 
 
-def _dot(tone: str, x: float, y: float) -> Markup:
-    """Up: a triangle; down: one on its head; a ring where the interval holds 0."""
-    if tone in {"up", "down"}:
-        tip, foot = (y - 6.5, y + 4.5) if tone == "up" else (y + 6.5, y - 4.5)
-        path = f"M{x} {tip}L{x + 6.2:.2f} {foot}L{x - 6.2:.2f} {foot}Z"
-        return element("path", d=path, class_="dot", data_x=x)
-    return element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x)
+def capacity_charts(report: Report) -> list[tuple[str, Element]]:
+    """One small chart for each domain, by size; empty where capacity was not measured."""
+    runs = enumerate(report.get("capacity") or [])
+    runs = sorted(runs, key=lambda item: item[1]["parameters"])
+    widths = list(dict.fromkeys(tuple(run["widths"]) for _, run in runs))
+    margin = float(report.get("margin") or 0.0)
+    curves = {
+        name: {
+            known: [
+                (
+                    widths.index(tuple(run["widths"])),
+                    interval(report, ("capacity", place, "domains", name, "auc"), name, margin),
+                )
+                for place, run in runs
+                if name in run["domains"] and bool(run["domain_input"]) == known
+            ]
+            for known in (True, False)
+        }
+        for name in by_size(report)
+    }
+    curves = {name: of for name, of in curves.items() if any(of.values())}
+    marks = [mark for of in curves.values() for points in of.values() for _, mark in points]
+    axis = ends_of(marks, 1.25)
+    labels = ["·".join(map(str, width)) for width in widths]
+    return [(name, _capacity(name, of, labels, axis, margin)) for name, of in curves.items()]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One line of a capacity chart; ``points`` has a step on the axis and an effect's line."""
-
-    known: bool  # whether the model sees the domain
-    points: tuple[tuple[int, Interval], ...]
+Points = Sequence[tuple[int, Interval]]
 
 
-def capacity(
+def _capacity(
     name: str,
-    curves: Sequence[Curve],
+    curves: Mapping[bool, Points],
     labels: Sequence[str],
-    *,
-    ends: tuple[float, float],
+    axis: tuple[float, float],
     margin: float,
-) -> Markup:
-    """The net effect of one domain at several widths; both kinds of model in one small chart.
-
-    ``ends``: the axis, which all charts share; intervals beyond it are cut.
-    """
-    width, height, left, right, top, bottom = 300, 190, 42, 288, 12, 150
-    up = Scale(*ends, bottom, top)
-    inset = 22
-    across = Scale(0, max(1, len(labels) - 1), left + inset, right - inset)
-    parts = [
-        element(
-            "rect",
-            x=left,
-            y=up.at(margin),
-            width=right - left,
-            height=round(up.at(-margin) - up.at(margin), 2),
-            class_="band",
-        )
-    ]
-    for tick in ticks(*ends, 5):
+) -> Element:
+    """The net effect on one domain at several widths, for models that see the domain and not."""
+    left, right, top, bottom = 42, 288, 12, 150
+    up = Scale(*axis, bottom, top)
+    across = Scale(0, max(1, len(labels) - 1), left + 22, right - 22)
+    parts = [box(left, up.at(margin), right, up.at(-margin), "band")]
+    for tick in ticks(*axis, 6):
         parts.append(line(left, up.at(tick), right, up.at(tick), "zero" if tick == 0 else "grid"))
         parts.append(label(left - 6, up.at(tick) + 4, short(tick), "tick", "end"))
     for step, text in enumerate(labels):
         parts.append(label(across.at(step), bottom + 18, text, "tick", "middle"))
     parts.append(label((left + right) / 2, bottom + 35, "width of the layers", "end", "middle"))
-    for curve in curves:
-        parts += _curve(curve, across, up, -5 if curve.known else 5)
-    return picture(
-        width,
-        height,
-        f"Net effect on {name} at {len(labels)} widths; the table below has the numbers.",
-        parts,
-        "chart capacity",
-        data_low=ends[0],
-        data_high=ends[1],
-        data_start=bottom,
-        data_end=top,
-    )
+    for known, points in curves.items():
+        parts += _curve(known, points, across, up)
+    told = f"Net effect on {name} at {len(labels)} widths; the table below has the numbers."
+    return picture(300, 190, told, parts, "chart capacity", **up.data)
 
 
-def _curve(curve: Curve, across: Scale, up: Scale, shift: float) -> list[Markup]:
-    kind = "known" if curve.known else "unknown"
-    held = [(step, of, of.estimate) for step, of in curve.points if of.estimate is not None]
+def _curve(known: bool, points: Points, across: Scale, up: Scale) -> list[Element]:
+    kind, shift = ("known", -5) if known else ("unknown", 5)
+    held = [
+        (round(across.at(step) + shift, 2), up.at(of.estimate), of)
+        for step, of in points
+        if of.estimate is not None
+    ]
     if not held:
         return []
-    path = "L".join(f"{across.at(step) + shift:.2f} {up.at(value)}" for step, _, value in held)
+    path = "L".join(f"{x} {y}" for x, y, _ in held)
     parts = [element("path", d=f"M{path}", class_=f"curve {kind}")]
-    for step, of, value in held:
-        x, y = round(across.at(step) + shift, 2), up.at(value)
-        inner: list[Markup] = [element("title", of.told)]
+    for x, y, of in held:
+        inner = [element("title", of.told)]
         if of.ci is not None:
             inner.append(line(x, up.at(of.ci[0]), x, up.at(of.ci[1]), "interval"))
-        shape = (
-            element("circle", cx=x, cy=y, r=4.2, class_="dot", data_x=y)
-            if curve.known
-            else element(
-                "rect", x=x - 3.8, y=y - 3.8, width=7.6, height=7.6, class_="dot", data_x=y
-            )
-        )
-        parts.append(element("g", *inner, shape, class_=f"mark {kind}", data_path=of.path))
+        inner.append(_dot(known, x, y))
+        parts.append(element("g", *inner, class_=f"mark {kind}", data_path=of.path))
     return parts
+
+
+def _dot(known: bool, x: float, y: float) -> Element:
+    if known:
+        return element("circle", cx=x, cy=y, r=4.2, class_="dot", data_x=y)
+    return box(x - 3.8, y - 3.8, x + 3.8, y + 3.8, "dot", data_x=y)
+
+
+def curve_keys() -> list[tuple[Element, str]]:
+    """The legend of the capacity charts: a piece of each curve, 34 wide, and what it stands for."""
+    return [
+        (
+            element(
+                "g",
+                element("path", d="M2 7L32 7", class_=f"curve {kind}"),
+                element("g", _dot(known, 17, 7), class_=f"mark {kind}"),
+            ),
+            told,
+        )
+        for known, kind, told in (
+            (True, "known", "the model sees the domain"),
+            (False, "unknown", "the model does not see the domain"),
+        )
+    ]
+
+
+def strip_chart(report: Report) -> Element | None:
+    """Scores on one axis: the confirmed groups, all in one, each alone, and random groupings."""
+    path: Path = ("groups", "confirmed")
+    random = range(len(dig(report, *path, "random") or []))
+    places = [(*path, "random", place) for place in random]
+    drawn = [place for place in places if dig(report, *place) is not None]
+    marks: list[tuple[str, Path, str]] = [(name, (*path, key), kind) for key, name, kind in SCORES]
+    marks += [(count_text(len(drawn), "random grouping"), place, "random") for place in drawn]
+    marks = [mark for mark in marks if dig(report, *mark[1]) is not None]
+    score = dig(report, *path, "score")
+    if score is None:
+        return None
+    names = list(dict.fromkeys(name for name, _, _ in marks))
+    left, right, height, top = 168, 318, 26, 8
+    bottom, middle = top + height * len(names), top + height / 2
+    values = [dig(report, *place) for _, place, _ in marks]
+    pad = 0.06 * ((max(values) - min(values)) or 0.01)
+    scale = Scale(min(values) - pad, max(values) + pad, left, right)
+    parts, told = [line(scale.at(score), top, scale.at(score), bottom, "grid")], []
+    for row, name in enumerate(names):
+        y = middle + height * row
+        parts += [line(left, y, right, y, "grid"), label(4, y + 4, shorten(name, 26), "name")]
+    for (name, place, kind), value in zip(marks, values, strict=True):
+        x, y = scale.at(value), middle + height * names.index(name)
+        text = short(value, 4, signed=False)
+        told.append(f"{name}: {text}")
+        if kind == "random":
+            dot = element("circle", cx=x, cy=y, r=4.6, class_="dot", data_x=x)
+        else:
+            shape = f"M{x} {y - 6}L{x + 6} {y}L{x} {y + 6}L{x - 6} {y}Z"
+            dot = element("path", d=shape, class_="dot", data_x=x)
+            parts.append(label(WIDTH, y + 4, text, "value", "end"))
+        both, where = (element("title", told[-1]), dot), pointer(place)
+        parts.append(element("g", *both, class_=f"mark {kind}", data_path=where))
+    title = f"Mean AUC over domains. {'; '.join(told)}"
+    return picture(WIDTH, bottom + 8, title, parts, "chart strip", **scale.data)

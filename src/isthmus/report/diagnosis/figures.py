@@ -1,37 +1,69 @@
-"""The charts of a diagnosis as PNG and SVG files, for papers. Needs matplotlib."""
+"""The charts of a diagnosis as PNG and SVG files, for papers. Needs matplotlib.
+
+Each figure is a sheet of the charts that the page shows. The SVG file holds the sheet with its
+colours written out; matplotlib draws the PNG file from the same elements.
+"""
 
 import importlib
+import math
+import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element, tostring
 
-import numpy as np
-
-from isthmus.report.diagnosis.charts import Interval
-from isthmus.report.diagnosis.matrices import colours, judged
-from isthmus.report.diagnosis.sections import capacity_series, common_ends, effect_lines, interval
-from isthmus.report.diagnosis.values import Report, dig, matrix_names, orders
+from isthmus.metrics.text_table import shorten
+from isthmus.printable import shown
+from isthmus.report.diagnosis.charts import (
+    LONG_NAME,
+    capacity_charts,
+    curve_keys,
+    effect_charts,
+    weighting_chart,
+)
+from isthmus.report.diagnosis.domain_map import map_chart
+from isthmus.report.diagnosis.heat_map import Matrix, matrix_view
+from isthmus.report.diagnosis.lookup import Report
+from isthmus.report.diagnosis.svg import box, element, label, picture
 from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS
 
-UP, DOWN, FLAT, BAND = "#1a5f97", "#a9401a", "#57554f", "#ebe7da"
+INCH = 96  # units of a picture
+POINT = 72 / INCH
+INK, SOFT, RULE, BAND, WHITE = "#1e1d1b", "#57554f", "#dcd8cc", "#ebe7da", "#ffffff"
+UP, DOWN, LEVEL = "#1a5f97", "#a9401a", "#14654f"
+# The colour of a mark, by a class of the mark or of what holds it.
+MARKS = {"up": UP, "down": DOWN, "flat": SOFT, "known": UP, "unknown": DOWN, "grouped": UP}
+PALE = {UP: "#8ebfe4", DOWN: "#efac88", LEVEL: "#a9cdb4"}  # full colour under a number
+# Attributes of each class; "mark" is the colour of the mark.
+LOOKS: dict[str, dict[str, str]] = {
+    "sheet": {"font-family": "DejaVu Sans, Helvetica, Arial, sans-serif"},
+    "paper": {"fill": WHITE},
+    "band": {"fill": BAND},
+    "grid": {"stroke": RULE, "stroke-width": "0.8"},
+    "zero": {"stroke": SOFT, "stroke-width": "1"},
+    "interval": {"stroke": "mark", "stroke-width": "1.7"},
+    "arrow": {"fill": "none", "stroke": "mark", "stroke-width": "1.7"},
+    "curve": {"fill": "none", "stroke": "mark", "stroke-width": "1.6"},
+    "unknown curve": {"stroke-dasharray": "4 3"},
+    "dot": {"fill": "mark"},
+    "flat dot": {"fill": WHITE, "stroke": "mark", "stroke-width": "1.7"},
+    "map dot": {"fill": BAND, "stroke": "mark", "stroke-width": "1.3"},
+    "grouped dot": {"fill": PALE[UP]},
+    "title": {"font-size": "13"},
+    "value": {"font-size": "11"},
+    "cell": {"stroke-width": "1"},
+    **{name: {"fill": SOFT, "font-size": "11"} for name in ("tick", "end", "nil", "note")},
+}
+TEXT = {"fill": INK, "font-size": "12"}
+UNITS = {"auc": "AUC", "logloss": "log loss reduction, nats"}
 SCALES = {
-    "cross_score": "AUC minus that of the target's own model",
+    "cross_score": "AUC, coloured by the difference from the target's own model",
     "gradients": "cosine",
     "distance": "distance",
 }
-# Where a name may stand beside its dot: (right, up), in the order of preference.
-SIDES = ((1, 1), (1, 0), (-1, 0), (0, 1), (0, -1), (1, -1), (-1, 1), (-1, -1))
-Maker = Callable[..., Any]
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "isthmus",
-}
+SIDES = {"start": "left", "middle": "center", "end": "right"}
 
 
 def write_figures(report: Report, folder: str | Path) -> list[Path]:
@@ -42,244 +74,222 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
     ModuleNotFoundError where matplotlib is not installed, naming the extra that brings it.
     """
     try:
-        matplotlib = importlib.import_module("matplotlib")
-        figure = importlib.import_module("matplotlib.figure").Figure
+        importlib.import_module("matplotlib")
     except ModuleNotFoundError as fault:
         raise ModuleNotFoundError(
             "figures need matplotlib, which is not installed: pip install 'isthmus[plots]'"
         ) from fault
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn: dict[str, Any] = {}
-    with matplotlib.rc_context(STYLE):
-        for metric in METRICS:
-            drawn[f"effects-{metric}"] = _effects(figure, report, metric)
-        for key in MATRICES:
-            drawn[f"matrix-{key.replace('_', '-')}"] = _matrix(figure, report, key)
-        drawn["capacity"] = _capacity(figure, report)
-        drawn["map"] = _map(figure, report)
-        drawn["weighting"] = _weighting(figure, report)
-        written = []
-        for name, of in drawn.items():
-            if of is None:
-                continue
-            for kind in ("png", "svg"):
-                path = folder / f"{name}.{kind}"
-                metadata = {"Date": None} if kind == "svg" else None
-                of.savefig(path, dpi=200, metadata=metadata)
-                written.append(path)
+    written = []
+    for name, drawn in _sheets(shown(report)):
+        _styled(drawn)
+        png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+        _painted(drawn).savefig(png, dpi=200)
+        svg.write_text(f"{tostring(drawn, 'unicode')}\n", encoding="utf-8")
+        written += [png, svg]
     return written
 
 
-def _plain(name: str, limit: int = 24) -> str:
-    """A name as matplotlib may draw it: short, and with no sign that would start a formula."""
-    name = name if len(name) <= limit else f"{name[: limit - 1]}…"
-    return name.replace("$", r"\$")
+def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
+    """Each figure with its name."""
+    for metric in METRICS:
+        charts = effect_charts(report, metric, list(report["domains"]), wide=True)
+        if charts:
+            titled = [(EFFECTS[key][0], chart) for key, chart in charts]
+            yield f"effects-{metric}", _sheet(titled, 3, f"{UNITS[metric]}; 95 %, unadjusted")
+    for key in MATRICES:
+        view = matrix_view(report, key)
+        if view is not None and any(one.path for row in view.cells for one in row):
+            heat = _heat(view)
+            yield f"matrix-{key.replace('_', '-')}", _sheet([(view.words.title, heat)], 1)
+    capacity = capacity_charts(report)
+    if capacity:
+        titled = [(shorten(name, LONG_NAME), chart) for name, chart in capacity]
+        note = "net effect in AUC; 95 %, unadjusted"
+        yield "capacity", _sheet(titled, 3, note, keys=curve_keys())
+    drawn = map_chart(report, wide=True)
+    if drawn is not None:
+        chart, missing = drawn
+        note = ", ".join(shorten(name, LONG_NAME) for name in missing)
+        note = note and f"no room for {len(missing)}: {note}"
+        yield (
+            "map",
+            _sheet([("Likeness of domains: only distances mean something", chart)], 1, note),
+        )
+    weighting = weighting_chart(report)
+    if weighting is not None:
+        note = "mean AUC over domains; 95 %, unadjusted"
+        yield "weighting", _sheet([("Weighting against proportional", weighting)], 1, note)
 
 
-def _effects(figure: Maker, report: Report, metric: str) -> Any:
-    panels = effect_lines(report, metric)
-    if not panels:
-        return None
-    ends = common_ends([of for lines in panels.values() for of in lines])
-    count = len(report["domains"])
-    of = figure(figsize=(3.1 * len(panels) + 0.8, 0.24 * count + 1.4), layout="constrained")
-    axes = of.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (key, lines) in zip(axes, panels.items(), strict=True):
-        _forest(axis, lines, ends)
-        axis.set_title(EFFECTS[key][0])
-        unit = "AUC" if metric == "auc" else "log loss reduction, nats"
-        axis.set_xlabel(f"{unit}; 95 %, unadjusted")
-    return of
+def _sheet(
+    titled: Sequence[tuple[str, Element]],
+    columns: int,
+    note: str = "",
+    *,
+    keys: Sequence[tuple[Element, str]] = (),
+) -> Element:
+    """Charts with their titles in rows of so many; below the charts, a legend and a note."""
+    edge, gap, top, parts, widest, y = 8.0, 24.0, 26, [], 0.0, 8.0
+    for start in range(0, len(titled), columns):
+        x, tallest = edge, 0.0
+        for title, chart in titled[start : start + columns]:
+            parts += [label(x + 4, y + 14, title, "title"), chart]
+            chart.attrib |= {"x": str(x), "y": str(y + top), "overflow": "visible"}
+            width, height = _numbers(chart, "width", "height")
+            x, tallest = x + width + gap, max(tallest, height)
+        widest, y = max(widest, x - gap + edge), y + top + tallest + edge
+    for place, (key, told) in enumerate(keys):
+        x = edge + 4 + 240 * place
+        parts += [element("svg", key, x=x, y=y, width=34, height=14, overflow="visible")]
+        parts += [label(x + 42, y + 11, told, "note")]
+    y += 24 if keys else 0
+    for text in textwrap.wrap(note, int((widest - 2 * edge) / 6.4), max_lines=3, placeholder=" …"):
+        parts.append(label(edge + 4, y + 11, text, "note"))
+        y += 16
+    told = "; ".join(title for title, _ in titled)
+    return picture(widest, y + edge, told, [box(0, 0, widest, y + edge, "paper"), *parts], "sheet")
 
 
-def _forest(axis: Any, lines: Sequence[Interval], ends: tuple[float, float]) -> None:
-    low, high = ends
-    for place, line in enumerate(lines):
-        axis.fill_betweenx([place - 0.5, place + 0.5], -line.margin, line.margin, color=BAND, lw=0)
-        if line.estimate is None:
-            continue
-        colour = {"up": UP, "down": DOWN}.get(line.tone, FLAT)
-        if line.ci is not None:
-            axis.plot(line.ci, [place, place], color=colour, lw=1.3, solid_capstyle="butt")
-            cut = ((line.ci[0] < low, low, "<"), (line.ci[1] > high, high, ">"))
-            for beyond, side, sign in cut:
-                if beyond:
-                    axis.plot(side, place, sign, color=colour, ms=4, clip_on=False)
-        mark = {"up": "^", "down": "v"}.get(line.tone, "o")
-        fill = "white" if line.tone == "flat" else colour
-        axis.plot(line.estimate, place, mark, color=colour, mfc=fill, ms=5)
-    axis.axvline(0, color=FLAT, lw=0.8)
-    axis.set_xlim(low, high)
-    axis.set_ylim(len(lines) - 0.5, -0.5)
-    axis.set_yticks(range(len(lines)), [_plain(line.name) for line in lines])
-    axis.tick_params(axis="y", length=0)
-
-
-def _matrix(figure: Maker, report: Report, key: str) -> Any:
-    path = ("likeness", "distance") if key == "distance" else ("matrix", key)
-    matrix = dig(report, *path)
-    if not matrix:
-        return None
-    names, told = matrix_names(report, matrix), MATRICES[key]
-    places = orders(report, matrix, names, distance=key == "distance")["alike"]
-    names = [names[place] for place in places]
-    values = np.array(
-        [
-            [
-                np.nan if (v := judged(matrix, target, source, told)) is None else v
-                for source in names
-            ]
-            for target in names
-        ],
-        dtype=float,
-    )
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return None
-    side = 0.34 * len(names) + 1.6
-    of = figure(figsize=(side + 0.8, side), layout="constrained")
-    axis = of.subplots()
-    low, high = colours(matrix, told)
-    limits = (-high, high) if told.signed else (low, high)
-    shown = axis.imshow(
-        np.ma.masked_invalid(values),
-        cmap="RdBu" if told.signed else "YlGn",
-        vmin=limits[0],
-        vmax=limits[1],
-    )
-    axis.set_xticks(range(len(names)), [_plain(name) for name in names], rotation=90)
-    axis.set_yticks(range(len(names)), [_plain(name) for name in names])
-    axis.set_xlabel("source")
-    axis.set_ylabel("target")
-    axis.set_title(told.title)
-    ends = known.min() < limits[0], known.max() > limits[1]
-    extend = {(1, 1): "both", (1, 0): "min", (0, 1): "max"}.get(ends, "neither")
-    bar = of.colorbar(shown, ax=axis, shrink=0.7, extend=extend)
-    bar.set_label(SCALES.get(key, "AUC"))
-    return of
-
-
-def _capacity(figure: Maker, report: Report) -> Any:
-    series, labels = capacity_series(report)
-    if not series:
-        return None
-    lines = [of for curves in series.values() for c in curves for _, of in c.points]
-    ends = common_ends(lines, 1.25)
-    columns = min(4, len(series))
-    rows = -(-len(series) // columns)
-    of = figure(figsize=(2.5 * columns, 1.9 * rows + 0.3), layout="constrained")
-    axes = of.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    margin = float(report.get("margin") or 0.0)
-    for axis, (name, curves) in zip(axes, series.items(), strict=False):
-        axis.axhspan(-margin, margin, color=BAND, lw=0)
-        axis.axhline(0, color=FLAT, lw=0.8)
-        for curve in curves:
-            held = [(s, of, of.estimate) for s, of in curve.points if of.estimate is not None]
-            shift = -0.06 if curve.known else 0.06
-            steps = [step + shift for step, _, _ in held]
-            colour = UP if curve.known else DOWN
-            axis.plot(
-                steps,
-                [value for _, _, value in held],
-                "o-" if curve.known else "s--",
-                color=colour,
-                lw=1.1,
-                ms=3.5,
-                label="sees the domain" if curve.known else "does not",
-            )
-            for step, (_, line, _) in zip(steps, held, strict=True):
-                if line.ci is not None:
-                    axis.plot([step, step], line.ci, color=colour, lw=1)
-        axis.set_title(_plain(name))
-        axis.set_ylim(*ends)
-        axis.set_xticks(range(len(labels)), labels)
-    for axis in axes[len(series) :]:
-        axis.set_axis_off()
-    axes[0].legend(frameon=False, fontsize=7)
-    of.supylabel("net effect in AUC; 95 %, unadjusted", fontsize=9)
-    return of
-
-
-def _map(figure: Maker, report: Report) -> Any:
-    spots = dig(report, "likeness", "map")
-    if not spots:
-        return None
-    rows = {name: dig(report, "domains", name, "rows") or 0 for name in spots}
-    names = sorted(spots, key=lambda name: -rows[name])
-    of = figure(figsize=(5.2, 4.2), layout="constrained")
-    of.get_layout_engine().set(rect=(0, 0.1, 1, 0.9))  # below it, the names that have no room
-    axis = of.subplots()
-    largest = max(*rows.values(), 1)
-    sizes = [30 + 220 * rows[name] / largest for name in names]
-    points = np.array([spots[name] for name in names])
-    axis.scatter(
-        points[:, 0], points[:, 1], s=sizes, color=BAND, edgecolors=FLAT, lw=1, clip_on=False
-    )
-    axis.set_aspect("equal", adjustable="datalim")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.set_title("Likeness of domains: only distances mean something")
-    missing = _name_dots(of, axis, names, points, np.sqrt(sizes) / 2)
-    if missing:
-        note = f"no room for {len(missing)}: {', '.join(map(_plain, missing))}"
-        note = textwrap.fill(note, 95, max_lines=3, placeholder=" …")
-        of.text(0.01, 0.01, note, va="bottom", fontsize=7, color=FLAT)
-    return of
-
-
-def _name_dots(
-    of: Any, axis: Any, names: Sequence[str], points: np.ndarray, radii: np.ndarray
-) -> list[str]:
-    """Write each name beside its dot where it covers nothing; returns the names without room.
-
-    ``radii``: of the dots, in points of 1/72 inch.
-    """
-    of.draw_without_rendering()  # fixes where things stand
-    at = axis.transData.transform(points)
-    pixels = radii[:, None] * of.dpi / 72
-    taken = [np.concatenate(box) for box in zip(at - pixels, at + pixels, strict=True)]
-    missing = []
-    for name, point, radius in zip(names, points, radii, strict=True):
-        text = axis.annotate(_plain(name), point, (0, 0), textcoords="offset points", fontsize=8)
-        text.set_in_layout(False)
-        for right, up in SIDES:
-            far = radius + 2 if 0 in (right, up) else 0.7 * radius + 2
-            text.set_position((right * far, up * far))
-            text.set_ha(("right", "center", "left")[right + 1])
-            text.set_va(("top", "center", "bottom")[up + 1])
-            left, low, end, high = box = text.get_window_extent().extents
-            free = all(
-                end <= other[0] or left >= other[2] or high <= other[1] or low >= other[3]
-                for other in taken
-            )
-            inside = left >= 0 and end <= of.bbox.x1
-            inside = inside and low >= axis.bbox.y0 and high <= axis.bbox.y1
-            if free and inside:
-                taken.append(box)
-                break
-        else:
-            text.remove()
-            missing.append(name)
-    return missing
-
-
-def _weighting(figure: Maker, report: Report) -> Any:
-    held = report.get("weighting") or []
-    if not held:
-        return None
-    margin = float(report.get("margin") or 0.0)
-    lines = [
-        interval(report, ("weighting", place, "macro"), one["name"], margin)
-        for place, one in enumerate(held)
-        if dig(one, "macro", "estimate") is not None
+def _heat(view: Matrix) -> Element:
+    """A matrix, alike domains together, with the bar of its colours."""
+    side, high = (46, 30) if view.numbers else (19, 19)
+    order = view.orders["alike"]
+    names = [shorten(view.names[place], LONG_NAME) for place in order]
+    margin = 26 + round(6.6 * max(map(len, names)))
+    top = margin
+    right, low = margin + side * len(order), top + high * len(order)
+    parts = [
+        label(margin - 8, top - 22, "source →", "note", "end"),
+        label(margin - 8, top - 6, "target ↓", "note", "end"),
     ]
-    if not lines:
-        return None
-    of = figure(figsize=(4.2, 0.26 * len(lines) + 1.2), layout="constrained")
-    axis = of.subplots()
-    _forest(axis, lines, common_ends(lines))
-    axis.set_title("Weighting against proportional")
-    axis.set_xlabel("mean AUC over domains; 95 %, unadjusted")
+    for place, name in enumerate(names):
+        x, y = margin + side * (place + 0.5) + 4, top + high * (place + 0.5) + 4
+        turned = {"class_": "name", "transform": f"rotate(-90 {x} {top - 8})"}
+        parts.append(label(margin - 8, y, name, "name", "end"))
+        parts.append(element("text", name, x=x, y=top - 8, **turned))
+    for (row, target), (column, source) in product(enumerate(order), repeat=2):
+        one, x, y = view.cells[target][source], margin + side * column, top + high * row
+        fill = _shade(one.tone.split()[0], one.share, pale=view.numbers)
+        frame = SOFT if one.tone.endswith(" own") else None
+        parts.append(box(x, y, x + side - 1, y + high - 1, "cell", fill=fill, stroke=frame))
+        if view.numbers or not one.path:
+            parts.append(label(x + side / 2, y + high / 2 + 4, one.text or "·", "value", "middle"))
+        if one.sure:
+            parts.append(element("circle", cx=x + side - 6, cy=y + 5, r=1.8, fill=INK))
+    y = low + 14
+    for kind, told in view.legend:
+        if kind == "none":
+            continue
+        single = view.words.own and kind == "up"
+        for step in range(9):
+            fill = _shade(kind, 1.0 if single else step / 8, pale=view.numbers)
+            parts.append(box(12 + 8 * step, y, 20 + 8 * step, y + 11, "cell", fill=fill))
+        none = dict(view.legend)["none"]
+        parts.append(label(92, y + 10, told if single else f"{none} to {told}", "note"))
+        y += 18
+    unit = SCALES.get(view.key, "AUC")
+    dots = "; a dot: stands out at a false discovery rate of 10 %" if view.marked else ""
+    parts.append(label(12, y + 10, f"{unit}{dots}", "note"))
+    return picture(max(right + 8, 480), y + 18, view.words.title, parts, "heat")
+
+
+def _shade(tone: str, share: float, *, pale: bool) -> str:
+    """A share of a tone's full colour on white; white for tones without a colour."""
+    full = {"up": UP, "down": DOWN, "level": LEVEL}.get(tone, WHITE)
+    full = PALE.get(full, full) if pale else full
+    mixed = (round(255 - share * (255 - part)) for part in bytes.fromhex(full[1:]))
+    return f"#{bytes(mixed).hex()}"
+
+
+def _styled(of: Element, above: tuple[str, ...] = ()) -> None:
+    """Write the colours into the elements, so that nothing needs a stylesheet.
+
+    ``above``: the classes of what holds the element.
+    """
+    own = of.attrib.pop("class", "").split()
+    inside = (*above, *own)
+    mark = next((MARKS[name] for name in reversed(inside) if name in MARKS), SOFT)
+    looks = dict(TEXT) if of.tag == "text" else {}
+    for key, held in LOOKS.items():
+        names = key.split()
+        if names[-1] in own and set(names) <= set(inside):
+            looks |= held
+    for name in list(of.attrib):
+        if name == "style" or name.startswith("data-"):
+            del of.attrib[name]
+    for name, value in looks.items():
+        of.set(name, mark if value == "mark" else value)
+    for child in of:
+        _styled(child, inside)
+
+
+def _painted(sheet: Element) -> Any:
+    """A sheet as a figure of matplotlib: all shapes in their order, and every text over them."""
+    width, height = _numbers(sheet, "width", "height")
+    of = importlib.import_module("matplotlib.figure").Figure(figsize=(width / INCH, height / INCH))
+    axes = of.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    placed = list(_placed(sheet, 0.0, 0.0))
+    shapes = [(one, dx, dy) for one, dx, dy in placed if one.tag != "text"]
+    drawn = importlib.import_module("matplotlib.collections").PolyCollection(
+        [[(x + dx, y + dy) for x, y in _corners(one)] for one, dx, dy in shapes],
+        closed=False,
+        facecolors=[one.get("fill", "none") for one, _, _ in shapes],
+        edgecolors=[one.get("stroke", "none") for one, _, _ in shapes],
+        linewidths=[POINT * _numbers(one, "stroke-width")[0] for one, _, _ in shapes],
+        linestyles=[(0, (3, 2)) if one.get("stroke-dasharray") else "-" for one, _, _ in shapes],
+        capstyle="butt",
+    )
+    axes.add_collection(drawn, autolim=False)
+    for one, dx, dy in placed:
+        if one.tag == "text":
+            x, y, size = _numbers(one, "x", "y", "font-size")
+            side = SIDES[one.get("text-anchor", "start")]
+            look = {
+                "color": one.get("fill"),
+                "fontsize": size * POINT,
+                "ha": side,
+                "va": "baseline",
+            }
+            turned = {"rotation": 90 if one.get("transform") else 0, "rotation_mode": "anchor"}
+            axes.text(x + dx, y + dy, one.text, parse_math=False, **look, **turned)
     return of
+
+
+def _placed(of: Element, x: float, y: float) -> Iterator[tuple[Element, float, float]]:
+    """Everything that is drawn, in its order, with how far the pictures around have moved it."""
+    if of.tag == "svg":
+        dx, dy = _numbers(of, "x", "y")
+        x, y = x + dx, y + dy
+    if of.tag not in {"svg", "g", "title"}:
+        yield of, x, y
+    for child in of:
+        yield from _placed(child, x, y)
+
+
+def _corners(of: Element) -> list[tuple[float, float]]:
+    """The places that a shape goes through; a closed shape ends where it starts."""
+    if of.tag == "line":
+        x, y, x2, y2 = _numbers(of, "x1", "y1", "x2", "y2")
+        return [(x, y), (x2, y2)]
+    if of.tag == "circle":
+        x, y, r = _numbers(of, "cx", "cy", "r")
+        turns = [math.tau * step / 48 for step in range(49)]
+        return [(x + r * math.cos(turn), y + r * math.sin(turn)) for turn in turns]
+    if of.tag == "rect":
+        x, y, width, height = _numbers(of, "x", "y", "width", "height")
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        return [*corners, corners[0]]
+    path = of.get("d", "")
+    numbers = [float(part) for part in re.findall(r"[-\d.]+", path)]
+    places = list(zip(numbers[::2], numbers[1::2], strict=True))
+    return [*places, places[0]] if path.endswith("Z") else places
+
+
+def _numbers(of: Element, *names: str) -> list[float]:
+    """Attributes that are numbers; 0 where one is missing."""
+    return [float(of.get(name, 0)) for name in names]

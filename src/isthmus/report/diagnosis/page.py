@@ -6,33 +6,17 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
+from xml.etree.ElementTree import Element, tostring
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from isthmus.metrics.text_table import NOTHING
-from isthmus.report.diagnosis import words
-from isthmus.report.diagnosis.matrices import matrix_view
-from isthmus.report.diagnosis.sections import (
-    capacity_charts,
-    effect_charts,
-    group_letters,
-    map_chart,
-    net_chart,
-    strip_chart,
-    weighting_chart,
-)
-from isthmus.report.diagnosis.svg import sign
-from isthmus.report.diagnosis.tables import recipes, remark_lines, said_of
-from isthmus.report.diagnosis.values import (
-    Report,
-    by_advice,
-    by_size,
-    dig,
-    margin_of,
-    parted,
-    pointer,
-)
+from isthmus.metrics.text_table import NOTHING, count_text
+from isthmus.report.diagnosis import charts, words
+from isthmus.report.diagnosis.domain_map import group_letters, map_chart
+from isthmus.report.diagnosis.heat_map import matrix_view
+from isthmus.report.diagnosis.lookup import Report, by_advice, by_size, dig, parted, pointer
+from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 
@@ -40,19 +24,24 @@ PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 def page(report: Report) -> str:
     """Render a diagnosis, given as the dict of report.json, as one self-contained HTML page.
 
-    Every number is written beside its place in the report (a JSON pointer in ``data-path``, in
-    tables counted from the row's ``data-base``), and the report itself is embedded as JSON. What is null is left out or named with its reason.
+    Every number is written beside its place in the report: a JSON pointer in ``data-path``, in
+    tables counted from the row's ``data-base``. The report itself is embedded as JSON. What is null
+    is left out, or named with its reason.
     """
     env = Environment(
         loader=PackageLoader(PACKAGE, TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_drawn,
     )
     names = by_size(report)
     shown, folded = parted(names)
     told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
+    of_report = (_dig, _num, _chance, _only_one)
     return env.get_template("page.html.j2").render(
+        {of.__name__.strip("_"): partial(of, report) for of in of_report},
+        count=partial(_num, report, places=0),
         report=report,
         plan=report.get("plan") or {},
         names=names,
@@ -60,33 +49,24 @@ def page(report: Report) -> str:
         folded=folded,
         sections=by_advice(report),
         headline=words.headline([dig(report, "domains", name, "verdict") for name in names]),
-        advice=words.advice,
-        act_of=words.act_of,
         words=words,
-        sign=sign,
-        dig=partial(_dig, report),
         pointer=pointer,
-        margin_of=partial(margin_of, report),
-        minus=words.minus,
-        against=words.against,
+        count_text=count_text,
         remarks=partial(remark_lines, report),
         said_of=said_of,
         recipes=recipes(report),
         under=_under,
-        num=partial(_num, report),
-        count=partial(_count, report),
-        chance=partial(_chance, report),
-        only_one=partial(_only_one, report),
         common_note=_only_one(report, told, "auc", "net", "note"),
         breakable=_breakable,
-        net_chart=partial(net_chart, report),
-        effect_charts=partial(effect_charts, report),
-        matrix_view=partial(matrix_view, report),
-        capacity=capacity_charts(report),
+        net_charts=charts.net_charts(report),
+        effect_charts=partial(charts.effect_charts, report),
+        curve_keys=charts.curve_keys(),
+        matrices={key: view for key in words.MATRICES if (view := matrix_view(report, key))},
+        capacity=charts.capacity_charts(report),
         domain_map=map_chart(report),
         letters=group_letters(report),
-        strip=strip_chart(report),
-        weighting=weighting_chart(report),
+        strip=charts.strip_chart(report),
+        weighting=charts.weighting_chart(report),
         style=_asset("style.css"),
         script=_asset("script.js"),
         embedded=_embedded(report),
@@ -97,8 +77,13 @@ Step = str | int | tuple[str | int, ...]
 
 
 def _flat(steps: tuple[Step, ...]) -> tuple[str | int, ...]:
-    """Templates give a path in parts: single steps, or tuples of them."""
+    """A path of single steps. Templates give the parts of a path as steps or as tuples of steps."""
     return tuple(one for step in steps for one in (step if isinstance(step, tuple) else (step,)))
+
+
+def _drawn(value: Any) -> Any:
+    """A chart as SVG; every other value as the value stands."""
+    return Markup(tostring(value, "unicode")) if isinstance(value, Element) else value
 
 
 def _dig(report: Report, *steps: Step) -> Any:
@@ -106,24 +91,24 @@ def _dig(report: Report, *steps: Step) -> Any:
 
 
 def _only_one(report: Report, names: Sequence[str], *steps: str) -> Any:
-    """What several domains all hold at a place, or None where they differ."""
+    """What several domains all hold at a place; None where they differ."""
     held = {dig(report, "domains", name, *steps) for name in names}
     return held.pop() if len(held) == 1 else None
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may break after its strokes."""
+    """A name that may break after a stroke, such as ``/``."""
     return Markup("<wbr>").join(re.split(r"(?<=[/_.-])(?=.)", name))
 
 
 def _under(text: Markup, base: str) -> Markup:
-    """A row's cells with their places counted from the row's own, ``base``: a smaller page."""
+    """The cells of a row, their places counted from the row's ``base``, so that the page is small."""
     start = Markup(' data-path="{}/').format(base)
     return Markup(str(text).replace(str(start), ' data-path="'))
 
 
 def _num(report: Report, *steps: Step, places: int = 4, signed: bool = False) -> Markup:
-    """A number of the report as text, with its place; a dash where it is null."""
+    """A number of the report as text, with its place; a dash where the number is null."""
     path = _flat(steps)
     value = dig(report, *path)
     place = pointer(path)
@@ -134,28 +119,19 @@ def _num(report: Report, *steps: Step, places: int = 4, signed: bool = False) ->
             Markup(' title="{}"').format(reason) if isinstance(reason, str) else "",
             NOTHING,
         )
-    text = f"{value:+.{places}f}" if signed else f"{value:.{places}f}"
-    if float(text) == 0:
+    text = f"{value:{'+' if signed else ''},.{places}f}"
+    if not text.strip("+-0."):  # nothing but zeros
         text = text.lstrip("+-")
     return _tagged(place, text.replace("-", "−"))
 
 
 def _chance(report: Report, *steps: Step) -> Markup:
-    """A p value; what three places cannot show is below 0.001."""
+    """A p value with three decimals, ``<0.001`` below what they can show."""
     path = _flat(steps)
     value = dig(report, *path)
     if value is not None and value < 0.0005:
         return _tagged(pointer(path), "<0.001")
     return _num(report, *path, places=3)
-
-
-def _count(report: Report, *steps: Step) -> Markup:
-    """A whole number with its place."""
-    path = _flat(steps)
-    value = dig(report, *path)
-    if value is None:
-        return _num(report, *path)
-    return _tagged(pointer(path), f"{value:,}")
 
 
 def _tagged(place: str, text: str) -> Markup:

@@ -1,0 +1,83 @@
+"""Reading the report's dict: values by their path, domains in order, and the cells of a matrix."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from isthmus.report.diagnosis.words import ADVICE, UNDECIDED
+
+Report = Mapping[str, Any]
+Path = tuple[str | int, ...]
+SHOWN = 20  # domains shown at once; the others fold away
+FEW = 4  # domains that are not worth a fold
+FALSE_SHARE = 0.10  # cells are marked at this false discovery rate
+
+
+def parted(names: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The names that are shown, and the names that fold away.
+
+    >>> [len(part) for part in parted(["x"] * 24)], [len(part) for part in parted(["x"] * 25)]
+    ([24, 0], [20, 5])
+    """
+    many = len(names) > SHOWN + FEW
+    return (names[:SHOWN], names[SHOWN:]) if many else (names, ())
+
+
+def dig(report: Any, *path: str | int) -> Any:
+    """The value at a path; None where any step is missing or null."""
+    for step in path:
+        if isinstance(report, Mapping):
+            report = report.get(step)
+        elif isinstance(report, list) and isinstance(step, int) and step < len(report):
+            report = report[step]
+        else:
+            return None
+    return report
+
+
+def pointer(path: Path) -> str:
+    """A path as a JSON pointer (RFC 6901)."""
+    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
+
+
+def by_size(report: Report) -> list[str]:
+    """Names of the domains; the domain with the most test rows comes first."""
+    domains = report["domains"]
+    return sorted(domains, key=lambda name: (-(domains[name].get("rows") or 0), name))
+
+
+def by_advice(report: Report) -> list[tuple[str, list[str]]]:
+    """Verdicts in the order of the page, each with its domains by size."""
+    held: dict[str, list[str]] = {verdict: [] for verdict in ADVICE}
+    for name in by_size(report):
+        verdict = report["domains"][name].get("verdict")
+        held[verdict if verdict in held else UNDECIDED].append(name)
+    return [(verdict, names) for verdict, names in held.items() if names]
+
+
+def margin_of(report: Report, name: str, metric: str) -> float:
+    """The margin of one domain: in AUC, or in nats, where it is a share of the solo's log loss."""
+    if metric == "auc":
+        return float(report.get("margin") or 0.0)
+    solo = dig(report, "domains", name, "logloss", "solo")
+    return float(report.get("margin_logloss") or 0.0) * float(solo or 0.0)
+
+
+def matrix_names(report: Report, matrix: Mapping[str, Any]) -> list[str]:
+    """The domains of a matrix by size; names that the report does not know come last."""
+    found = set(matrix) | {source for row in matrix.values() for source in row}
+    known = [name for name in by_size(report) if name in found]
+    return known + sorted(found - set(known))
+
+
+def matrix_of(report: Report, key: str) -> tuple[Path, Mapping[str, Any]]:
+    """A matrix with its place in the report; {} where the matrix was not measured."""
+    path: Path = ("likeness", "distance") if key == "distance" else ("matrix", key)
+    return path, dig(report, *path) or {}
+
+
+def cell(matrix: Mapping[str, Any], target: str, source: str) -> dict[str, Any]:
+    """One cell of a matrix with its ``estimate``. A plain number is taken too; no cell gives {}."""
+    found = dig(matrix, target, source)
+    if isinstance(found, dict):
+        return found
+    return {} if found is None else {"estimate": found}
