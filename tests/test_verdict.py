@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from isthmus.diagnosis.verdicts.verdict import Evidence, Verdict, join_verdicts, judge_domain
-from isthmus.diagnosis.verdicts.wording import Wording, digits_of, joined, plain, round_up, signed
+from isthmus.diagnosis.verdicts.wording import Wording, digits_of, plain, round_up, signed
 from isthmus.metrics.effects import Effect
+from isthmus.report.diagnosis.words import listed
 
 M = 0.005
 DF = 40.0
@@ -329,6 +330,6 @@ def test_numbers_read_well():
     assert (plain(0.7124, 3), plain(1.034, 3), plain(-0.5, 2)) == (".712", "1.034", "-.50")
     assert (signed(0.012, 3), signed(-0.0031, 3), signed(-0.0002, 3)) == ("+.012", "-.003", ".000")
     assert (round_up(70_411), round_up(93), round_up(100)) == (71_000, 93, 100)
-    assert joined(["a"]) == "a"
-    assert joined(["a", "b", "c"]) == "a, b and c"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
     assert Wording("auc", M, 1, "folds").trainings == "1 fold"

@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 from scipy.stats import norm, t
 
-from isthmus.diagnosis.verdicts.wording import Wording, joined
+from isthmus.diagnosis.verdicts.wording import Wording
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import not_worse, same
 from isthmus.metrics.formulas import EffectMetric
+from isthmus.report.diagnosis.words import listed
 
 Action = Literal[
     "share",
@@ -166,7 +167,7 @@ def _cure(evidence: Evidence, said: str) -> Verdict:
     if evidence.group and _restores(evidence.group_solo, evidence.group_joint, evidence.margin):
         assert evidence.group_solo is not None
         assert evidence.group_joint is not None
-        name = f"Trained with {joined(evidence.group)} only"
+        name = f"Trained with {listed(evidence.group)} only"
         return Verdict(
             "group",
             _certainty(

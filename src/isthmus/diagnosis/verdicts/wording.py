@@ -1,6 +1,5 @@
 """The sentences of verdicts: numbers as a reader without statistics can take them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -161,12 +160,3 @@ def round_up(rows: int) -> int:
     """
     unit = 10 ** max(0, len(str(rows)) - 2)
     return -(-rows // unit) * unit
-
-
-def joined(names: Sequence[str]) -> str:
-    """Names in a sentence.
-
-    >>> joined(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

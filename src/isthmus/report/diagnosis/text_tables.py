@@ -232,8 +232,8 @@ def fine_print(report: Report) -> list[str]:
         f"Level {plan.get('level')}; {report.get('seeds')} {plan.get('replicates') or 'seeds'};"
         f" split {plan.get('split')}; margin {report.get('margin')} AUC.",
         rows,
-        f"{plan.get('trainings')} trainings, {plan.get('cached') or 0} of them from the cache,"
-        f" in {duration(plan.get('seconds'))}.",
+        f"{plan.get('trainings')} trainings, {plan.get('cached') or 0} of them from the cache;"
+        f" time: {duration(plan.get('seconds'))}.",
     ]
     if plan.get("sampled"):
         told.append(f"Sampled: {plan['sampled']}.")
