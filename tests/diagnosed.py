@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from isthmus.data.sources.planted import conflict, groups, planted
-from isthmus.diagnosis import Plan, diagnose, plan_diagnosis
+from isthmus.diagnosis import DiagnosisPlan, diagnose, plan_diagnosis
 from isthmus.diagnosis import level as levels
 from isthmus.diagnosis import phases as trained
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS, Level
-from isthmus.diagnosis.measures import groups as grouping
+from isthmus.diagnosis.measures import confirmation as grouping
 from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
 from isthmus.metrics.intervals import holm
@@ -98,7 +98,7 @@ class Case:
     folder: Path
     table: pa.Table
     reports: dict[str, Report] = field(default_factory=dict)
-    plans: dict[str, Plan] = field(default_factory=dict)
+    plans: dict[str, DiagnosisPlan] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -119,7 +119,7 @@ class Case:
         assert json.loads((made.path / "report.json").read_text()) == made.report
         return made.report
 
-    def plan(self, level: str) -> Plan:
+    def plan(self, level: str) -> DiagnosisPlan:
         self.plans[level] = plan_diagnosis(self.config, out=self.out, level=level, cache=self.cache)
         return self.plans[level]
 

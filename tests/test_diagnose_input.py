@@ -10,10 +10,10 @@ import pytest
 
 import isthmus
 from diagnosed import ADAPTER, added, opposed, outcomes, settings, small_levels
-from isthmus.diagnosis import Diagnosis, arms, diagnose, plan_diagnosis
+from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
 from isthmus.diagnosis import support as measured
 from isthmus.diagnosis.measures.curves import weightings
-from isthmus.diagnosis.measures.likenesses import gradients
+from isthmus.diagnosis.measures.from_joint import gradients
 from isthmus.diagnosis.verdicts.advice import Configs
 from isthmus.diagnosis.verdicts.verdict import Verdict
 from isthmus.disk import only_writer
@@ -63,7 +63,7 @@ def test_weights_leave_the_auc_without_an_interval_and_logloss_leads(tmp_path: P
 def test_without_groups_rows_are_independent_and_a_cap_is_flagged(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(arms, "MAX_EPOCHS", 1)
+    monkeypatch.setattr("isthmus.experiments.arms.MAX_EPOCHS", 1)
     config = settings(group=None)
     config["train"]["batch_rows"] = 4096  # more than a domain has
     plan = plan_diagnosis(config, opposed(1500), tmp_path, level="quick", cache=cache)
@@ -234,7 +234,7 @@ def test_a_network_that_shares_nothing_has_reasons_in_place_of_weightings(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Towers per domain, an adapter in the config; and trainings too short for dwa."""
-    monkeypatch.setattr(arms, "MAX_EPOCHS", 2)
+    monkeypatch.setattr("isthmus.experiments.arms.MAX_EPOCHS", 2)
     config = settings()
     config["model"]["towers"] = "per_domain"
     config["train"]["weighting"] = "uniform"

@@ -13,7 +13,7 @@ from isthmus.data import sources
 from isthmus.errors import ConfigError
 from isthmus.metrics import TextTable
 from isthmus.report import side_by_side, to_markdown
-from isthmus.run import Notice, Progress, Run, compare, fit
+from isthmus.run import Listener, Notice, Run, compare, fit
 from isthmus.run.notice import silent
 
 DATA_SETS = ("movielens-1m", "synthetic")
@@ -49,7 +49,7 @@ class Demo:
 
 
 def demo(
-    data: str = "movielens-1m", *, out: str | Path = "demo", progress: Progress | None = None
+    data: str = "movielens-1m", *, out: str | Path = "demo", progress: Listener | None = None
 ) -> Demo:
     """Make the table in ``OUT/DATA``, train three models there, and put them side by side.
 
@@ -80,7 +80,7 @@ def demo(
     return Demo(table, folder, config, (a, b, control), time.perf_counter() - begun)
 
 
-def _trained(name: str, config: Config, folder: Path, number: int, tell: Progress) -> Run:
+def _trained(name: str, config: Config, folder: Path, number: int, tell: Listener) -> Run:
     tell(Notice("demo", f"training {number} of 3: {name}, seed {config.train.seed}"))
     return fit(config, out=folder / name, progress=tell)
 

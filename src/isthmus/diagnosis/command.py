@@ -21,9 +21,9 @@ from isthmus.config import Config, load_config
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
 from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
+from isthmus.diagnosis.measures.confirmation import Grouped, grouped
 from isthmus.diagnosis.measures.curves import capacity, weightings
-from isthmus.diagnosis.measures.groups import Grouped, grouped
-from isthmus.diagnosis.measures.likenesses import gradients, likeness
+from isthmus.diagnosis.measures.from_joint import gradients, likeness
 from isthmus.diagnosis.measures.matrices import (
     agreements,
     cross_scores,
@@ -32,7 +32,7 @@ from isthmus.diagnosis.measures.matrices import (
     pairwise_matched,
 )
 from isthmus.diagnosis.reading import METRICS, Margins
-from isthmus.diagnosis.study import Plan, Study, named
+from isthmus.diagnosis.study import DiagnosisPlan, Study, named
 from isthmus.diagnosis.support import measure
 from isthmus.diagnosis.verdicts.advice import Configs, verdicts
 from isthmus.disk import check_place, reason, write_whole
@@ -42,7 +42,7 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build
 from isthmus.printable import shown
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
-from isthmus.run.notice import Notice, Progress, silent
+from isthmus.run.notice import Listener, Notice, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
@@ -85,7 +85,7 @@ def diagnose(
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
 ) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
@@ -116,8 +116,8 @@ def plan_diagnosis(
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
-    progress: Progress | None = None,
-) -> Plan:
+    progress: Listener | None = None,
+) -> DiagnosisPlan:
     """What `diagnose` would train with the same arguments, and about how long; nothing is trained.
 
     The table is encoded, and a few steps are taken to see how fast they go.
@@ -139,7 +139,7 @@ def prepared(
     item: str | None,
     jobs: int,
     cache: str | Path | None,
-    tell: Progress,
+    tell: Listener,
 ) -> Iterator[tuple[Study, Path]]:
     """Check everything, encode the table, and open the engine."""
     if not 0 < margin < 0.5:
@@ -249,7 +249,7 @@ def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
     ]
 
 
-def _plan(study: Study) -> Plan:
+def _plan(study: Study) -> DiagnosisPlan:
     study.tell("probe: how fast are a few steps", None)
     arms = study.arms
     if study.level.adapted:
@@ -258,7 +258,7 @@ def _plan(study: Study) -> Plan:
     return study.plan(pace)
 
 
-def _run(study: Study, plan: Plan, folder: Path) -> Diagnosis:
+def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     level = study.level
     study.choose()
     study.train_arms()

@@ -15,7 +15,6 @@ WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the config's widths, on the capacity
 RANDOM_GROUPINGS = 5
 STAGE_TWO_EPOCHS = 2  # of the domain's own rows
 STAGE_TWO_LOOKS = 8
-STAGE_TWO_LR = 0.3  # of the config's learning rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import combinations
 from typing import get_args
 
-from isthmus.diagnosis.arms import Arms, Recipe
 from isthmus.diagnosis.level import RANDOM_GROUPINGS, WIDTHS, Level
 from isthmus.diagnosis.measures.grouping import random_groupings
+from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.errors import ConfigError
 from isthmus.experiments import Training
@@ -45,7 +45,7 @@ class Phases:
     ``recipes`` hold the first of the choices until somebody has chosen.
     """
 
-    def __init__(self, arms: Arms, measured: Measured, level: Level) -> None:
+    def __init__(self, arms: ArmTrainings, measured: Measured, level: Level) -> None:
         self.arms = arms
         self.measured = measured
         self.level = level

@@ -49,7 +49,7 @@ class Margins:
         return self.auc if metric == "auc" else self.logloss * (solo or 1.0)
 
 
-class Rows:
+class TestedRows:
     """The rows of every domain in every replicate, cut out once.
 
     ``item``: a categorical feature whose values are the second way of clustering, or None.
@@ -152,7 +152,7 @@ class DomainReading:
 
     def __init__(
         self,
-        rows: Rows,
+        rows: TestedRows,
         domain: str,
         replicates: int,
         margins: Margins,

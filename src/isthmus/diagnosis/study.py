@@ -10,12 +10,13 @@ import torch
 
 from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
-from isthmus.diagnosis.arms import Arms, Recipe
 from isthmus.diagnosis.level import Level
 from isthmus.diagnosis.phases import Phases
-from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Rows
+from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, TestedRows
+from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
+from isthmus.experiments.arms import best
 from isthmus.experiments.cost import Pace, steps
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
@@ -28,7 +29,7 @@ SHOWN = 10  # domains that a plan names one by one
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DiagnosisPlan:
     """What a diagnosis will train, and about how long it takes.
 
     ``phases``: trainings of each, in order; ``cached``: how many of those that can be named before
@@ -94,10 +95,10 @@ class Study:
         self.engine, self.tell = engine, tell
         self.folds = len(datasets) > 1
         hide = original.data.domain not in original.data.features
-        self.arms = Arms(config, datasets, hide_domain=hide)
+        self.arms = ArmTrainings(config, datasets, hide_domain=hide)
         self.phases = Phases(self.arms, measured, level)
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
-        self.rows = Rows(per_replicate, item)
+        self.rows = TestedRows(per_replicate, item)
         self.began = time.perf_counter()
         self.planned = 0
         self.pace = Pace(1.0)
@@ -108,7 +109,7 @@ class Study:
         self.arm_outcomes: dict[str, dict[str, list[Outcome]]] = {}
         self.joint: list[Outcome] = []
 
-    def plan(self, pace: Pace) -> Plan:
+    def plan(self, pace: Pace) -> DiagnosisPlan:
         """What will be trained, with the recipes that are known so far."""
         if all(self.engine.is_done(t) for grid in self.phases.choices().values() for t in grid):
             self.choose()
@@ -125,7 +126,7 @@ class Study:
         self.planned = len(seen)
         self.pace = pace
         self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
-        return Plan(
+        return DiagnosisPlan(
             level=self.level.name,
             table=Path(self.original.data.table or "(given)").name,
             split=self.config.data.split.by,
@@ -156,8 +157,7 @@ class Study:
         for name, grid in grids.items():
             self.choices[name] = outcomes[at : at + len(grid)]
             at += len(grid)
-            best = max(self.choices[name], key=_rank)
-            recipe = Recipe(best.training.train.batch_rows, best.training.train.lr)
+            recipe = Recipe.of(best(self.choices[name]).training)
             if name is None:
                 self.phases.recipes.joint = recipe
             else:
@@ -245,7 +245,7 @@ class Study:
             )
         return told
 
-    def told_plan(self, plan: Plan) -> dict[str, Any]:
+    def told_plan(self, plan: DiagnosisPlan) -> dict[str, Any]:
         """The ``plan`` of the report."""
         train = self.config.train
         choices = {None: {}} | {name: {} for name in self.measured.names}
@@ -342,12 +342,6 @@ class Study:
                 " among those that level full compares"
             )
         return told
-
-
-def _rank(outcome: Outcome) -> float:
-    """Larger is better, whatever the monitor."""
-    best = outcome.told.best
-    return -best if outcome.training.train.monitor.startswith("logloss") else best
 
 
 def named(effects: Mapping[str, Any]) -> dict[str, Any]:

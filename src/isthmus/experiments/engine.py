@@ -7,7 +7,7 @@ stopped, and whoever asks for a training again gets it for nothing.
 import shutil
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -17,11 +17,18 @@ from isthmus.data.store.dataset import Dataset
 from isthmus.disk import only_writer, reason, remove_leftovers
 from isthmus.errors import IsthmusError, RunError
 from isthmus.experiments.cost import cost
-from isthmus.experiments.notice import Tell, silent
 from isthmus.experiments.one import CHECKPOINT, run_one
 from isthmus.experiments.outcome import Outcome, is_whole
 from isthmus.experiments.training import Training
 from isthmus.experiments.workers import Job, Workers
+
+Tell = Callable[[str, int, int, Training], None]
+"""``tell(what, done, of, training)`` after each training."""
+
+
+def silent(what: str, done: int, of: int, training: Training) -> None:
+    """Tell nothing."""
+    del what, done, of, training
 
 
 class Engine:

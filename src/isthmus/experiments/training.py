@@ -14,7 +14,7 @@ from isthmus.data.store.subset import Subset
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig
 
-VERSION = 1  # raised when the same description would give other numbers
+VERSION = 2  # raised when the same description would give other numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,11 @@ class Training:
 
     def with_recipe(self, **changes: Any) -> "Training":
         """The same with other values in the ``train`` section; raises ConfigError as a config does."""
-        return replace(self, train=validate(TrainConfig, self.train.model_dump() | changes))
+        return self.with_train(validate(TrainConfig, self.train.model_dump() | changes))
+
+    def with_train(self, train: TrainConfig) -> "Training":
+        """The same with another ``train`` section."""
+        return replace(self, train=train)
 
 
 def _ordered(names: Iterable[str] | None) -> list[str] | None:

@@ -15,7 +15,7 @@ from isthmus.data.tables import Block, Table, open_table, refuse_empty
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
 from isthmus.metrics.text_table import count_text
-from isthmus.run.notice import Notice, Progress
+from isthmus.run.notice import Listener, Notice
 from isthmus.run.output.unifying import as_type, risky, unified
 from isthmus.run.output.writing import ScoredWriter
 
@@ -65,7 +65,7 @@ class Untrained:
         )
 
 
-def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progress) -> ScoredRows:
+def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listener) -> ScoredRows:
     """Score a whole labelled table; the split is named ``external``.
 
     Domains that were not trained are reported under their own names; rows of weight 0 are left out.
@@ -115,7 +115,7 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Progres
     )
 
 
-def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Progress) -> int:
+def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Listener) -> int:
     """Write a table with a column ``score`` added, block by block; gives the number of rows.
 
     Warns of columns that the file can hold as text only, and of domains that were not trained.
@@ -196,7 +196,7 @@ def fingerprint(table: Table) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _tell(progress: Progress, scored: ScoredBlock, table: Table) -> None:
+def _tell(progress: Listener, scored: ScoredBlock, table: Table) -> None:
     done = scored.block.first_row + scored.block.batch.num_rows
     text = f"{done:,} of {table.rows:,} rows"
     progress(Notice("score", text, done / table.rows))

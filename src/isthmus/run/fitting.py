@@ -12,30 +12,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from isthmus import checkpoint
 from isthmus.bundle import Bundle
-from isthmus.calibrate import Calibration, fit_calibration
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
-from isthmus.errors import ConfigError, IsthmusError, RunError
+from isthmus.errors import ConfigError
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import DomainModel, build_model
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
 from isthmus.report import to_markdown
-from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
-from isthmus.run.notice import Notice, Progress, silent
-from isthmus.run.plan import Plan, target_folder
+from isthmus.run.notice import Listener, Notice, silent
 from isthmus.run.result import Run
-from isthmus.run.scores import write_scores
+from isthmus.run.split_scores import SplitScores
+from isthmus.run.target import FitPlan, target_folder
 from isthmus.run.texts import (
     dataset_text,
     end_text,
@@ -47,7 +42,6 @@ from isthmus.run.texts import (
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
 from isthmus.train.generators import seeded
-from isthmus.version import VERSION
 
 
 def fit(
@@ -63,7 +57,7 @@ def fit(
     allow_other_threads: bool = False,
     guard: Guard | None = None,
     jobs: int = 1,
-    progress: Progress | None = None,
+    progress: Listener | None = None,
 ) -> Run:
     """Train one model over the domains of a table, and score its validation and test rows.
 
@@ -88,7 +82,7 @@ def fit(
     if guard is not None:
         check_guard(settings, guard)
     target = target_folder(config, out, resume)
-    plan = Plan(settings, target, resume, allow_other_threads, guard or "")
+    plan = FitPlan(settings, target, resume, allow_other_threads, guard or "")
     plan.check()
     if plan.finished:
         told = f"run {printable(str(target))} is finished already: nothing to resume"
@@ -133,23 +127,15 @@ class _Fit:
         table: Table,
         dataset: Dataset,
         model: DomainModel,
-        plan: Plan,
-        tell: Progress,
+        plan: FitPlan,
+        tell: Listener,
     ) -> None:
         self.config, self.dataset, self.model = config, dataset, model
         self.plan, self.tell = plan, tell
         self.folder = plan.folder
-        self.fingerprint = fingerprint(table)
-        self.state = RunState(
-            state="running",
-            dataset_key=dataset.key,
-            table=table.source,
-            domains=dataset.domain_names,
-            n_domains=dataset.n_domains,
-            parameters=model.parameter_report().total,
-            threads=torch.get_num_threads(),
-            isthmus=VERSION,
-            torch=torch.__version__,
+        self.scores = SplitScores(config, dataset, table, self.folder)
+        self.state = replace(
+            RunState.running(dataset, table), parameters=model.parameter_report().total
         )
 
     def run(self) -> Run:
@@ -182,23 +168,11 @@ class _Fit:
         self, events: Iterator[TrainEvent], history: tuple[Look, ...], *, begin: bool = False
     ) -> Run:
         """Keep a folder that can be resumed; remove one that a fault left with nothing in it."""
-        try:
+        with self.folder.kept_where(lambda: checkpoint.exists(self.folder.checkpoint), self.tell):
             if begin:
                 self.folder.begin(self.config, self.state)
             end = self._train(events, history)
             self._finish(end)
-        except KeyboardInterrupt:
-            self.tell(Notice("train", f"stopped; {self.folder.how_to_go_on}"))
-            raise
-        except Exception as fault:
-            kept = checkpoint.exists(self.folder.checkpoint)
-            if not kept:
-                self.folder.discard()
-            if not isinstance(fault, OSError | IsthmusError):
-                raise
-            hint = f"; {self.folder.how_to_go_on}" if kept else ""
-            text = self.folder.refusal(fault) if isinstance(fault, OSError) else fault
-            raise RunError(f"{text}{hint}") from fault
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
@@ -227,20 +201,16 @@ class _Fit:
         """Score, write what is shipped, and say that the run is finished."""
         self.tell(Notice("train", end_text(end), 1.0))
         scored = self._score("validation")
-        calibration = None
-        if self.config.model.calibration == "per_domain":
-            calibration = self._calibration(scored)
         bundle = Bundle(
             config=self.config,
             encoder=self.dataset.encoder,
             model=self.model,
-            calibration=calibration,
+            calibration=self.scores.calibration(scored),
         )
         bundle.save(self.folder.bundle)
-        self.folder.scores.mkdir(exist_ok=True)
-        self._write_scores(bundle, scored)
+        self.scores.write(bundle, scored)
         del scored  # one split at a time bounds the memory
-        scored = self._write_scores(bundle, self._score("test"))
+        scored = self.scores.write(bundle, self._score("test"))
         table = to_markdown(evaluate_rows(scored))
         self.folder.write_report("\n".join([table, "", *self._facts(end)]))
         self.folder.write_state(
@@ -263,42 +233,9 @@ class _Fit:
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 
-    def _write_scores(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
-        """Calibrate the logits of a split and keep them in the folder."""
-        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
-        scored = replace(scored, logits=logits)
-        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
-        return scored
-
     def _score(self, split: SplitName) -> ScoredRows:
         self.tell(Notice("score", f"{split} rows"))
-        rows = self.dataset.rows(split)
-        return ScoredRows(
-            split=split,
-            row=rows.row,
-            logits=score_rows(self.model, rows),
-            label=rows.label > 0,
-            domain=rows.domain,
-            names=self.dataset.domain_names,
-            weight=rows.weight,
-            group=group_numbers(rows.group),
-            negative_rate=self.config.data.negative_rate,
-            fingerprint=self.fingerprint,
-            source=self.folder.path.name,
-        )
-
-    def _calibration(self, validation: ScoredRows) -> Calibration:
-        return fit_calibration(
-            validation.logits,
-            validation.label.astype(np.float64),
-            self._model_ids(validation.domain),
-            n_domains=self.dataset.n_domains,
-            weight=validation.weight,
-        )
-
-    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
-        """Report ids as the model knows them: a domain without train rows is unknown."""
-        return np.where(domain <= self.dataset.n_domains, domain, 0)
+        return self.scores.of(split, score_rows(self.model, self.dataset.rows(split)))
 
 
 def _build(config: Config, dataset: Dataset) -> DomainModel:

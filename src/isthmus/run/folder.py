@@ -16,18 +16,23 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from isthmus.config import Config, read_yaml, validate
+from isthmus.data import Dataset, Table
 from isthmus.disk import refusal, remove_leftovers, write_whole, writing
-from isthmus.errors import RunError
+from isthmus.errors import IsthmusError, RunError
 from isthmus.printable import printable
+from isthmus.run.notice import Listener, Notice
 from isthmus.train import Look
+from isthmus.version import VERSION
 
 FORMAT = 1
 
@@ -51,6 +56,21 @@ class RunState:
     stopped: str = ""
     guard: str = ""  # strict, balanced, or none
     format: int = FORMAT
+
+    @classmethod
+    def running(cls, dataset: Dataset, table: Table, *, guard: str = "") -> "RunState":
+        """The state of a run that begins now."""
+        return cls(
+            state="running",
+            dataset_key=dataset.key,
+            table=table.source,
+            domains=dataset.domain_names,
+            n_domains=dataset.n_domains,
+            threads=torch.get_num_threads(),
+            isthmus=VERSION,
+            torch=torch.__version__,
+            guard=guard,
+        )
 
 
 class RunFolder:
@@ -85,13 +105,28 @@ class RunFolder:
         """What to type after a stop, as a line of text."""
         return f"go on with --resume --out {printable(str(self.path))}"
 
-    def refusal(self, fault: OSError) -> str:
-        """What the system refused while the folder was filled, and why."""
-        return refusal(fault, "run folder", self.path)
+    @contextmanager
+    def kept_where(self, worth: Callable[[], bool], tell: Listener) -> Iterator[None]:
+        """Fill the folder. A fault says how to go on, or takes the folder away with it.
 
-    def discard(self) -> None:
-        """Remove the whole folder."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        ``worth``: whether the folder holds enough to be resumed. Raises RunError in place of what
+        isthmus or the system refuse.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            tell(Notice("train", f"stopped; {self.how_to_go_on}"))
+            raise
+        except Exception as fault:
+            kept = worth()
+            if not kept:
+                shutil.rmtree(self.path, ignore_errors=True)
+            if not isinstance(fault, OSError | IsthmusError):
+                raise
+            hint = f"; {self.how_to_go_on}" if kept else ""
+            refused = isinstance(fault, OSError)
+            text = refusal(fault, "run folder", self.path) if refused else str(fault)
+            raise RunError(f"{text}{hint}") from fault
 
     @property
     def is_begun(self) -> bool:

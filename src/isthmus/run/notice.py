@@ -23,7 +23,7 @@ class Notice:
         return f"{self.stage}: {share}{self.text}"
 
 
-Progress = Callable[[Notice], None]
+Listener = Callable[[Notice], None]
 
 
 def silent(_: Notice) -> None:

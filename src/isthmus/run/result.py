@@ -15,7 +15,7 @@ from isthmus.metrics import compare as compare_rows
 from isthmus.run.external import predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
 from isthmus.run.guard.gains import guard_table, read_guard
-from isthmus.run.notice import Progress, silent
+from isthmus.run.notice import Listener, silent
 from isthmus.run.scores import read_scores
 
 SPLITS = ("test", "validation")
@@ -70,7 +70,7 @@ class Run:
         return guard_table(read_guard(self.path))
 
     def evaluate(
-        self, split: str = "test", *, data: Any = None, progress: Progress | None = None
+        self, split: str = "test", *, data: Any = None, progress: Listener | None = None
     ) -> Evaluation:
         """Metrics of every domain with 95 % intervals.
 
@@ -92,7 +92,7 @@ class Run:
         return predict(self.bundle, table)
 
     def predict_to(
-        self, table: Any, output: str | Path, *, progress: Progress | None = None
+        self, table: Any, output: str | Path, *, progress: Listener | None = None
     ) -> int:
         """Write ``table`` with a column ``score`` added as one file; gives its rows.
 

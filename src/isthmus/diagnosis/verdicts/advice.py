@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.config import Config
-from isthmus.diagnosis.measures.groups import Grouped
+from isthmus.diagnosis.measures.confirmation import Grouped
 from isthmus.diagnosis.reading import METRICS
 from isthmus.diagnosis.study import Study
 from isthmus.diagnosis.verdicts.verdict import (

@@ -10,20 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from isthmus.bundle import Bundle, Part
-from isthmus.calibrate import Calibration, fit_calibration
+from isthmus.calibrate import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
-from isthmus.errors import ConfigError, IsthmusError, RunError
+from isthmus.errors import ConfigError
 from isthmus.experiments import Engine, Training
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.printable import printable
 from isthmus.report import to_markdown
-from isthmus.run.candidates import Arms, Candidates
-from isthmus.run.external import fingerprint, group_numbers
+from isthmus.run.external import group_numbers
 from isthmus.run.folder import RunState
+from isthmus.run.guard.candidates import Candidates, TrainedArms
 from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, halves, quantile
 from isthmus.run.guard.gains import (
     guard_content,
@@ -33,12 +32,11 @@ from isthmus.run.guard.gains import (
     served,
     write_guard,
 )
-from isthmus.run.notice import Notice, Progress
-from isthmus.run.plan import Plan
+from isthmus.run.notice import Listener, Notice
 from isthmus.run.result import Run
-from isthmus.run.scores import write_scores
+from isthmus.run.split_scores import SplitScores
+from isthmus.run.target import FitPlan
 from isthmus.run.texts import weightless_text
-from isthmus.version import VERSION
 
 # A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
 FEW_ROWS = 1_000
@@ -65,64 +63,44 @@ class GuardedFit:
         config: Config,
         table: Table,
         dataset: Dataset,
-        plan: Plan,
+        plan: FitPlan,
         guard: Guard,
         *,
         jobs: int,
-        tell: Progress,
+        tell: Listener,
     ) -> None:
         self.config, self.dataset, self.plan, self.tell = config, dataset, plan, tell
         self.guard: Guard = guard
         self.jobs = jobs
         self.folder = plan.folder
-        self.fingerprint = fingerprint(table)
+        self.scores = SplitScores(config, dataset, table, self.folder)
         self.trainings = self.folder.path / "trainings"
         self.candidates = Candidates(config, dataset)
-        self.state = RunState(
-            state="running",
-            dataset_key=dataset.key,
-            table=table.source,
-            domains=dataset.domain_names,
-            n_domains=dataset.n_domains,
-            threads=torch.get_num_threads(),
-            isthmus=VERSION,
-            torch=torch.__version__,
-            guard=guard,
-        )
+        self.state = RunState.running(dataset, table, guard=guard)
 
     def run(self) -> Run:
         """Train, choose and fill the folder; a fault before the first training leaves none."""
         began = time.perf_counter()
         if not (self.plan.resume and self.folder.path.exists()):
             self.folder.create()
-        with self.folder.locked():
-            try:
-                if not self.plan.begun:
-                    self.folder.begin(self.config, self.state)
-                with Engine(
-                    [self.dataset], self.trainings, jobs=self.jobs, tell=self._count
-                ) as engine:
-                    arms = self._train(engine)
-                    self._finish(arms, engine, time.perf_counter() - began)
-            except KeyboardInterrupt:
-                self.tell(Notice("train", f"stopped; {self.folder.how_to_go_on}"))
-                raise
-            except Exception as fault:
-                kept = any(self.trainings.glob("[!.]*/outcome.json"))
-                if not kept:
-                    self.folder.discard()
-                if not isinstance(fault, OSError | IsthmusError):
-                    raise
-                hint = f"; {self.folder.how_to_go_on}" if kept else ""
-                text = self.folder.refusal(fault) if isinstance(fault, OSError) else fault
-                raise RunError(f"{text}{hint}") from fault
+        with (
+            self.folder.locked(),
+            self.folder.kept_where(
+                lambda: any(self.trainings.glob("[!.]*/outcome.json")), self.tell
+            ),
+        ):
+            if not self.plan.begun:
+                self.folder.begin(self.config, self.state)
+            with Engine([self.dataset], self.trainings, jobs=self.jobs, tell=self._count) as engine:
+                arms = self._train(engine)
+                self._finish(arms, engine, time.perf_counter() - began)
         return Run.open(self.folder.path)
 
     def _count(self, what: str, done: int, of: int, training: Training) -> None:
         del training
         self.tell(Notice("train", f"{what}: {done} of {of} trainings", done / of))
 
-    def _train(self, engine: Engine) -> Arms:
+    def _train(self, engine: Engine) -> TrainedArms:
         solos = len(self.candidates.grids)
         self.tell(
             Notice(
@@ -151,7 +129,7 @@ class GuardedFit:
         named = zip(self.dataset.domain_names, counts, strict=True)
         return sum(name in self.candidates.grids and count < FEW_ROWS for name, count in named)
 
-    def _finish(self, arms: Arms, engine: Engine, seconds: float) -> None:
+    def _finish(self, arms: TrainedArms, engine: Engine, seconds: float) -> None:
         """Choose, write what is shipped, and say that the run is finished."""
         self.tell(Notice("score", "choosing for each domain"))
         validation = arms.logits("validation", self.dataset)
@@ -161,12 +139,11 @@ class GuardedFit:
         other = choose(deciding, guard=other_guard(self.guard), no_solo=arms.no_solo)
         scored = self._scored("validation", validation, choices)
         del validation, deciding
-        bundle = self._bundle(arms, choices, self._calibration(scored))
+        bundle = self._bundle(arms, choices, self.scores.calibration(scored))
         bundle.save(self.folder.bundle)
-        self.folder.scores.mkdir(exist_ok=True)
-        self._write_scores(bundle, scored)
+        self.scores.write(bundle, scored)
         test = arms.logits("test", self.dataset)
-        scored = self._write_scores(bundle, self._scored("test", test, choices))
+        scored = self.scores.write(bundle, self._scored("test", test, choices))
         gains = measure_gains(self._judged("test", test, None), choices, other)
         z = quantile(len(self.candidates.grids))
         content = guard_content(self.guard, choices, other, gains, z=z)
@@ -189,7 +166,7 @@ class GuardedFit:
         )
         shutil.rmtree(self.trainings, ignore_errors=True)  # the bundle holds what was chosen
 
-    def _facts(self, arms: Arms, engine: Engine) -> Iterator[str]:
+    def _facts(self, arms: TrainedArms, engine: Engine) -> Iterator[str]:
         """What a reader of the report must know of the trainings."""
         train = self.config.train
         yield (
@@ -225,44 +202,11 @@ class GuardedFit:
     def _scored(
         self, split: SplitName, logits: Mapping[str, np.ndarray], choices: Sequence[Choice]
     ) -> ScoredRows:
-        rows = self.dataset.rows(split)
-        domain = np.asarray(rows.domain).astype(np.int64)
-        return ScoredRows(
-            split=split,
-            row=rows.row,
-            logits=served(logits, choices, domain),
-            label=np.asarray(rows.label) > 0,
-            domain=domain,
-            names=self.dataset.domain_names,
-            group=group_numbers(rows.group),
-            negative_rate=self.config.data.negative_rate,
-            fingerprint=self.fingerprint,
-            source=self.folder.path.name,
-        )
-
-    def _calibration(self, validation: ScoredRows) -> Calibration | None:
-        if self.config.model.calibration != "per_domain":
-            return None
-        return fit_calibration(
-            validation.logits,
-            validation.label.astype(np.float64),
-            self._model_ids(validation.domain),
-            n_domains=self.dataset.n_domains,
-        )
-
-    def _write_scores(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
-        """Calibrate the served logits of a split and keep them in the folder."""
-        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
-        scored = replace(scored, logits=logits)
-        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
-        return scored
-
-    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
-        """Report ids as a model knows them: a domain without train rows is unknown."""
-        return np.where(domain <= self.dataset.n_domains, domain, 0)
+        domain = np.asarray(self.dataset.rows(split).domain).astype(np.int64)
+        return self.scores.of(split, served(logits, choices, domain))
 
     def _bundle(
-        self, arms: Arms, choices: Sequence[Choice], calibration: Calibration | None
+        self, arms: TrainedArms, choices: Sequence[Choice], calibration: Calibration | None
     ) -> Bundle:
         """Joint for every domain, and beside it what else was chosen."""
         parts: dict[str, Part] = {}

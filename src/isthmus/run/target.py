@@ -18,7 +18,7 @@ FREE = ("train.checkpoint_minutes",)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FitPlan:
     """What is asked for, held against what is on the disk."""
 
     config: Config

@@ -7,17 +7,14 @@ the same steps, learning rate, batch and looks at the domain's validation rows);
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from isthmus.adapters import HamurConfig, NoAdapterConfig
 from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
-from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS, STAGE_TWO_LR
+from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS
 from isthmus.experiments import Training
+from isthmus.experiments.arms import LOWER_LR, choices, joint_and_adapted, of_few, patient
 from isthmus.experiments.cost import train_rows
-from isthmus.experiments.grid import MAX_EPOCHS, MIN_LOOKS, choices
 from isthmus.models import ModelConfig
-from isthmus.train import Budget, TrainConfig, watch_metrics
+from isthmus.train import Budget, TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,56 +34,28 @@ class Recipe:
         return {"batch_rows": self.batch_rows, "lr": self.lr}
 
 
-class Arms:
-    """Makes trainings for ``datasets``, one of which every replicate reads.
+class ArmTrainings:
+    """Makes the trainings of each arm for ``datasets``, one of which every replicate reads.
 
-    ``adapter``: what the adapted arm wears; where the config names one, that is the config's, and
-    the joint arm goes without.
+    Which network an arm has, and with what settings, is said in `isthmus.experiments.arms`.
     """
 
     def __init__(self, config: Config, datasets: Sequence[Dataset], *, hide_domain: bool) -> None:
         self.config = config
         self.datasets = tuple(datasets)
         self.hide_domain = hide_domain
-        self._defined: dict[tuple[int, tuple[str, ...]], bool] = {}
-        wears = not isinstance(config.model.adapter, NoAdapterConfig)
-        self.adapter = config.model.adapter if wears else HamurConfig()
-        self.model = config.model.model_copy(
-            update={"adapter": NoAdapterConfig(), "calibration": "none"}
+        self.model, self.adapted_model = joint_and_adapted(
+            config.model.model_copy(update={"calibration": "none"})
         )
-        self.adapted_model = self.model.model_copy(update={"adapter": self.adapter})
 
     def dataset(self, k: int) -> Dataset:
         """The dataset of replicate ``k``."""
         return self.datasets[min(k, len(self.datasets) - 1)]
 
-    def _train(self, k: int, watch: Sequence[str] | None, recipe: Recipe | None) -> TrainConfig:
+    def _train(self, k: int, recipe: Recipe | None) -> TrainConfig:
         base = self.config.train
-        changes = {
-            "seed": base.seed + k,
-            "epochs": MAX_EPOCHS,
-            "looks_per_epoch": max(MIN_LOOKS, base.looks_per_epoch),
-            "weighting": "proportional",
-            "compile": False,
-        }
-        if recipe is not None:
-            changes |= recipe.to_dict()
-        if watch is not None:
-            changes["domain_sampling"] = "proportional"
-            if not self._monitored(k, watch):
-                changes["monitor"] = "logloss_pooled"
-        return base.model_copy(update=changes)
-
-    def _monitored(self, k: int, watch: Sequence[str]) -> bool:
-        """Whether the config's monitor is defined on the validation rows of these domains."""
-        key = (self._replicate(k), tuple(watch))
-        if key not in self._defined:
-            dataset = self.dataset(k)
-            training = Training(model=self.model, train=self.config.train, watch=tuple(watch))
-            rows = training.subset(dataset).rows("validation")
-            metrics = watch_metrics(np.zeros(len(rows)), rows, len(dataset.domain_names))
-            self._defined[key] = metrics[self.config.train.monitor] is not None
-        return self._defined[key]
+        changes = {"seed": base.seed + k, "compile": False}
+        return patient(base).model_copy(update=changes | (recipe.to_dict() if recipe else {}))
 
     def _replicate(self, k: int) -> int:
         return min(k, len(self.datasets) - 1)
@@ -103,17 +72,15 @@ class Arms:
     ) -> Training:
         """One model of all domains, or of some."""
         chosen = None if domains is None else tuple(domains)
-        train = self._train(k, chosen, recipe)
-        if weighting != "proportional":
-            train = train.model_copy(update={"weighting": weighting})
-        return Training(
+        training = Training(
             model=model or self.model,
-            train=train,
+            train=self._train(k, recipe).model_copy(update={"weighting": weighting}),
             replicate=self._replicate(k),
             domains=chosen,
             scored=chosen,
             hide_domain=self.hide_domain if hide_domain is None else hide_domain,
         )
+        return training if chosen is None else self._of_few(training)
 
     def adapted(self, k: int, recipe: Recipe) -> Training:
         """The joint arm with adapters."""
@@ -145,13 +112,11 @@ class Arms:
     def stage_two(self, first: Training, domain: str, recipe: Recipe, *, own: bool) -> Training:
         """Begin with a first stage's weights: on the domain's own rows, or on all."""
         k = first.train.seed - self.config.train.seed
-        lr = self.config.train.lr * STAGE_TWO_LR
-        chosen = Recipe(recipe.batch_rows, lr)
         budget = self.stage_budget(k, domain, recipe)
-        train = self._train(k, (domain,), chosen)
-        return Training(
+        slower = Recipe(recipe.batch_rows, self.config.train.lr * LOWER_LR)
+        training = Training(
             model=first.model,
-            train=train,
+            train=self._train(k, slower),
             replicate=first.replicate,
             domains=(domain,) if own else None,
             watch=(domain,),
@@ -160,6 +125,10 @@ class Arms:
             start=first,
             budget=budget,
         )
+        return self._of_few(training)
+
+    def _of_few(self, training: Training) -> Training:
+        return of_few(training, self.dataset(training.replicate).summary()["validation"])
 
     def stage_budget(self, k: int, domain: str, recipe: Recipe) -> Budget:
         """Steps and looks of a domain's second stage."""

@@ -1,0 +1,64 @@
+"""The scored rows of a run: made of logits, calibrated, and kept in the run's folder."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float64
+
+from isthmus.bundle import Bundle
+from isthmus.calibrate import Calibration, fit_calibration
+from isthmus.config import Config
+from isthmus.data import Dataset, SplitName, Table
+from isthmus.metrics import ScoredRows
+from isthmus.run.external import fingerprint, group_numbers
+from isthmus.run.folder import RunFolder
+from isthmus.run.scores import write_scores
+
+
+class SplitScores:
+    """Makes and keeps the scored rows of one run."""
+
+    def __init__(self, config: Config, dataset: Dataset, table: Table, folder: RunFolder) -> None:
+        self.config, self.dataset, self.folder = config, dataset, folder
+        self.fingerprint = fingerprint(table)
+
+    def of(self, split: SplitName, logits: Float64[np.ndarray, " rows"]) -> ScoredRows:
+        """The rows of a split with logits in their order, not calibrated."""
+        rows = self.dataset.rows(split)
+        return ScoredRows(
+            split=split,
+            row=rows.row,
+            logits=logits,
+            label=rows.label > 0,
+            domain=rows.domain,
+            names=self.dataset.domain_names,
+            weight=rows.weight,
+            group=group_numbers(rows.group),
+            negative_rate=self.config.data.negative_rate,
+            fingerprint=self.fingerprint,
+            source=self.folder.path.name,
+        )
+
+    def calibration(self, validation: ScoredRows) -> Calibration | None:
+        """Slope and offset for each domain, where the config asks for calibration."""
+        if self.config.model.calibration != "per_domain":
+            return None
+        return fit_calibration(
+            validation.logits,
+            validation.label.astype(np.float64),
+            self._model_ids(validation.domain),
+            n_domains=self.dataset.n_domains,
+            weight=validation.weight,
+        )
+
+    def write(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
+        """Calibrate the logits of a split as the bundle does, and keep the rows in the folder."""
+        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
+        scored = replace(scored, logits=logits)
+        self.folder.scores.mkdir(exist_ok=True)
+        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
+        return scored
+
+    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
+        """Report ids as a model knows them: a domain without train rows is unknown."""
+        return np.where(domain <= self.dataset.n_domains, domain, 0)
