@@ -11,10 +11,10 @@ import yaml
 
 from bench.data import MIB, children, own_bytes
 from bench.measure import Row, at_most
-from isthmus.data.sources import insteval, movielens_1m
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.measures.matrices import pairwise
+from isthmus.sources import insteval, movielens_1m
 
 JOBS = 2
 SLEEP = 0.5

@@ -26,11 +26,11 @@ from torch.nn import functional as F
 
 from bench.measure import RUNS, Row, alternate, at_least, at_most, informative
 from isthmus.data.batch import Batch
-from isthmus.data.sources import movielens_1m
 from isthmus.data.store.dataset import Dataset, Rows
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.optimisers import ModelOptimiser, build_optimiser
 from isthmus.schema import DataConfig, FittedField
+from isthmus.sources import movielens_1m
 
 BATCH = 4096
 WIDTHS = (256, 128)

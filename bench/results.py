@@ -16,11 +16,11 @@ from typing import Any
 import yaml
 
 from isthmus.config import Config, load_config
-from isthmus.data.sources import movielens_1m
-from isthmus.data.sources.planted import planted
 from isthmus.disk import write_whole
 from isthmus.metrics import Comparison, Evaluation, compare, evaluate_rows
 from isthmus.run import Run, fit
+from isthmus.sources import movielens_1m
+from isthmus.sources.planted import planted
 
 SEEDS = 5
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from isthmus.data.sources.planted import conflict, groups, planted
 from isthmus.diagnosis import DiagnosisPlan, diagnose, plan_diagnosis
 from isthmus.diagnosis import level as levels
 from isthmus.diagnosis import phases as trained
@@ -24,6 +23,7 @@ from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
 from isthmus.metrics.intervals import holm
 from isthmus.run.notice import silent
+from isthmus.sources.planted import conflict, groups, planted
 
 Report = dict[str, Any]
 

@@ -18,8 +18,8 @@ import carriers as a
 import isthmus
 from carried_kinds import BYTES, DAYS, HOURS, KINDS, TEXTS, WHOLE, ways
 from carriers import DOORS, FILES
-from isthmus.data.inspect import inspect_table
 from isthmus.errors import SchemaError
+from isthmus.inspect import inspect_table
 from isthmus.run.external import predict_to
 
 N = rows.ROWS

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from command_line import isthmus_in_process, told, written
-from isthmus.data import sources
+from isthmus import sources
 from isthmus.demo import demo
 from isthmus.run import Notice
 

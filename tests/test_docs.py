@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import isthmus
 from isthmus.cli import app
-from isthmus.data.sources.planted import planted
+from isthmus.sources.planted import planted
 
 ROOT = Path(__file__).parents[1]
 

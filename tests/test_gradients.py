@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from isthmus.data import Dataset
-from isthmus.data.sources.planted import angles, planted
 from isthmus.diagnosis.measures.gradients import cosines, domain_gradients, early_cosines
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.layers.tables import FusedTable
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.objectives import binary_cross_entropy
 from isthmus.schema import DataConfig
+from isthmus.sources.planted import angles, planted
 from isthmus.train import End, TrainConfig, train
 from small_runs import clicks, settings
 

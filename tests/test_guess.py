@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from isthmus.data.inspect.guess import auc, group_rank, lone_auc
+from isthmus.inspect.guess import auc, group_rank, lone_auc
 
 
 def test_lone_auc_agrees_with_scikit_learn():

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from isthmus.data import SPLITS, Dataset
-from isthmus.data.inspect import inspect_table
 from isthmus.errors import SchemaError
+from isthmus.inspect import inspect_table
 from isthmus.schema import DataConfig
 
 ROWS = 3_000

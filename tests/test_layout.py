@@ -30,6 +30,8 @@ WALK = [
     "checkpoint",
     "report",
     "config",
+    "inspect",
+    "sources",
     "bundle",
     "experiments",
     "run",

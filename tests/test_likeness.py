@@ -10,7 +10,6 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
 from isthmus.data import Dataset
-from isthmus.data.sources.planted import groups, planted
 from isthmus.diagnosis.measures.likeness import (
     DomainVectors,
     agreement,
@@ -21,6 +20,7 @@ from isthmus.diagnosis.measures.likeness import (
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.models import DomainModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
+from isthmus.sources.planted import groups, planted
 from isthmus.train import End, TrainConfig, train
 from small_runs import clicks, settings
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from isthmus.data.inspect import inspect_table, look
-from isthmus.data.sources.planted import conflict, planted
+from isthmus.inspect import inspect_table, look
+from isthmus.sources.planted import conflict, planted
 
 
 def test_rare_values_are_counted_by_domain():

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import isthmus
-from isthmus.data.sources.planted import planted
+from isthmus.sources.planted import planted
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = ("data", "models", "training", "metrics", "bundle", "diagnosis")

@@ -6,9 +6,9 @@ import numpy as np
 
 from isthmus.config import load_config
 from isthmus.data import Dataset
-from isthmus.data.sources.planted import planted
 from isthmus.experiments import Engine, Training
 from isthmus.experiments.one import STARTS
+from isthmus.sources.planted import planted
 
 
 def test_a_network_that_is_dead_at_its_start_begins_again(tmp_path: Path):

@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 import yaml
 
+from isthmus import sources
 from isthmus.config import load_config
-from isthmus.data import sources
-from isthmus.data.sources import lme4, movielens, wheel
-from isthmus.data.sources import source_folder as folders
 from isthmus.errors import IsthmusError
 from isthmus.schema import DataConfig
+from isthmus.sources import lme4, movielens, wheel
+from isthmus.sources import source_folder as folders
 
 AGE_DOMAINS = {  # rows, positives in percent, users, movies
     "under-25": (210_747, 55.24, 1_325, 3_429),

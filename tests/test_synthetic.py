@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from isthmus.data.sources.planted import _root, angles, conflict, groups, planted
 from isthmus.schema import DataConfig
+from isthmus.sources.planted import _root, angles, conflict, groups, planted
 
 
 def column(made, name):

@@ -12,8 +12,8 @@ import pytest
 
 import isthmus
 from command_line import isthmus_in_process, told
-from isthmus.data.inspect import inspect_table
 from isthmus.errors import SchemaError
+from isthmus.inspect import inspect_table
 
 ROWS = 600
 

@@ -4,7 +4,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isthmus.data.inspect.template import model_and_train, scalar
+from isthmus.inspect.template import model_and_train, scalar
 
 
 @given(st.text())

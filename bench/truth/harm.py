@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from bench.truth.repeat import Result, study_of
-from isthmus.data.sources.planted import angles, conflict, planted
 from isthmus.diagnosis.verdicts.verdict import CLAIM_P
 from isthmus.metrics.equivalence import with_holm
+from isthmus.sources.planted import angles, conflict, planted
 
 
 def solo_against_solo(seed: int) -> Result:

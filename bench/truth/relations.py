@@ -3,11 +3,11 @@
 import numpy as np
 
 from bench.truth.repeat import Result, study_of
-from isthmus.data.sources.planted import angles, groups, planted
 from isthmus.diagnosis.measures.grouping import adjusted_rand, group_domains
 from isthmus.diagnosis.measures.matrices import cross_scores, pairwise
 from isthmus.metrics.equivalence import spearman
 from isthmus.metrics.formulas.auc import auc
+from isthmus.sources.planted import angles, groups, planted
 
 SEEDS = 3
 

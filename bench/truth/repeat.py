@@ -11,11 +11,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from isthmus.data.sources.planted import Planted
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.study import Study
 from isthmus.disk import write_whole
+from isthmus.sources.planted import Planted
 
 TRAIN = {"batch_rows": 256, "lr": 3e-3, "patience": 2}
 Result = dict[str, Any]

@@ -93,7 +93,7 @@ def data(
     out: Annotated[Path | None, typer.Option(help="Folder to write [default: NAME]")] = None,
 ) -> None:
     """Write a named data set: one Parquet file and a config that fit accepts."""
-    from isthmus.data import sources
+    from isthmus import sources
 
     folder = out or Path(name)
     if name == "movielens-1m":
@@ -120,7 +120,7 @@ def init(
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
-    from isthmus.data.inspect import inspect_table
+    from isthmus.inspect import inspect_table
 
     with writing("config", output):
         if output.exists():

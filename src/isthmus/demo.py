@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from isthmus import sources
 from isthmus.config import Config, load_config
-from isthmus.data import sources
 from isthmus.errors import ConfigError
 from isthmus.metrics import TextTable
 from isthmus.report import side_by_side, to_markdown

@@ -3,7 +3,7 @@
 Exploratory: a cheap hint and no measure of benefit. At an optimum the gradients sum to zero, so that
 agreement is read early, and averaged over looks (Yu et al., NeurIPS 2020, arXiv:2001.06782, and
 Fifty et al., NeurIPS 2021, arXiv:2109.04617, use gradients on shared parameters during training).
-On planted graded relations of 6 domains (data/sources/planted.py) Spearman with the true cosines was .22
+On planted graded relations of 6 domains (sources/planted.py) Spearman with the true cosines was .22
 at 3,000 rows a domain (8 tables, -.13 to .65) and .67 at 8,000 (5 tables, .54 to .94).
 """
 

@@ -12,7 +12,7 @@ domain joins the mean of its features and the diagonal of their Gram matrix. Dep
   1/n_a + 1/n_b by chance alone, which is taken off the distance.
 - Each part weighs the same, however many entries it has.
 
-On planted relations of 6 domains (data/sources/planted.py; 8, 5 and 8 tables) nearness ranked pairs
+On planted relations of 6 domains (sources/planted.py; 8, 5 and 8 tables) nearness ranked pairs
 like their cosines, Spearman .77 at 3,000 and .93 at 8,000 rows a domain; told members of 3 groups
 from others with AUC .91 at 6,000. Without ``hidden by label``: .75, .91, .91; with nothing else: .80,
 .94, .96. There the inputs' marginals were the same by design. Likeness is not benefit: like domains

@@ -11,12 +11,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.inspect.guess import Facts
 from isthmus.data.tables import Table
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import MOMENTS, NUMBERS, TEXTS, kind
 from isthmus.data.tables.plain import decode
+from isthmus.inspect.guess import Facts
 from isthmus.schema import Label
 
 DRAWN_ROWS = 500_000

@@ -4,9 +4,9 @@ No row of somebody else's data ships with this package: what is fetched comes fr
 package index, each known by its sha256.
 """
 
-from isthmus.data.sources.lme4 import insteval
-from isthmus.data.sources.movielens import MovielensDomain, movielens_1m
-from isthmus.data.sources.synthetic import write_synthetic
-from isthmus.data.sources.wheel import downloads_folder
+from isthmus.sources.lme4 import insteval
+from isthmus.sources.movielens import MovielensDomain, movielens_1m
+from isthmus.sources.synthetic import write_synthetic
+from isthmus.sources.wheel import downloads_folder
 
 __all__ = ["MovielensDomain", "downloads_folder", "insteval", "movielens_1m", "write_synthetic"]

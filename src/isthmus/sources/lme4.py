@@ -15,10 +15,10 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from isthmus.data.inspect.template import model_and_train
-from isthmus.data.sources.source_folder import Report, prepared, silent, write
-from isthmus.data.sources.wheel import Wheel, downloads_folder, fetched
 from isthmus.errors import IsthmusError
+from isthmus.inspect.template import model_and_train
+from isthmus.sources.source_folder import Report, prepared, silent, write
+from isthmus.sources.wheel import Wheel, downloads_folder, fetched
 
 WHEEL = Wheel(
     data="InstEval",
