@@ -23,10 +23,9 @@ from isthmus.backbones import (
 from isthmus.data.batch import Batch
 from isthmus.family import members
 from isthmus.layers.blocks import DeepBlock
-from isthmus.layers.cross import CrossV1, CrossV2
+from isthmus.layers.cross import CrossV1, CrossV2, pairwise_products
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.embedding import FeatureEmbedding
-from isthmus.layers.fm import pairwise_products
 from isthmus.layers.routing import Routing
 from isthmus.layers.wide import Wide
 from isthmus.schema import FittedField

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from isthmus.calibrate import SMALLEST_SLOPE, STRENGTH, Calibration, fit_calibration
+from isthmus.bundle.calibration import SMALLEST_SLOPE, STRENGTH, Calibration, fit_calibration
 
 
 def sigmoid(z):

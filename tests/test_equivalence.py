@@ -11,7 +11,7 @@ from scipy import stats
 
 from isthmus.metrics import (
     Effect,
-    Measured,
+    MeasuredArm,
     Reader,
     Replicate,
     benjamini_hochberg,
@@ -23,7 +23,7 @@ from isthmus.metrics import (
 from replicates import MARGIN
 
 
-def binormal(rng, rows: Replicate, noise: tuple[float, float], seeds: int) -> list[Measured]:
+def binormal(rng, rows: Replicate, noise: tuple[float, float], seeds: int) -> list[MeasuredArm]:
     """Two arms that see label + N(0, 1) through a noise of given variance, some seeds each."""
     reader = Reader([rows] * seeds, "auc")
     signal = rows.label + rng.normal(size=len(rows))

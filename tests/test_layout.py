@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,6 @@ WALK = [
     "objectives",
     "optimisers",
     "metrics",
-    "calibrate",
     "train",
     "checkpoint",
     "report",
@@ -47,6 +48,10 @@ MODEL_LAYER = {"layers", "backbones", "adapters", "models"}
 
 def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def folders() -> list[Path]:
+    return sorted({path.parent for path in modules()} | {PACKAGE})
 
 
 def stop_of(path: Path) -> str:
@@ -100,6 +105,29 @@ def test_the_model_layer_knows_no_optimiser_and_no_file(path: Path):
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_stay_short(path: Path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("folder", folders(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_folder_holds_a_dozen_files_at_most(folder: Path):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 12
+
+
+def test_no_two_files_and_no_two_classes_share_a_name():
+    files = [path.name for path in modules() if path.name != "__init__.py"]
+    classes = [
+        node.name
+        for path in modules()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    for names in (files, classes):
+        assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_the_map_in_contributing_is_the_walk():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^([a-z_]+)(?:/|\.py) ", text[text.index("```text") :], flags=re.MULTILINE)
+    assert shown == WALK
 
 
 def test_schema_and_reading_need_no_torch():

@@ -28,9 +28,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
 
+from isthmus.bundle.calibration import Calibration
 from isthmus.bundle.manifest import read_manifest, write_manifest
 from isthmus.bundle.parts import Part, Router, below, model_tensors
-from isthmus.calibrate import Calibration
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import EncodedRows, Encoder

@@ -2,11 +2,10 @@
 
 from isthmus.layers.bank import BankLinear
 from isthmus.layers.blocks import DeepBlock, Norm, Towers
-from isthmus.layers.cross import CrossV1, CrossV2
+from isthmus.layers.cross import CrossV1, CrossV2, pairwise_products
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
-from isthmus.layers.fm import pairwise_products
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing

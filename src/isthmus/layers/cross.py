@@ -1,9 +1,11 @@
-"""Cross layers of Deep & Cross networks: products of the input with maps of itself.
+"""Crosses: products of the input with maps of itself, and of its fields with each other.
 
 Sources: version 1, Wang et al., Deep & Cross Network, ADKDD 2017, arXiv:1708.05123, eq. 3:
 ``x' = x0 (x . w) + b + x``. Version 2, Wang et al., DCN V2, WWW 2021, arXiv:2008.13535, eq. 1:
 ``x' = x0 * (x W + b) + x`` with a full W. Departure: with ``n_domains`` every domain has its
-own w or W (a tower of its own includes its crosses); the papers know no domains.
+own w or W (a tower of its own includes its crosses); the papers know no domains. The products of all
+pairs of fields: Rendle, Factorization Machines, ICDM 2010, lemma 3.1; as a part of Guo et al., DeepFM,
+IJCAI 2017, arXiv:1703.04247, eq. 2.
 """
 
 import torch
@@ -66,3 +68,12 @@ class CrossV2(nn.Module):
         if isinstance(self.linear, BankLinear):
             return torch.addcmul(x, x0, self.linear(x, needed(routing)))
         return torch.addcmul(x, x0, self.linear(x))
+
+
+def pairwise_products(v: Float[Tensor, "rows fields dim"]) -> Float[Tensor, " rows"]:
+    """Sum of the inner products of all pairs of fields: ``sum_{i<j} v_i . v_j``.
+
+    By the square trick ``((sum v)^2 - sum v^2) / 2``: linear, not quadratic, in the fields.
+    """
+    total = v.sum(dim=1)
+    return 0.5 * (total.square().sum(dim=1) - v.square().sum(dim=(1, 2)))

@@ -19,9 +19,6 @@ from isthmus.metrics.shards import MergedFigures, Partial
 from isthmus.metrics.text_table import TextTable
 from isthmus.metrics.winner import Winner, judge
 
-Measured = MeasuredArm  # their names in 0.1
-Verdict = Winner
-
 __all__ = [
     "DEFINITIONS",
     "Comparison",
@@ -30,7 +27,6 @@ __all__ = [
     "EffectMetric",
     "Evaluation",
     "Figures",
-    "Measured",
     "MeasuredArm",
     "MergedFigures",
     "Pair",
@@ -39,7 +35,6 @@ __all__ = [
     "Replicate",
     "ScoredRows",
     "TextTable",
-    "Verdict",
     "Winner",
     "align",
     "auc",

@@ -24,13 +24,13 @@ from isthmus.models import DomainModel, build_model
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
 from isthmus.report import to_markdown
+from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Listener, Notice, silent
 from isthmus.run.result import Run
 from isthmus.run.split_scores import SplitScores
-from isthmus.run.target import FitPlan, target_folder
 from isthmus.run.texts import (
     dataset_text,
     end_text,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from isthmus.bundle import Bundle
-from isthmus.calibrate import Calibration, fit_calibration
+from isthmus.bundle.calibration import Calibration, fit_calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
 from isthmus.metrics import ScoredRows

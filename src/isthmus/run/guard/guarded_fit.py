@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from isthmus.bundle import Bundle, Part
-from isthmus.calibrate import Calibration
+from isthmus.bundle.calibration import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
 from isthmus.errors import ConfigError
@@ -21,6 +21,7 @@ from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.external import group_numbers
+from isthmus.run.fit_plan import FitPlan
 from isthmus.run.folder import RunState
 from isthmus.run.guard.candidates import Candidates, TrainedArms
 from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, halves, quantile
@@ -35,7 +36,6 @@ from isthmus.run.guard.gains import (
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.result import Run
 from isthmus.run.split_scores import SplitScores
-from isthmus.run.target import FitPlan
 from isthmus.run.texts import weightless_text
 
 # A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
