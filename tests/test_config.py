@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from isthmus.adapters import HamurConfig
+from isthmus.adapters import FilmConfig, HamurConfig, NoAdapterConfig
+from isthmus.backbones import MlpConfig
 from isthmus.config import Config, differences, load_config
 from isthmus.errors import ConfigError
 
@@ -115,6 +116,28 @@ def test_a_bad_value_is_refused_with_key_rule_and_value(source: Any, text: str):
 def test_every_fault_is_told_at_once():
     lines = refusal(with_section(train={"lr": -1, "epochs": 0})).splitlines()
     assert [line.split(" ")[0] for line in lines] == ["train.epochs", "train.lr"]
+
+
+def test_a_new_name_leaves_out_what_the_new_member_does_not_know():
+    hamur = with_section(model={"adapter": {"name": "hamur", "rank": 4, "sites": [0]}})
+    film = load_config(hamur, ["model.adapter.name=film"]).model.adapter
+    assert film == FilmConfig(sites=(0,))
+    assert load_config(hamur, ["model.adapter.name=none"]).model.adapter == NoAdapterConfig()
+    wide = with_section(model={"backbone": {"name": "dcn", "version": 1, "widths": [4]}})
+    assert load_config(wide, ["model.backbone.name=mlp"]).model.backbone == MlpConfig(widths=(4,))
+    # A key that the old member did not know either is a fault, not something to leave out.
+    typo = with_section(model={"adapter": {"name": "hamur", "rnak": 4}})
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.adapter\.rnak'"):
+        load_config(typo, ["model.adapter.name=film"])
+
+
+def test_a_key_of_another_member_is_refused_but_for_what_0_1_wrote_beside_none():
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.adapter\.rank'"):
+        load_config(with_section(model={"adapter": {"name": "film", "rank": 4}}))
+    old = {"name": "none", "bottleneck": 32, "rank": 8, "hyper_widths": [64], "sites": [-1]}
+    config = load_config(with_section(model={"adapter": old | {"condition": "all"}}))
+    assert config.model.adapter == NoAdapterConfig()
+    assert config.model_dump()["model"]["adapter"] == {"name": "none"}
 
 
 def test_overrides_are_yaml_values_on_dotted_keys():
