@@ -58,7 +58,7 @@ def of_few(training: Training, watched: Mapping[str, DomainCount]) -> Training:
     if training.domains is not None and len(training.domains) == 1:
         kept = tuple(one for one in train.objectives if not one.compares_domains)
         changes["objectives"] = kept
-    return training.with_train(train.model_copy(update=changes))
+    return training.trained_with(**changes)
 
 
 def _is_defined(monitor: Monitor, counts: Sequence[DomainCount]) -> bool:
@@ -79,7 +79,7 @@ def choices(training: Training, rows: int) -> list[Training]:
     batch = min(train.batch_rows, max(2, rows))
     smaller = min(max(MIN_BATCH, rows // SHARE), max(2, batch // 2))
     return [
-        training.with_recipe(batch_rows=size, lr=lr)
+        training.trained_with(batch_rows=size, lr=lr)
         for size in dict.fromkeys((batch, smaller))
         for lr in (train.lr, train.lr * LOWER_LR)
     ]

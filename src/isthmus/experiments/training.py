@@ -113,11 +113,11 @@ class Training:
 
     def with_recipe(self, **changes: Any) -> "Training":
         """The same with other values in the ``train`` section; raises ConfigError as a config does."""
-        return self.with_train(validate(TrainConfig, self.train.model_dump() | changes))
+        return replace(self, train=validate(TrainConfig, self.train.model_dump() | changes))
 
-    def with_train(self, train: TrainConfig) -> "Training":
-        """The same with another ``train`` section."""
-        return replace(self, train=train)
+    def trained_with(self, **changes: Any) -> "Training":
+        """The same with other values in the ``train`` section, which are known to be valid."""
+        return replace(self, train=self.train.model_copy(update=changes))
 
 
 def _ordered(names: Iterable[str] | None) -> list[str] | None:

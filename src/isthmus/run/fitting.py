@@ -19,8 +19,10 @@ from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError
+from isthmus.experiments import Training
+from isthmus.experiments.outcome import build
 from isthmus.metrics import ScoredRows, evaluate_rows
-from isthmus.models import DomainModel, build_model
+from isthmus.models import DomainModel
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
 from isthmus.report import to_markdown
@@ -41,7 +43,6 @@ from isthmus.run.texts import (
 )
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
-from isthmus.train.generators import seeded
 
 
 def fit(
@@ -104,7 +105,7 @@ def fit(
         ),
     )
     tell(Notice("encode", dataset_text(dataset)))
-    model = _build(settings, dataset)
+    model = build(Training(model=settings.model, train=settings.train), dataset)
     update = resolve_embedding_update(model, settings.train.embedding_update)
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"embedding_update": update})}
@@ -236,15 +237,6 @@ class _Fit:
     def _score(self, split: SplitName) -> ScoredRows:
         self.tell(Notice("score", f"{split} rows"))
         return self.scores.of(split, score_rows(self.model, self.dataset.rows(split)))
-
-
-def _build(config: Config, dataset: Dataset) -> DomainModel:
-    """A model with its first weights, drawn with the training's seed."""
-    with seeded(config.train.seed):
-        try:
-            return build_model(config.model, dataset.encoder.fields, dataset.n_domains)
-        except ValueError as error:
-            raise ConfigError(f"model: {error}") from error
 
 
 def _chain(first: TrainEvent, rest: Iterator[TrainEvent]) -> Iterator[TrainEvent]:

@@ -59,12 +59,11 @@ class TrainedArms:
 class Candidates:
     """The trainings of one config on one dataset.
 
-    ``joint``, ``adapted``: for all domains. ``grids``: by domain,
-    what solo chooses from. ``no_solo``: the domains that can have no model of their own, and why.
+    ``joint``, ``adapted``: for all domains. ``grids``: by domain, what solo chooses from. ``no_solo``: the domains that can have no model of their own, and why.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
-        self.config, self.dataset = config, dataset
+        self.config = config
         joint, adapted = joint_and_adapted(config.model)
         self.joint = Training(model=joint, train=config.train, half=True)
         self.adapted = replace(self.joint, model=adapted)
@@ -78,9 +77,12 @@ class Candidates:
         )
         pairs = zip(names, *(count.tolist() for count in counts), strict=True)
         self._stopping = {name: DomainCount(rows, positives) for name, rows, positives in pairs}
-        self.no_solo = self._without_solo()
+        counts = dataset.summary()["train"]
+        self.no_solo = self._without_solo(counts)
         self.grids = {
-            name: self._grid(name) for name in dataset.domain_names if name not in self.no_solo
+            name: self._grid(name, counts[name].rows)
+            for name in dataset.domain_names
+            if name not in self.no_solo
         }
 
     def __len__(self) -> int:
@@ -97,10 +99,9 @@ class Candidates:
         tuned = engine.run([self._tuned(outcome.training) for outcome in solo.values()], "tuned")
         return TrainedArms(joint, adapted, solo, dict(zip(solo, tuned, strict=True)), self.no_solo)
 
-    def _without_solo(self) -> dict[str, str]:
-        """Why a domain can have no model of its own."""
+    def _without_solo(self, counts: Mapping[str, DomainCount]) -> dict[str, str]:
+        """Why a domain can have no model of its own; ``counts``: of the train rows."""
         reasons = {}
-        counts = self.dataset.summary()["train"]
         for name, stopping in self._stopping.items():
             count = counts[name]
             if min(count.positives, count.rows - count.positives) < 1:
@@ -114,8 +115,8 @@ class Candidates:
                 )
         return reasons
 
-    def _grid(self, domain: str) -> list[Training]:
-        """What solo may choose from."""
+    def _grid(self, domain: str, rows: int) -> list[Training]:
+        """What solo may choose from, on so many train rows."""
         alone = Training(
             model=self.joint.model,
             train=patient(self.config.train),
@@ -123,10 +124,9 @@ class Candidates:
             scored=(domain,),
             half=True,
         )
-        rows = self.dataset.summary()["train"][domain].rows
         return choices(of_few(alone, self._stopping), rows)
 
     def _tuned(self, solo: Training) -> Training:
         """Go on from joint on the domain's own rows, more slowly."""
-        slower = solo.with_recipe(lr=self.config.train.lr * LOWER_LR)
+        slower = solo.trained_with(lr=self.config.train.lr * LOWER_LR)
         return replace(slower, start=self.joint)
