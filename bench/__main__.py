@@ -63,10 +63,11 @@ def to_markdown(rows: list[Row], load: float) -> str:
     lines = [
         "# Bench",
         "",
-        "Written by `make bench`: contestants take turns in one process, each ratio is one of"
-        " medians over at least 5 turns after a warm-up, on 2 cores. A bound that is missed stays"
-        " here and says so. Absolute values move with the machine's load; ratios much less. A number that was not"
-        " measured in the last run keeps its lines; the load is the last run's.",
+        "`make bench` writes this page. The contestants take turns in one process, on 2 cores. Each ratio is a ratio of"
+        " medians over at least 5 turns, after a warm-up. A bound that is missed stays here and says so.",
+        "",
+        "Absolute values move with the machine's load. Ratios move much less. A number that was not measured in the last"
+        " run keeps its lines. The load is the load of the last run.",
         "",
         f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__},"
         f" load before the start {load:.2f}.",

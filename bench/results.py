@@ -1,7 +1,7 @@
 """docs/results.md: MovieLens-1M and planted domains, several seeds, paired. ``make results``.
 
-Every training is a run folder, so a stopped session goes on where it was. Nothing is chosen here:
-each variant has one config, fixed beforehand, and is read on the test rows once.
+Every training is a run folder, so a stopped command goes on where it was. Nothing is chosen here.
+Each variant has one config, fixed beforehand. Each is read on the test rows once.
 """
 
 import argparse
@@ -244,8 +244,8 @@ def section(found: Found, seeds: int) -> str:
     return "\n".join(
         [
             f"## {study.title}\n",
-            f"{rows:,} test rows, seeds 0 to {seeds - 1}, 95 % intervals over test rows (users"
-            " drawn independently) and seeds together.\n",
+            f"There are {rows:,} test rows and seeds 0 to {seeds - 1}. The 95 % intervals cover test rows"
+            " (users drawn independently) and seeds together.\n",
             *absolute(evaluations, found.parameters),
             "",
             *paired(found.comparisons),
@@ -262,8 +262,8 @@ def glance(held: list[Found], seeds: int) -> str:
     names = list(dict.fromkeys(name for found in shown for name in found.comparisons))
     lines = [
         "## At a glance\n",
-        f"Pooled AUC minus that of *{BASELINE}* on the same backbone, test rows of MovieLens-1M, seeds"
-        f" 0 to {seeds - 1}, 95 %, unadjusted.\n",
+        f"A cell is the pooled AUC of a model minus the pooled AUC of *{BASELINE}* on the same backbone. It is"
+        f" measured on test rows of MovieLens-1M, with seeds 0 to {seeds - 1}. The 95 % intervals are unadjusted.\n",
         f"| model | {' | '.join(GLANCE[found.study.name] for found in shown)} |",
         "|---" + "|---:" * len(shown) + "|",
     ]
@@ -292,7 +292,8 @@ def paired(comparisons: dict[str, Comparison]) -> Iterator[str]:
         return
     domains = list(next(iter(comparisons.values())).domains)
     yield (
-        f"AUC minus that of *{BASELINE}* where no other is named, same rows and seeds; p adjusted by"
+        f"A cell is the AUC of a model minus the AUC of *{BASELINE}*, or minus that of the model that the line names."
+        " The column *logloss, pooled* has the difference in logloss. Rows and seeds are the same. p is adjusted by"
         " Holm over domains:\n"
     )
     yield f"| model | pooled | logloss, pooled | {' | '.join(domains)} |"
@@ -321,17 +322,23 @@ def write_page(folder: Path, chosen: tuple[Study, ...], seeds: int, page: Path) 
 
 INTRODUCTION = """# Results
 
-Written by `make results`; every training is a run folder that can be opened, evaluated and compared. Each variant has
-one config (`bench/results.py`) and stops early on the validation rows. **Two settings were made with test scores of
-this split in view**, on one seed: the embeddings' start (docs/log.md), which all variants share, and *HAMUR, no ids in
-the condition*, which was added after HAMUR as in the paper had come out below the shared MLP; validation rows rank both
-the same way, but read that line as explored, not as foreseen; the table *Confirmation* asks again on another split. In
-the planted study the line *minus that of* and its wide opponent were added after the others had been seen. All variants
-have the same embeddings, optimiser, batch and patience; only what the line names differs. *Released* is the published
-code's form of HAMUR, kept for reproduction: its scores depend on the rows that are scored together (here 16,384 at a
-time), so its line flatters it as no served model could be.
+`make results` writes this page. Every training is a run folder that can be opened, evaluated and compared. Each variant
+has one config (`bench/results.py`) and stops early on the validation rows. All variants have the same embeddings,
+optimiser, batch and patience. Only what the line names differs.
 
-Read a difference with its interval: where the interval holds 0, the test rows and seeds do not tell the two apart.
+Read a difference with its interval. Where the interval holds 0, the test rows and seeds do not tell the two models apart.
+
+**What we had seen before.** We made two settings with test scores of this split in view, on one seed:
+
+- The embeddings' start (docs/log.md). All variants share this start.
+- *HAMUR, no ids in the condition*. HAMUR as in the paper had come out below the shared MLP, and we then added this line.
+  So read the line as explored, not as foreseen. The table *Confirmation* asks again on another split.
+
+Validation rows rank both settings the same way as test rows. In the planted study, we added the line *minus that of* and
+its wide opponent after we had seen the other lines.
+
+**Released** is the published code's form of HAMUR, kept for reproduction. Its scores depend on the rows that are scored
+together (here 16,384 at a time). So its line flatters it as no served model could be flattered.
 """
 
 

@@ -258,10 +258,12 @@ CHECKS = {2: check_2, 3: check_3, 4: check_4, 5: check_5, 6: check_6, 7: check_7
 
 INTRODUCTION = """# Truth
 
-What the diagnosis says of data whose truth is known. Written by `make truth`; the quick forms of these checks, and
-check 1 (N+ = T - I to 1e-12, intervals equal to a slow version and to the cluster bootstrap), are in the tests. Planted
-data: docs/diagnosis.md; MLP of one hidden layer, dropout 0, batch and learning rate chosen by the tool. A bound that is
-missed stays here and says so.
+This page shows what the diagnosis says of data whose truth is known. `make truth` writes it. The quick forms of these
+checks are in the tests. Check 1 is in the tests only: N+ = T - I to 1e-12, and intervals equal to a slow version and to
+the cluster bootstrap.
+
+The data are planted, see docs/diagnosis.md. The network is an MLP of one hidden layer with dropout 0. The tool chooses
+batch and learning rate. A bound that is missed stays here and says so.
 
 | check | found | bound | met |
 |---|---:|---:|---|

@@ -3,9 +3,10 @@
     FOLDER/checkpoint.json                 numbers, history, shape of the state; names the other file
     FOLDER/tensors-<random>.safetensors    every tensor
 
-The tensors are written first, under a temporary name; replacing ``checkpoint.json`` is the moment at
-which the new state takes the place of the former one. Both carry a sha256. Whatever stops the writer,
-the folder holds the former state or the new one, and the next save clears what was left lying.
+The tensors are written first, under a temporary name. Then ``checkpoint.json`` is replaced. At that
+moment the new state takes the place of the former state. Both files carry a sha256. Whatever stops
+the writer, the folder holds the former state or the new state. The next save clears what was left
+lying.
 """
 
 import hashlib
@@ -29,14 +30,15 @@ FILE = "checkpoint.json"
 
 
 def exists(folder: str | Path) -> bool:
-    """Whether ``folder`` holds a checkpoint, sound or not."""
+    """Tell whether ``folder`` holds a checkpoint, sound or not."""
     return (Path(folder) / FILE).exists()
 
 
 def save(folder: str | Path, state: TrainState) -> None:
-    """Write ``state`` into ``folder`` (made when missing) in place of the state that it holds.
+    """Write ``state`` into ``folder`` in place of the state that the folder holds.
 
-    Raises RunError when the disk does not take it; the former state is then still there.
+    A missing folder is made. Raises RunError when the disk does not take the state; the former state
+    is then still there.
     """
     folder = Path(folder)
     tensors: dict[str, Tensor] = {}
@@ -59,9 +61,9 @@ def save(folder: str | Path, state: TrainState) -> None:
 
 
 def load(folder: str | Path) -> TrainState:
-    """Read the state that ``folder`` holds; its tensors are on the CPU.
+    """Read the state that ``folder`` holds. The tensors of the state are on the CPU.
 
-    Raises BundleError, naming the file, when there is none or it is damaged or of another format.
+    Raises BundleError, naming the file, when the checkpoint is missing, damaged or of another format.
     """
     folder = Path(folder)
     file = folder / FILE

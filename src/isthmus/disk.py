@@ -1,6 +1,6 @@
 """Writing so that a reader, or a run that was killed, never meets half a file.
 
-Everything is written under a temporary name in its own folder, flushed to the disk, and renamed.
+Every file is written under a temporary name in its own folder, flushed to the disk, and then renamed.
 """
 
 import errno
@@ -20,14 +20,15 @@ TEMPORARY = ".part-"  # names that hold this are leftovers of a killed process
 
 
 def temporary_name(path: Path) -> Path:
-    """The name beside ``path`` under which this process writes it."""
+    """Give the temporary name, beside ``path``, under which this process writes ``path``."""
     return path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write one small file; ``path`` holds the old content or the new, never a part of it.
+    """Write one small file. ``path`` holds the old content or the new, never a part of the new.
 
-    A device or a pipe that stands there is written to and stays, and so does a link to a file.
+    ``path`` may be a device, a pipe or a link to a file. A device or a pipe is written to. Of a link,
+    the file that it leads to is written. The device, the pipe or the link itself stays.
     """
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():
@@ -39,9 +40,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def writing(what: str, path: Path) -> Iterator[None]:
-    """Say what cannot be written and why: RunError in place of OSError.
+    """Raise RunError in place of OSError, and say what cannot be written and why.
 
-    ``what``: words for ``path``.
+    ``what``: words for ``path``, such as ``run folder``.
     """
     try:
         yield
@@ -52,9 +53,10 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 
 def refusal(fault: OSError, what: str = "", path: Path | None = None) -> str:
-    """What the system refused and why: ``run folder runs/x cannot be written: Permission denied``.
+    """Say what the system refused, and why.
 
-    ``what`` was being written at ``path``; a fault that is about another place names that one.
+    For example ``run folder runs/x cannot be written: Permission denied``. ``what`` was being written
+    at ``path``. A fault that is about another place names the other place.
     """
     if fault.errno is None:  # a library's own: its text says what and why
         return printable(str(fault))
@@ -72,15 +74,15 @@ def _concerns(name: str | bytes, path: Path) -> bool:
 
 
 def reason(fault: Exception) -> str:
-    """Why the system refused, without its number: ``Permission denied``."""
+    """Say why the system refused, without the number of the fault: ``Permission denied``."""
     number = getattr(fault, "errno", None)
     return str(fault) if number is None else os.strerror(number)
 
 
 def check_place(path: Path, *, folders: bool = True) -> None:
-    """Raise OSError where ``path`` certainly cannot be made; nothing is written.
+    """Raise OSError where ``path`` certainly cannot be made. Nothing is written.
 
-    ``folders``: those that are missing above it will be made, too.
+    ``folders``: the folders that are missing above ``path`` will be made too.
     """
     above = path.absolute().parents
     place = next(folder for folder in above if folder.exists()) if folders else above[0]
@@ -99,7 +101,7 @@ def check_place(path: Path, *, folders: bool = True) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write; it becomes ``path`` when the block ends without error."""
+    """Give a temporary path, which becomes ``path`` when the block ends without error."""
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -112,7 +114,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it becomes ``path``, in place of a folder of that name."""
+    """Give a temporary folder to fill, which becomes ``path`` when the block ends without error.
+
+    A folder that stands at ``path`` is replaced.
+    """
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -130,9 +135,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Be the only one that writes in ``folder``; the lock goes with the process, even if killed.
+    """Be the only process that writes in ``folder``.
 
-    Raises RunError, naming the folder and the process, while somebody else holds the lock.
+    The lock ends with the process, also when the process is killed. Raises RunError, naming the
+    folder and the other process, while another process holds the lock.
     """
     handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
@@ -160,7 +166,10 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left in and below ``folder``, whose one writer the caller is."""
+    """Remove what killed writers left in and below ``folder``.
+
+    The caller must be the only writer of ``folder``.
+    """
     for path in list(folder.rglob(f".*{TEMPORARY}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -169,6 +178,6 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's content."""
+    """Give the sha256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """The faults that this package names. Wrong arguments of a call stay ``ValueError``.
 
-Their text is one line, and safe to print: what names and values of the data would do to a terminal
-is escaped.
+The text of a fault is one line and safe to print. Names and values of the data are escaped, so that
+they do nothing to a terminal.
 """
 
 from isthmus.printable import printable
@@ -15,13 +15,13 @@ class IsthmusError(Exception):
 
 
 class SchemaError(IsthmusError):
-    """A table does not hold what the config says: the text names file, column, row and value."""
+    """A table does not hold what the config says. The text names file, column, row and value."""
 
 
 class ConfigError(IsthmusError):
     """A config cannot be accepted: an unknown key, a value out of range, keys that clash.
 
-    One line a complaint.
+    The text has one line for each complaint.
     """
 
     def __str__(self) -> str:

@@ -1,12 +1,16 @@
-"""Adam for the dense parameters, and for embedding tables either the same or its lazy form.
+"""Adam for the dense parameters, and the same Adam or its lazy form for embedding tables.
 
 Source: Kingma and Ba, Adam, ICLR 2015, arXiv:1412.6980, algorithm 1, with the L2 term inside the
-gradient. Dense: every row of a table moves at every step, also the rows that no batch held (by
-L2 and by what is left of their momentum). Lazy: moments, L2 and step touch only the rows in the
-batch, the L2 term once per row however often it occurs; all other rows keep every bit. Its bias
-correction uses the number of optimiser steps, as the dense one does, so that the two are the same
-arithmetic when every row is in every batch; a row that first occurs late starts with steps up to
-``(1 - b1) / sqrt(1 - b2)`` = 3.2 times ``lr``, as in the dense form.
+gradient.
+
+Dense: every row of a table moves at every step. A row that no batch held moves too, by L2 and by what
+is left of its momentum.
+
+Lazy: moments, L2 and step touch only the rows in the batch. The L2 term is added once per row, however
+often the row occurs. All other rows keep every bit. The bias correction uses the number of optimiser
+steps, as the dense form does. So the two forms are the same arithmetic when every row is in every
+batch. A row that first occurs late starts with steps up to ``(1 - b1) / sqrt(1 - b2)`` = 3.2 times
+``lr``, as in the dense form.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +35,7 @@ BESIDE = "objectives"  # before the names of parameters that are not the model's
 def resolve_embedding_update(
     model: nn.Module, choice: Literal["dense", "lazy", "auto"]
 ) -> EmbeddingUpdate:
-    """``auto`` is lazy above one million table rows in all, dense below."""
+    """Resolve ``auto``: lazy above one million table rows in all, dense below."""
     if choice != "auto":
         return choice
     rows = sum(table.rows for table in tables_of(model))
@@ -46,10 +50,11 @@ def build_optimiser(
     embedding_update: EmbeddingUpdate = "dense",
     beside: nn.Module | None = None,
 ) -> "ModelOptimiser":
-    """The optimiser of a model: L2 on its tables only, in the dense or the lazy form.
+    """Build the optimiser of a model, with L2 on the model's tables only.
 
-    Sets ``sparse`` of every table: with ``lazy`` no gradient as large as a table is ever made.
-    ``beside``: what else is trained with the model, such as the parameters of objectives.
+    ``embedding_update``: the dense or the lazy form. ``beside``: what else is trained with the model,
+    such as the parameters of objectives. The call sets ``sparse`` of every table. With ``lazy`` no
+    gradient as large as a table is ever made.
     """
     return ModelOptimiser(
         model,
@@ -61,7 +66,7 @@ def build_optimiser(
 
 
 class ModelOptimiser:
-    """Adam over a model's parameters; see :func:`build_optimiser`."""
+    """Adam over the parameters of a model, see :func:`build_optimiser`."""
 
     def __init__(
         self,
@@ -117,7 +122,7 @@ class ModelOptimiser:
 
     @property
     def lr(self) -> float:
-        """The learning rate; assign to change it."""
+        """The learning rate. Assign a value to change the rate."""
         return self.dense.param_groups[0]["lr"] if self.dense else self._only_lazy.lr
 
     @lr.setter
@@ -134,9 +139,10 @@ class ModelOptimiser:
         return self.lazy
 
     def state_dict(self) -> dict[str, Tensor | float]:
-        """Moments and step counts, flat: tensors by ``<moment>.<parameter>``, and numbers.
+        """Give moments and step counts in a flat dict.
 
-        The tensors are the live ones, as in a module's state dict: copy what must not move.
+        Tensors have the key ``<moment>.<parameter>``. The other values are numbers. The tensors are
+        the live ones, as in a module's state dict: copy what must not move.
         """
         state: dict[str, Tensor | float] = {"lr": self.lr}
         if self.dense is not None:
@@ -150,7 +156,7 @@ class ModelOptimiser:
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor | float]) -> None:
-        """Take over a state; raises ``ValueError`` when it is of another model or form."""
+        """Take over a state. Raises ``ValueError`` for a state of another model or form."""
         left = dict(state)
         lr = left.pop("lr", None)
         if not isinstance(lr, float | int):
@@ -193,9 +199,9 @@ class ModelOptimiser:
 class LazyAdam:
     """Adam that touches only the rows in the batch, for (rows, dim) weights with sparse gradients.
 
-    ``l2``: ``l2 * w`` is added to a row's summed gradient, once. ``moments`` (rows, 2, dim) holds
-    a row's first and second moment side by side: one place in memory per row, not two.
-    Rows that no batch held cost neither time nor, on CPU, memory.
+    ``l2``: ``l2 * w`` is added once to the summed gradient of a row. ``moments`` (rows, 2, dim) holds
+    the first and second moment of a row side by side, so a row has one place in memory and not two.
+    Rows that no batch held cost no time. On the CPU these rows cost no memory either.
     """
 
     def __init__(
@@ -222,7 +228,7 @@ class LazyAdam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the rows that the gradients hold."""
+        """Update the rows that the gradients hold, and no other row."""
         self.steps += 1
         for weight, moments in zip(self.weights, self.moments, strict=True):
             if weight.grad is None:
@@ -254,11 +260,11 @@ class LazyAdam:
 
 
 def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of a sparse gradient, each once and rising, and the sum of its entries.
+    """Give each row of a sparse gradient once, in rising order, and the sum of its entries.
 
-    grad: sparse COO, (table rows, dim). Returns (rows,) int64 and (rows, dim). Sums run in the
-    order of occurrence, so two calls agree bit for bit. Ten times as fast as ``coalesce``: a
-    stable sort of the ids, and embedding_bag to add up each stretch of equal ones.
+    grad: sparse COO, (table rows, dim). Returns (rows,) int64 and (rows, dim). Sums run in the order
+    of occurrence, so two calls agree bit for bit. The function is ten times as fast as ``coalesce``.
+    It sorts the ids stably. Then embedding_bag adds up each stretch of equal ids.
     """
     ids, values = grad._indices()[0], grad._values()
     if grad.is_coalesced() or not len(ids):
@@ -274,8 +280,9 @@ def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm.
 
-    A sparse gradient counts with the sum of each row's entries, as the dense one would, and is
-    left coalesced. The norm is returned as it was before; nan or inf gradients stay so.
+    A sparse gradient counts with the sum of each row's entries, as the dense gradient would. It is
+    left coalesced. The returned norm is the norm before scaling. Gradients that are nan or inf stay
+    so. Raises ValueError where ``max_norm`` is not above 0.
     """
     if max_norm <= 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")

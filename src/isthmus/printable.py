@@ -1,4 +1,7 @@
-"""Text of the data as a terminal may show it: nothing in it breaks a line, moves or colours."""
+"""Text of the data as a terminal may show it.
+
+Nothing in the text breaks a line, moves the cursor or changes a colour.
+"""
 
 import codecs
 import io
@@ -11,9 +14,9 @@ from typing import Any
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with all that is not printable escaped, as Python's ``repr`` escapes it.
+    r"""Escape what is not printable in a text, as Python's ``repr`` escapes it.
 
-    Letters of every alphabet and backslashes stay, so that a second call changes nothing. ``keep``:
+    Letters of every alphabet stay, and backslashes stay. So a second call changes nothing. ``keep``:
     characters that stay too, such as the line breaks of a text that the package laid out.
 
     >>> printable("Köln\n\x1b[31m東京")
@@ -27,9 +30,10 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shown(value: Any) -> Any:
-    """The value with every text in it `printable`, to be laid out: sections, dicts, sequences.
+    """Make every text in a value `printable`, before the value is laid out.
 
-    Keys that would become one stay apart: the second has its backslashes doubled.
+    The value may hold config sections, dataclasses, dicts, lists and tuples. Two keys that would
+    become one key stay apart: the second key has its backslashes doubled.
     """
     if isinstance(value, str):
         return printable(value)
@@ -51,7 +55,7 @@ def shown(value: Any) -> Any:
 
 
 def json_text(content: Any, encoding: str | None = "utf-8") -> str:
-    """JSON that text of an encoding can hold; what is not printable in it is ``\\uXXXX``."""
+    """Write JSON that an encoding can hold. What is not printable becomes ``\\uXXXX``."""
     plain = codecs.lookup(encoding or "ascii").name != "utf-8"
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=plain)
     return "".join(
@@ -68,10 +72,11 @@ def lenient_streams() -> None:
 
 
 def restart_in_utf8(words: Sequence[str | None]) -> None:
-    """Where the locale's file names are ASCII, start this command line again in UTF-8 mode.
+    """Start this command line again in UTF-8 mode, where the locale's file names are ASCII.
 
-    In such a locale Python has no usable text for a file or domain with other letters. ``words``:
-    of the command line that runs; where the process was not started with them, nothing is done.
+    In such a locale Python has no usable text for a file or domain with other letters. ``words``: the
+    words of the command line that runs. Where the process was not started with these words, nothing
+    is done.
     """
     ascii_names = codecs.lookup(sys.getfilesystemencoding()).name == "ascii"
     if ascii_names and sys.executable and all(word in sys.argv for word in words):

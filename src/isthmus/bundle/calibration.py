@@ -1,16 +1,19 @@
 """Calibration: per domain, the slope and offset of the logits that fit held-out rows best.
 
-A model with the right order of scores can still promise 3 % where 5 % click. Per domain d the
-calibrated logit is ``a_d * logit + b_d`` (Platt, 1999), fitted on validation rows by penalised maximum
-likelihood. First one pooled pair is fitted, drawn towards (1, 0); then every domain's pair, drawn
-towards the pooled one:
+A model with the right order of scores can still promise 3 % where 5 % click. The calibrated logit of
+domain d is ``a_d * logit + b_d`` (Platt, 1999). The pair (a_d, b_d) is fitted on validation rows by
+penalised maximum likelihood. First one pooled pair is fitted and drawn towards (1, 0). Then the pair
+of every domain is fitted and drawn towards the pooled pair:
 
     minimise over (a, b)  sum_i w_i loss_i(a, b) + strength / 2 * (theta - theta_0)' F (theta - theta_0)
 
-with F the Fisher information of one average row at ``theta_0``, so that ``theta_0`` counts like
-``strength`` rows of evidence: a domain of 50 rows stays near the pooled pair, one of 50,000 goes its
-own way. Both problems are convex and both begin at ``theta_0``, so the summed loss of the rows that
-were fitted on never exceeds that of the logits as they were.
+theta is (a, b), and theta_0 is the pair that theta is drawn towards. F is the Fisher information of
+one average row at ``theta_0``. So ``theta_0`` counts like ``strength`` rows of evidence. A domain of 50
+rows stays near the pooled pair. A domain of 50,000 rows goes its own way.
+
+Both problems are convex and both begin at ``theta_0``. So the fit never raises the summed loss of its
+rows above the summed loss of the logits as they were.
+
 Calibrate before the correction for ``negative_rate``, on the scale on which the model was trained.
 """
 
@@ -36,7 +39,7 @@ class Calibration:
     offset: np.ndarray  # (n_domains + 1,) float64, in logits
 
     def __post_init__(self) -> None:
-        """Refuse what would turn scores round or make them nan."""
+        """Refuse a pair that would turn the order of scores round or make scores nan."""
         if self.slope.ndim != 1 or self.slope.shape != self.offset.shape:
             raise ValueError(
                 "slope and offset must be of one shape (n_domains + 1,),"
@@ -50,16 +53,16 @@ class Calibration:
     def apply(
         self, logits: Float[np.ndarray, " rows"], domain: Int[np.ndarray, " rows"]
     ) -> Float[np.ndarray, " rows"]:
-        """Calibrated logits, float64. ``domain``: model ids, 0 for unknown up to n_domains."""
+        """Calibrate logits, float64. ``domain``: model ids from 0, the unknown, to n_domains."""
         return self.slope[domain] * logits + self.offset[domain]
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """Two float64 tensors for a bundle."""
+        """Give two float64 tensors for a bundle: ``slope`` and ``offset``."""
         return {"slope": torch.from_numpy(self.slope), "offset": torch.from_numpy(self.offset)}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> "Calibration":
-        """Undo `to_tensors`; ValueError where they are no calibration."""
+        """Undo `to_tensors`. Raises ValueError where the tensors are no calibration."""
         return cls(slope=tensors["slope"].numpy(), offset=tensors["offset"].numpy())
 
 
@@ -72,12 +75,13 @@ def fit_calibration(
     weight: Float[np.ndarray, " rows"] | None = None,
     strength: float = STRENGTH,
 ) -> Calibration:
-    """Fit on held-out rows. ``domain``: model ids; rows of the unknown domain 0 count as pooled.
+    """Fit a slope and an offset for each domain on held-out rows.
 
-    ``label`` in {0, 1}; ``weight`` >= 0, scaled to mean 1 first. ``strength``: rows of evidence that
-    the starting pair counts for, > 0. A domain without rows gets the pooled pair, and so does, very
-    nearly, one with a single class and few rows. Raises ValueError on no rows, on ids out of range
-    and on logits that are not finite.
+    ``label``: 0 or 1. ``domain``: model ids; rows of the unknown domain 0 count for the pooled pair
+    only. ``weight``: >= 0, scaled to mean 1 first. ``strength``: > 0, the rows of evidence that the
+    starting pair counts for. A domain without rows gets the pooled pair. A domain with few rows of a
+    single class gets very nearly the pooled pair. Raises ValueError on no rows, on ids out of range,
+    on logits that are not finite and on a strength that is not above 0.
     """
     if len(logits) == 0:
         raise ValueError("calibration needs at least one row, got none")
