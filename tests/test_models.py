@@ -207,6 +207,30 @@ def test_the_domain_columns_are_found_among_the_categorical_ones():
     assert build(SECTIONS["mlp"], fields=(single("a", 3),)).domain_columns == ()
 
 
+def test_flops_are_two_for_each_product_and_sum():
+    model = build({"backbone": {"name": "mlp", "widths": [8, 6], "norm": "none"}})
+    products = model.inputs.width * 8 + 8 * 6 + 6
+    assert model.flops(make_batch(EVEN, 10)) == 2 * 10 * products
+
+
+def test_a_site_shows_what_the_adapter_left(monkeypatch: pytest.MonkeyPatch):
+    section = {"name": "film", "sites": ["input", 1]}
+    model = build({"backbone": {"name": "mlp", **SMALL}, "adapter": section}).eval()
+    for site in ("input", 1):
+        torch.nn.init.normal_(model.adapter.cell(site).own)  # pyright: ignore[reportOptionalMemberAccess]
+    batch = make_batch(EVEN, 9)
+    output = model.score(batch, {"input", 0, 1})
+    assert set(output.hidden) == {"input", 0, 1}
+    assert not output.losses
+    assert torch.equal(output.logits, model(batch))
+    x = model.inputs(batch)
+    gamma, beta = model.adapter.cell("input").own[batch.domain].chunk(2, dim=1)  # pyright: ignore[reportOptionalMemberAccess]
+    torch.testing.assert_close(output.hidden["input"], (1 + gamma) * x + beta)
+    routing = Routing(batch.domain, N_DOMAINS)
+    torch.testing.assert_close(model.head(output.hidden[1], routing), output.logits)
+    assert model.score(batch).hidden == {}
+
+
 def test_rows_are_sorted_by_domain_only_where_it_pays(monkeypatch: pytest.MonkeyPatch):
     laid_out: list[int] = []
 

@@ -15,7 +15,7 @@ from isthmus.data import Dataset
 from isthmus.experiments import Engine, Training
 from isthmus.experiments.outcome import build
 from isthmus.metrics import auc, logloss
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
 from isthmus.train import Budget, End, Look, TrainConfig, score_rows, train
 from small_runs import write_table
@@ -99,7 +99,7 @@ def test_a_domain_that_was_not_trained_is_scored_as_unknown(dataset: Dataset, tm
 
 
 def looks_of(
-    model: DomainModel, dataset: Any, config: TrainConfig, budget: Budget | None
+    model: AbstractModel, dataset: Any, config: TrainConfig, budget: Budget | None
 ) -> tuple[list[Look], End, dict[int, dict[str, torch.Tensor]]]:
     """A plain training: its looks, its end, and the weights at every look."""
     looks, weights = [], {}
@@ -242,7 +242,7 @@ def markets_config(least: int) -> DataConfig:
     )
 
 
-def transplanted(whole: Dataset, own: Dataset, model: DomainModel, other: DomainModel) -> None:
+def transplanted(whole: Dataset, own: Dataset, model: AbstractModel, other: AbstractModel) -> None:
     """Give ``other``, of the small table, the weights that ``model`` has for the same values."""
     weights, target = model.state_dict(), other.state_dict()
     for name, tensor in target.items():

@@ -32,7 +32,7 @@ from isthmus.data.batch import Batch
 from isthmus.layers.per_domain import domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import Site
-from isthmus.models import DomainModel
+from isthmus.models import AbstractModel, DomainModel
 from isthmus.train.generators import seeded
 
 # A batch of which rows, in which domains: (rows,) int64 each, -> the module's output, rows first.
@@ -102,23 +102,24 @@ def backbone_subject(
     return Subject(backbone, torch.arange(rows) % (n_domains + 1), n_domains, run)
 
 
-def model_subject(model: DomainModel, batch: Batch) -> Subject:
+def model_subject(model: AbstractModel, batch: Batch) -> Subject:
     """A model on the rows of ``batch``; ``plain`` takes its adapter away."""
 
     def run(rows: Tensor, domain: Tensor) -> Tensor:
         chosen = replace(batch.take(rows), domain=domain)
         return model(chosen.hide_domain(domain == 0, model.domain_columns))
 
+    adapted = model if isinstance(model, DomainModel) and model.adapter is not None else None
+
     def plain(rows: Tensor, domain: Tensor) -> Tensor:
-        adapter, model.adapter = model.adapter, None
+        assert adapted is not None
+        adapter, adapted.adapter = adapted.adapter, None
         try:
             return run(rows, domain)
         finally:
-            model.adapter = adapter
+            adapted.adapter = adapter
 
-    return Subject(
-        model, batch.domain, model.n_domains, run, None if model.adapter is None else plain
-    )
+    return Subject(model, batch.domain, model.n_domains, run, None if adapted is None else plain)
 
 
 def train_a_little(
@@ -328,7 +329,7 @@ def check_backbone(make: Callable[[int], AbstractBackbone]) -> None:
     _check_shared(subject)
 
 
-def check_model(make: Callable[[int], DomainModel], batch: Callable[[int], Batch]) -> None:
+def check_model(make: Callable[[int], AbstractModel], batch: Callable[[int], Batch]) -> None:
     """Contracts 1, 5, 6, 8, and 2 where there is an adapter, on models that ``make`` builds.
 
     ``batch(n_domains)``: example rows that hold several domains, among them domain 0.

@@ -101,8 +101,14 @@ class AbstractBackbone(nn.Module, ABC):
     ) -> Float[Tensor, "rows out_width"]:
         """Map embedded rows to the rows that the head reads."""
 
-    @abstractmethod
     def shortcut(
-        self, batch: Batch, inputs: FeatureEmbedding, x: Float[Tensor, "rows in_width"]
+        self,
+        batch: Batch,  # noqa: ARG002
+        inputs: FeatureEmbedding,  # noqa: ARG002
+        x: Float[Tensor, "rows in_width"],  # noqa: ARG002
     ) -> Float[Tensor, " rows"] | None:
-        """What goes from the batch, or from ``x = inputs(batch)``, straight to the logit."""
+        """What goes from the batch, or from ``x = inputs(batch)``, straight to the logit.
+
+        None, where a backbone says nothing else: nothing passes by the head.
+        """
+        return None

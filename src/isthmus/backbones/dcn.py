@@ -21,10 +21,8 @@ from isthmus.backbones.backbone import (
     leave_alone,
 )
 from isthmus.backbones.mlp import MLP
-from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.cross import CrossV1, CrossV2
-from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
 
 
@@ -100,7 +98,3 @@ class DCN(AbstractBackbone):
         for cross in self.crosses:
             crossed = cross(x, crossed, routing)
         return torch.cat([crossed, self.deep(x, routing, adapt)], dim=1)
-
-    def shortcut(self, batch: Batch, inputs: FeatureEmbedding, x: Tensor) -> None:  # noqa: ARG002
-        """Nothing passes by: the crosses go through the head."""
-        return

@@ -13,9 +13,7 @@ from isthmus.backbones.backbone import (
     BackboneSpec,
     leave_alone,
 )
-from isthmus.data.batch import Batch
 from isthmus.layers.blocks import DeepBlock, Norm, Towers
-from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
 
 
@@ -82,7 +80,3 @@ class MLP(AbstractBackbone):
         for site, block in enumerate(self.blocks):
             h = adapt(site, block(h, routing))
         return h
-
-    def shortcut(self, batch: Batch, inputs: FeatureEmbedding, x: Tensor) -> None:  # noqa: ARG002
-        """Nothing passes by an MLP."""
-        return

@@ -13,7 +13,7 @@ from torch import Tensor
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store.subset import Known, hide
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import FittedField
 from isthmus.train import score_batch
 from isthmus.train.generators import turn
@@ -27,7 +27,7 @@ class Part:
     before it reads a row. None where it knows all that the encoder knows.
     """
 
-    model: DomainModel
+    model: AbstractModel
     config: ModelConfig
     known: Known | None = None
 
@@ -95,7 +95,7 @@ class Router:
 
     def __init__(
         self,
-        model: DomainModel,
+        model: AbstractModel,
         parts: Mapping[str, Part],
         routes: Mapping[str, str],
         domains: Sequence[str],
@@ -127,7 +127,7 @@ class Router:
         return logits
 
 
-def model_tensors(model: DomainModel) -> dict[str, Tensor]:
+def model_tensors(model: AbstractModel) -> dict[str, Tensor]:
     """A model's tensors under ``model.``, as the files of a bundle hold them."""
     return {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
 

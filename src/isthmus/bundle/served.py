@@ -38,7 +38,7 @@ from isthmus.data.encoding.roles import as_used, needed
 from isthmus.data.tables import Block, Table, open_table
 from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.train.generators import turn
 from isthmus.version import VERSION
 
@@ -67,7 +67,7 @@ class Bundle:
         *,
         config: Config,
         encoder: Encoder,
-        model: DomainModel,
+        model: AbstractModel,
         calibration: Calibration | None = None,
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,

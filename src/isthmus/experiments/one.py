@@ -14,7 +14,7 @@ from isthmus.data.store.subset import Subset
 from isthmus.errors import BundleError, RunError
 from isthmus.experiments.outcome import SPLITS, Outcome, build, told, write
 from isthmus.experiments.training import Training
-from isthmus.models import DomainModel
+from isthmus.models import AbstractModel
 from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
 
 CHECKPOINT = ".checkpoint"  # folders of this suffix stand beside the outcome to come
@@ -50,7 +50,7 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
             return
 
 
-def _scored(training: Training, model: DomainModel, subset: Subset) -> dict[str, np.ndarray]:
+def _scored(training: Training, model: AbstractModel, subset: Subset) -> dict[str, np.ndarray]:
     """Finite logits of the rows that are to be scored, by split."""
     logits = {split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS}
     for split, scores in logits.items():
@@ -59,7 +59,7 @@ def _scored(training: Training, model: DomainModel, subset: Subset) -> dict[str,
     return {str(split): scores for split, scores in logits.items()}
 
 
-def _train(training: Training, model: DomainModel, subset: Subset, saved: Path) -> End:
+def _train(training: Training, model: AbstractModel, subset: Subset, saved: Path) -> End:
     """One training to its end, its checkpoints in ``saved``."""
     state = _state(saved)
     events = train(model, subset, training.train, budget=training.budget, state=state, exact=False)
@@ -84,7 +84,7 @@ def _state(saved: Path) -> TrainState | None:
         return None
 
 
-def _begin_with(model: DomainModel, weights: dict[str, Tensor]) -> None:
+def _begin_with(model: AbstractModel, weights: dict[str, Tensor]) -> None:
     here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     there = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(here.keys() | there.keys()):

@@ -24,7 +24,7 @@ from isthmus.data.store.split import SplitName
 from isthmus.disk import reason, whole_folder
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.experiments.training import Training
-from isthmus.models import DomainModel, build_model
+from isthmus.models import AbstractModel, build_model
 from isthmus.train import End
 from isthmus.train.generators import seeded
 
@@ -164,7 +164,7 @@ class Outcome:
         except (OSError, SafetensorError) as fault:
             raise BundleError(f"weights in {self.folder} are damaged: {fault}") from fault
 
-    def model(self) -> DomainModel:
+    def model(self) -> AbstractModel:
         """The trained model, in eval mode."""
         model = build(self.training, self.dataset)
         model.load_state_dict(self.weights())
@@ -182,7 +182,7 @@ class Outcome:
         }
 
 
-def build(training: Training, dataset: Dataset, restart: int = 0) -> DomainModel:
+def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractModel:
     """The model with its first weights, drawn with the training's seed.
 
     ``restart``: draw others, where the first did not live. Raises ConfigError where the model does not fit the dataset's features.

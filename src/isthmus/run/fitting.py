@@ -22,7 +22,7 @@ from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build
 from isthmus.metrics import ScoredRows, evaluate_rows
-from isthmus.models import DomainModel
+from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
 from isthmus.report import to_markdown
@@ -127,7 +127,7 @@ class _Fit:
         config: Config,
         table: Table,
         dataset: Dataset,
-        model: DomainModel,
+        model: AbstractModel,
         plan: FitPlan,
         tell: Listener,
     ) -> None:

@@ -34,7 +34,7 @@ from isthmus.data.store.subset import Subset, domain_columns
 from isthmus.diagnosis.measures.grouping import symmetric
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.metrics.equivalence import spearman
-from isthmus.models import DomainModel
+from isthmus.models import AbstractModel
 from isthmus.train import score_batch
 
 SCORE_ROWS = 16384
@@ -107,7 +107,7 @@ class _Sums:
 
 
 def domain_vectors(
-    model: DomainModel,
+    model: AbstractModel,
     dataset: Dataset | Subset,
     *,
     split: SplitName = "train",
@@ -117,8 +117,8 @@ def domain_vectors(
 ) -> DomainVectors:
     """Give every domain its vector from one pass over a sample of its rows.
 
-    Parts: ``hidden mean`` and ``hidden second moment`` of the last hidden states (what the head
-    reads); ``hidden by label``: their covariance with the label; ``label rate``; ``feature
+    Parts: ``hidden mean`` and ``hidden second moment`` of the last hidden states (what
+    the module ``head`` reads); ``hidden by label``: their covariance with the label; ``label rate``; ``feature
     marginals``: mean and second moment of every number, and the share of the rows (of lists: the
     mean number of items) in each of ``buckets`` hash buckets of ids, for every column but the
     domain's own. Row weights are not used. Memory: the hidden states of the sample, which many
@@ -140,7 +140,7 @@ def domain_vectors(
     def keep(_module: object, inputs: tuple[Tensor, ...]) -> None:
         kept.append(inputs[0].detach().cpu().numpy().astype(np.float32))
 
-    handle = model.head.register_forward_pre_hook(keep)
+    handle = model.get_submodule("head").register_forward_pre_hook(keep)
     try:
         for start in range(0, len(at), SCORE_ROWS):
             batch = rows.arrays.batch(at[start : start + SCORE_ROWS], dataset.n_domains)
