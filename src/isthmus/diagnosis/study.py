@@ -13,7 +13,7 @@ from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.arms import Arms, Recipe
 from isthmus.diagnosis.level import Level
 from isthmus.diagnosis.phases import Phases
-from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Rows
+from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, ReplicateRows
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.cost import Pace, steps
@@ -97,7 +97,7 @@ class Study:
         self.arms = Arms(config, datasets, hide_domain=hide)
         self.phases = Phases(self.arms, measured, level)
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
-        self.rows = Rows(per_replicate, item)
+        self.rows = ReplicateRows(per_replicate, item)
         self.began = time.perf_counter()
         self.planned = 0
         self.pace = Pace(1.0)
