@@ -1,6 +1,7 @@
 """evaluate(): scopes, reasons, the JSON contract, and intervals that keep their promise."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
-from isthmus.metrics import DEFINITIONS, ScoredRows, evaluate, evaluate_rows
+from isthmus.metrics import DEFINITIONS, Figures, ScoredRows, evaluate, evaluate_rows
 from isthmus.metrics.evaluation import FIGURES
 
 
@@ -330,6 +331,11 @@ def test_json_contract():
         assert keys <= of.keys()
         assert of["auc_ci"][0] < of["auc"] < of["auc_ci"][1]
     assert out["worst"]["domain"] in out["domains"]
+
+
+def test_figures_hold_what_the_metrics_declare():
+    others = {"rows", "positives", "domain", "domains", "reasons", "notes"}
+    assert [of.name for of in fields(Figures) if of.name not in others] == list(FIGURES)
 
 
 def test_every_metric_says_whether_it_is_weighted():

@@ -15,10 +15,11 @@ from isthmus.data.tables import values as v
 from isthmus.errors import ConfigError
 from isthmus.experiments import Outcome
 from isthmus.metrics.crossed import Replicate
-from isthmus.metrics.effects import Effect, EffectMetric, MeasuredArm, Reader
+from isthmus.metrics.effects import Effect, MeasuredArm, Reader
+from isthmus.metrics.formulas import PAIRED, EffectMetric
 from isthmus.metrics.scored_rows import corrected, effective_weight
 
-METRICS: tuple[EffectMetric, ...] = ("auc", "logloss")
+METRICS: tuple[EffectMetric, ...] = tuple(PAIRED)
 Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]
 LEVELS: tuple[Arm, ...] = ("solo", "joint", "solo_plus", "joint_plus")  # whose means are told
 # Effect: the arm that is measured, minus this one.
@@ -49,7 +50,7 @@ class Margins:
         return self.auc if metric == "auc" else self.logloss * (solo or 1.0)
 
 
-class TestedRows:
+class ReplicateRows:
     """The rows of every domain in every replicate, cut out once.
 
     ``item``: a categorical feature whose values are the second way of clustering, or None.
@@ -152,7 +153,7 @@ class DomainReading:
 
     def __init__(
         self,
-        rows: TestedRows,
+        rows: ReplicateRows,
         domain: str,
         replicates: int,
         margins: Margins,
@@ -178,21 +179,16 @@ class DomainReading:
                 replace(one, weight=effective_weight(one.label, one.weight, self.rate))
                 for one in self.held
             ]
-        return {"auc": Reader(self.held, "auc"), "logloss": Reader(whole, "logloss")}
+        return {of: Reader(whole if PAIRED[of].unthinned else self.held, of) for of in METRICS}
 
     def measure(self, metric: EffectMetric, outcomes: Sequence[Outcome]) -> MeasuredArm:
         """One arm, from its outcome in each replicate."""
         logits = [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
         if self.keep is not None:
             logits = [one[mask] for one, mask in zip(logits, self.keep, strict=True)]
-        if metric == "logloss":
+        if PAIRED[metric].unthinned:
             logits = [corrected(one, self.rate) for one in logits]
         return self.readers[metric].measure(logits)
-
-    def mean(self, measured: MeasuredArm) -> float | None:
-        """Mean of an arm over replicates, None where undefined."""
-        held = measured.values[~np.isnan(measured.values)]
-        return float(held.mean()) if len(held) else None
 
     def effects(
         self, arms: Mapping[str, Sequence[Outcome]]
@@ -204,18 +200,16 @@ class DomainReading:
         self, metric: EffectMetric, arms: Mapping[str, Sequence[Outcome]]
     ) -> dict[str, object]:
         measured = {name: self.measure(metric, outcomes) for name, outcomes in arms.items()}
-        solo = self.mean(measured["solo"])
+        solo = measured["solo"].mean
         margin = self.margins.of(metric, solo)
         told: dict[str, object] = {
-            name: self.mean(measured[name]) if name in measured else None for name in LEVELS
+            name: measured[name].mean if name in measured else None for name in LEVELS
         }
         for name, (plus, minus) in EFFECTS.items():
-            there = plus in measured and minus in measured
-            told[name] = (
-                self.readers[metric].effect(measured[plus] - measured[minus], margin)
-                if there
-                else None
-            )
+            told[name] = None
+            if plus in measured and minus in measured:
+                difference = measured[plus] - measured[minus]
+                told[name] = self.readers[metric].effect(difference, margin)
         return told | {"margin": margin}
 
     def difference(
@@ -223,5 +217,5 @@ class DomainReading:
     ) -> Effect:
         """Effect of one arm against another."""
         left, right = self.measure(metric, plus), self.measure(metric, minus)
-        margin = self.margins.of(metric, self.mean(right))
+        margin = self.margins.of(metric, right.mean)
         return self.readers[metric].effect(left - right, margin)

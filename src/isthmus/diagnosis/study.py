@@ -12,7 +12,7 @@ from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.level import Level
 from isthmus.diagnosis.phases import Phases
-from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, TestedRows
+from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, ReplicateRows
 from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
@@ -98,7 +98,7 @@ class Study:
         self.arms = ArmTrainings(config, datasets, hide_domain=hide)
         self.phases = Phases(self.arms, measured, level)
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
-        self.rows = TestedRows(per_replicate, item)
+        self.rows = ReplicateRows(per_replicate, item)
         self.began = time.perf_counter()
         self.planned = 0
         self.pace = Pace(1.0)

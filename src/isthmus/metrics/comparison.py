@@ -27,9 +27,9 @@ ALARM = 0.05
 class Difference:
     """One metric of models a and b on the same rows, and b - a.
 
-    ``ci``: 95 % for this scope alone, symmetric about the difference. ``p``: two-sided, of no
-    difference. ``p_holm``: the same, adjusted over all domains (per domain only). What is
-    undefined is None and ``reason`` says why; ``note`` says what makes an interval rough.
+    ``ci`` is the 95 % interval of this scope alone, symmetric about the difference. ``p`` is the
+    two-sided p of no difference. ``p_holm`` is that p adjusted over all domains; only a domain has
+    it. An undefined value is None, and ``reason`` says why. ``note`` says why an interval is rough.
     """
 
     a: float | None
@@ -93,7 +93,7 @@ class Pair:
 class Comparison(AbstractResult[Pair]):
     """Model b against model a on the same rows: per domain, pooled, macro, weighted, worst.
 
-    ``worst`` is the domain where a has its lowest AUC; b is read there too.
+    ``worst`` is the domain where a has its lowest AUC. Model b is read in that domain too.
     """
 
     a: str
@@ -160,10 +160,10 @@ def compare(
 ) -> Comparison:
     """Paired difference b - a of AUC and logloss, with intervals from psi_b - psi_a by clusters.
 
-    Each side is one model, or one model trained with several seeds (as many on both sides; seed k
-    of a is paired with seed k of b). Raises RunError, saying what differs, unless all score the
-    same rows of one split with the same labels, domains, weights and groups; ValueError where the
-    numbers of seeds differ.
+    Each side is one model, or one model trained with several seeds. Both sides have as many seeds,
+    and seed k of a is paired with seed k of b. All must score the same rows of one split, with the
+    same labels, domains, weights and groups. Otherwise RunError is raised and says what differs.
+    ValueError is raised where the numbers of seeds differ.
     """
     left = [a] if isinstance(a, ScoredRows) else list(a)
     right = [b] if isinstance(b, ScoredRows) else list(b)

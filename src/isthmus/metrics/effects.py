@@ -9,7 +9,7 @@ influence, N+ = T - I holds for the estimates and for everything below them.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, isnan
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,12 @@ FEW_TRAININGS = {
 class Effect:
     """A difference between two trained arms on the test rows of one domain; above 0 is better.
 
-    In AUC a difference of AUCs; in logloss what the loss falls by, in nats. ``ci``: 95 %,
-    unadjusted; ``ci90``: two-sided 90 %, for equivalence. ``p``: two-sided, of no difference;
-    ``p_holm``: adjusted over the domains. ``detectable``: the smallest effect that this many rows
-    and seeds would tell from 0 or from a margin. ``rows_needed``: test rows that a margin needs.
-    What is undefined is None, and ``reason`` says why; ``note`` says what an interval leaves out.
+    ``estimate`` is a difference of AUCs, or what the logloss falls by, in nats. ``ci`` is the 95 %
+    interval, unadjusted. ``ci90`` is the two-sided 90 % interval, for equivalence. ``p`` is the
+    two-sided p of no difference, and ``p_holm`` is that p adjusted over the domains. ``detectable``
+    is the smallest effect that this many rows and seeds would tell from 0 or from a margin.
+    ``rows_needed`` is the number of test rows that a margin needs. An undefined value is None, and
+    ``reason`` says why. ``note`` says what an interval leaves out.
     """
 
     estimate: float | None
@@ -60,12 +61,18 @@ class Effect:
 class MeasuredArm:
     """One metric of one arm in every replicate, and how far each row moves it.
 
-    ``values`` is nan, and its influence 0, in a replicate where the metric is undefined (a fold
-    of one class). Arms of one Reader may be added and subtracted: rows stay paired.
+    A metric may be undefined in a replicate, as in a fold of one class. There ``values`` is nan and
+    the influence is 0. Arms of one Reader may be added and subtracted: rows stay paired.
     """
 
     values: Float64[np.ndarray, " replicates"]
     influence: tuple[Float64[np.ndarray, " rows"], ...]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the replicates that have a value; None where none has."""
+        held = self.values[~np.isnan(self.values)]
+        return float(held.mean()) if len(held) else None
 
     def __sub__(self, other: "MeasuredArm") -> "MeasuredArm":
         """Difference of two arms, or of two differences, on the same rows."""
@@ -85,9 +92,9 @@ class MeasuredArm:
 class Reader:
     """Reads one metric of any arm on the test rows of one domain, replicate by replicate.
 
-    ``replicates``: one per seed or fold; seeds hold the same rows, folds other ones. Clusters and
-    rows are joined across replicates by id and by row number. Raises ValueError for an unknown
-    metric and for replicates that contradict each other (see ``Grid.of``).
+    ``replicates`` has one entry per seed or fold. Seeds hold the same rows, folds other ones. A
+    cluster is known across replicates by its id, a row by its number. Raises ValueError for an
+    unknown metric and for replicates that contradict each other (see ``Grid.of``).
     """
 
     def __init__(self, replicates: Sequence[Replicate], metric: EffectMetric) -> None:
@@ -128,8 +135,8 @@ class Reader:
     def measure(self, logits: Sequence[Float64[np.ndarray, " rows"]]) -> MeasuredArm:
         """Measure one arm from its raw logits, (rows_k,) per replicate, in the replicates' order.
 
-        AUC in [0, 1]; logloss in nats, lower is better. Weighted where the rows have weights.
-        Raises ValueError where shapes differ or a logit is not finite.
+        AUC lies in [0, 1]. Logloss is in nats, and lower is better. Both are weighted where the
+        rows have weights. Raises ValueError where shapes differ or a logit is not finite.
         """
         if len(logits) != len(self.replicates):
             raise ValueError(f"need {len(self.replicates)} replicates' logits, got {len(logits)}")
@@ -154,20 +161,21 @@ class Reader:
     def effect(self, difference: MeasuredArm, margin: float) -> Effect:
         """Effect of ``difference`` (one arm minus another, as measured); above 0 is better.
 
-        ``margin``: the smallest effect that matters, in AUC or in nats; ``rows_needed`` answers
-        to it. Logloss is turned round here, so that a fall of the loss is above 0. Both
-        ``detectable`` = q SE and ``rows_needed`` = rows (detectable / margin)^2, as if all spread
-        fell with the rows, have q = t.95 + t.90: what a one-sided test at 5 % finds 9 times in
-        10; 2.93 where df is large. Raises ValueError for a margin that is not above 0.
+        ``margin`` is the smallest effect that matters, in AUC or in nats; ``rows_needed`` answers
+        to it. The sign of logloss is turned here, so that a fall of the loss is above 0.
+        ``detectable`` is q SE, with q = t.95 + t.90: a one-sided test at 5 % finds such an effect 9
+        times in 10. Where df is large, q is 2.93. ``rows_needed`` is rows (detectable / margin)^2,
+        as if all spread fell with the rows. Raises ValueError for a margin that is not above 0.
         """
         if not margin > 0:
             raise ValueError(f"margin must be above 0, got {margin}")
         if self.untestable is not None:
             return Effect(None, reason=self.untestable)
         better = difference if self._formula.larger_is_better else difference._scaled(-1.0)
-        estimate, variance, df = self._mean(better)
-        if isnan(estimate):
+        estimate = better.mean
+        if estimate is None:
             return Effect(None, reason=self._in_replicate.nowhere)
+        variance, df = self.grid.spread(better.values, better.influence)
         why = self._formula.no_paired_interval(
             estimate, variance, weighted=self.weighted, unit="item", rounding=ROUNDING
         )
@@ -192,30 +200,24 @@ class Reader:
     def interval(self, arm: MeasuredArm) -> tuple[float | None, tuple[float, float] | None]:
         """Mean of one arm over replicates, and its 95 % interval; None where undefined.
 
-        An AUC's interval is symmetric on the logit scale. Too few rows to test: the mean alone.
+        An AUC's interval is symmetric on the logit scale. Rows too few to test give the mean alone.
         """
-        mean, variance, df = self._mean(arm)
-        if isnan(mean):
+        mean = arm.mean
+        if mean is None:
             return None, None
+        variance, df = self.grid.spread(arm.values, arm.influence)
         scale = self._formula.scale
         assert scale is not None
         why = self.untestable or outside(mean, scale)
         why = why or self._formula.no_interval(variance, weighted=self.weighted, unit="item")
         return mean, interval(mean, variance, df, scale) if why is None else None
 
-    def _mean(self, measured: MeasuredArm) -> tuple[float, float, float]:
-        """Mean over the replicates that have a value, its variance and degrees of freedom."""
-        held = measured.values[~np.isnan(measured.values)]
-        if len(held) == 0:
-            return float("nan"), float("nan"), float("nan")
-        return float(held.mean()), *self.grid.spread(measured.values, measured.influence)
-
 
 def macro_effect(parts: Sequence[tuple[Reader, MeasuredArm]], margin: float) -> Effect:
-    """Effect averaged over domains with equal shares, from each one's reader and difference.
+    """Mean effect over domains with equal shares, from the reader and the difference of each.
 
-    A user met in several domains is one cluster. Replicate k is joined over the domains, and is
-    left out where a domain has no value in it. Raises ValueError where there is no domain, or the
+    A user met in several domains is one cluster. Replicate k is joined over the domains. It is left
+    out where a domain has no value in it. Raises ValueError where there is no domain, or where the
     metrics, the numbers of replicates or the columns differ.
     """
     if not parts:

@@ -59,7 +59,7 @@ def benjamini_hochberg(p: Sequence[float]) -> list[float]:
 def spearman(a: Float64[np.ndarray, " cells"], b: Float64[np.ndarray, " cells"]) -> float | None:
     """Rank correlation over the cells where both are known (not nan); ties share a mean rank.
 
-    None with fewer than 3 such cells, or where one side is constant.
+    The result is None with fewer than 3 such cells, or where one side is constant.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     known = ~(np.isnan(a) | np.isnan(b))

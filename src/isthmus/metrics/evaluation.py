@@ -31,11 +31,11 @@ FIGURES = tuple(name for metric in METRICS for name in metric.figures)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Metrics of one scope; None where undefined, with the why in ``reasons`` under its name.
+    """Metrics of one scope. An undefined metric is None, and ``reasons`` says why, by its name.
 
-    ``notes`` says under a metric's name what to keep in mind: an interval from fewer than 50
-    positives, 50 negatives or 30 clusters is given, and said to be rough. ``domain`` names the
-    worst domain; ``domains`` counts the domains that a mean covers (those with an AUC).
+    ``notes`` says by a metric's name what to keep in mind. One example: an interval from fewer than
+    50 positives, 50 negatives or 30 clusters is given, and said to be rough. ``domain`` names the
+    worst domain. ``domains`` counts the domains that a mean covers, which are those with an AUC.
     """
 
     rows: int
@@ -59,11 +59,8 @@ class Figures:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``x_reason`` stands beside a null ``x``, ``x_note`` beside a remark on it."""
-        out: dict[str, Any] = {}
-        if self.domain is not None:
-            out["domain"] = self.domain
-        if self.domains is not None:
-            out["domains"] = self.domains
+        own = {"domain": self.domain, "domains": self.domains}
+        out: dict[str, Any] = {name: of for name, of in own.items() if of is not None}
         for name in ("rows", "positives", *FIGURES):
             value = getattr(self, name)
             out[name] = list(value) if isinstance(value, tuple) else value
@@ -78,8 +75,8 @@ class Figures:
 class Evaluation(AbstractResult[Figures]):
     """What one model does on one split: figures per domain, pooled, macro, weighted and worst.
 
-    With several seeds every figure is the mean over them, and intervals cover seeds as well.
-    ``print`` shows it as a table; ``to_dict`` is the JSON. ``DEFINITIONS`` says what each metric
+    With several seeds every figure is the mean over the seeds, and intervals cover seeds as well.
+    ``print`` shows a table, and ``to_dict`` gives the JSON. ``DEFINITIONS`` says what each metric
     is and whether it is weighted.
     """
 
@@ -245,11 +242,11 @@ def evaluate(
 ) -> Evaluation:
     """Every metric per domain, pooled, macro, row-weighted and worst, with 95 % intervals.
 
-    ``logits``: raw, as the model gives them; the correction for ``negative_rate`` is applied here.
-    ``label``: 0 or 1. ``domain``: 0 for none, i for ``names[i - 1]``. ``weight``: at least 0.
-    ``group``: ids of users or the like; a negative id is no group. ``row``: numbers that error
-    messages use. Raises ValueError, naming the row, for a logit that is not finite, a label
-    outside {0, 1}, a domain id out of range or a bad weight. Time O(rows log rows).
+    ``logits`` are raw, as the model gives them; the correction for ``negative_rate`` is made here.
+    ``label`` is 0 or 1. ``domain`` is 0 for none and i for ``names[i - 1]``. ``weight`` is at least
+    0. ``group`` holds ids of users or the like; a negative id is no group. ``row`` holds the row
+    numbers for error messages. Raises ValueError, naming the row, for a logit that is not finite, a
+    label outside {0, 1}, a domain id out of range or a bad weight. Time O(rows log rows).
     """
     return evaluate_rows(
         ScoredRows(

@@ -112,7 +112,10 @@ def corrected(
 
 
 def concatenate(parts: Sequence[ScoredRows]) -> ScoredRows:
-    """Join the shards of one model's scores; the metrics of the whole are then exact."""
+    """Join the shards of one model's scores; the metrics of the whole are then exact.
+
+    Raises ValueError where there is no part, or where the parts differ in what they share.
+    """
     if not parts:
         raise ValueError("concatenate needs at least one part, got none")
     first = parts[0]
@@ -137,8 +140,8 @@ def concatenate(parts: Sequence[ScoredRows]) -> ScoredRows:
 def align(scored: Sequence[ScoredRows]) -> list[ScoredRows]:
     """Put several models' scores of the same rows into one order, with one numbering of domains.
 
-    Raises RunError, naming what differs and the first row where it does, unless all have the same
-    split, table, rows, labels, domains, weights, groups and negative rate.
+    All must have the same split, table, rows, labels, domains, weights, groups and negative rate.
+    Otherwise RunError is raised. It names what differs and the first row that differs.
     """
     if not scored:
         raise ValueError("at least one set of scored rows is needed, got none")

@@ -1,7 +1,7 @@
 """Metrics from shards that cannot be gathered: sums that merge, an AUC with its error bound.
 
-Where the scores fit in memory, ``concatenate`` the shards and evaluate: that is exact. An AUC is
-never averaged over shards; here counts of positives and negatives on one fixed grid of logits add.
+Where the scores fit in memory, ``concatenate`` the shards and evaluate: the result is exact. An AUC
+is never averaged over shards. Counts of positives and negatives on one fixed grid of logits add up.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ GRID_REACH = 12.0  # logits beyond it share the outermost bins
 class MergedFigures:
     """Metrics per domain from merged sums; nan where undefined; the last entry is pooled.
 
-    ``auc`` is within ``auc_error`` of the exact one for certain: half the share of pairs of a
-    positive and a negative that fall into one bin.
+    ``auc`` is within ``auc_error`` of the exact AUC for certain. The bound is half the share of
+    pairs of a positive and a negative that fall into one bin.
     """
 
     names: tuple[str, ...]  # the domains, then "pooled"

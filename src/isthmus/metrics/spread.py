@@ -72,7 +72,8 @@ class Estimate:
 
     ``value`` is nan where undefined, and ``influence`` 0 there. ``influence`` is None where none is
     known: then there is no interval. ``used``: the cells that the metric reads at all (GAUC passes
-    by groups of one class); the others are no clusters of it. None: all.
+    by groups of one class); the others are no clusters of it. None: all. Labels and weights decide
+    on it, so all models of the same rows have the same.
     """
 
     value: Float64[np.ndarray, " domains"]  # id 0 first
@@ -87,15 +88,15 @@ class Estimate:
         return Estimate(
             self.value - other.value,
             self.pooled - other.pooled,
-            _of_both(np.subtract, self.influence, other.influence),
-            _of_both(np.subtract, self.pooled_influence, other.pooled_influence),
-            _of_both(np.logical_and, self.used, other.used),
-            _of_both(np.logical_and, self.pooled_used, other.pooled_used),
+            _minus(self.influence, other.influence),
+            _minus(self.pooled_influence, other.pooled_influence),
+            self.used,
+            self.pooled_used,
         )
 
 
-def _of_both(how: np.ufunc, a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
-    return None if a is None or b is None else how(a, b)
+def _minus(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    return None if a is None or b is None else a - b
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +144,7 @@ class Seeds:
         psi = [of.influence for of in self.estimates if of.influence is not None]
         if not psi:
             return Spread.bare(self.value)
-        clusters = self.cells.domain_sums(self._used().astype(np.float64))
+        clusters = self.cells.domain_sums(self._used.astype(np.float64))
 
         def variance(psi: np.ndarray) -> np.ndarray:
             return inflated(self.cells.domain_sums(psi * psi), clusters)
@@ -161,8 +162,8 @@ class Seeds:
         psi = [of.pooled_influence for of in self.estimates if of.pooled_influence is not None]
         if not psi:
             return Spread.bare(np.array([np.mean(values)]))
-        used = [of.pooled_used for of in self.estimates if of.pooled_used is not None]
-        clusters = np.logical_and.reduce(used).sum() if used else self.cells.n_clusters
+        used = self.estimates[0].pooled_used
+        clusters = self.cells.n_clusters if used is None else used.sum()
         return _joint(values, psi, float(clusters))
 
     def share(self, rows: Float64[np.ndarray, " domains"]) -> Float64[np.ndarray, " domains"]:
@@ -180,17 +181,17 @@ class Seeds:
             return Spread.bare(np.array([np.nan]))
         if not psi:
             return Spread.bare(np.array([self.value[taken] @ share[taken]]))
-        part, used = share[cells.domain], self._used() & taken[cells.domain]
+        part, used = share[cells.domain], self._used & taken[cells.domain]
         return _joint(
             [float(of.value[taken] @ share[taken]) for of in self.estimates],
             (cells.cluster_sums(of * part) for of in psi),
             float(np.count_nonzero(np.bincount(cells.cluster[used], minlength=1))),
         )
 
+    @property
     def _used(self) -> Bool[np.ndarray, " cells"]:
-        """The cells that every seed's estimate reads."""
-        used = [of.used for of in self.estimates if of.used is not None]
-        return np.logical_and.reduce([np.ones(len(self.cells.domain), dtype=bool), *used])
+        used = self.estimates[0].used
+        return np.ones(len(self.cells.domain), dtype=bool) if used is None else used
 
 
 def _joint(values: Sequence[float], psi: Iterable[np.ndarray], clusters: float) -> Spread:
@@ -223,10 +224,7 @@ def inflated(squares: Any, clusters: Any) -> Any:
 
 
 def over_replicates(
-    values: Float64[np.ndarray, "replicates *scopes"],
-    each: Any,
-    joint: Any,
-    clusters: Any,
+    values: Float64[np.ndarray, "replicates *scopes"], each: Any, joint: Any, clusters: Any
 ) -> Spread:
     """Join the draw of rows and the draw of replicates without counting the rows twice.
 

@@ -27,8 +27,8 @@ def judge(
 ) -> tuple[Winner, ...]:
     """Name a winner where |b - a| exceeds both its interval's half width and |a' - a|.
 
-    ``control`` compares a with a', the same model trained with another seed. One verdict per
-    domain, then pooled, macro, weighted and worst. A single control is one draw of the seed's
+    ``control`` compares a with a', the same model trained with another seed. There is one verdict
+    per domain, then pooled, macro, weighted and worst. A single control is one draw of the seed's
     effect, so a win is a reason to train more seeds, not the end of the matter. Raises ValueError
     unless both comparisons have the same a on the same split.
     """

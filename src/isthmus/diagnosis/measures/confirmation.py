@@ -107,7 +107,7 @@ def _macro_of(study: Study, held: dict[str, list[Outcome]], replicates: range) -
     values = []
     for name, outcomes in held.items():
         reading = study.reading(name, len(replicates))
-        mean = reading.mean(reading.measure("auc", outcomes))
+        mean = reading.measure("auc", outcomes).mean
         if mean is not None:
             values.append(mean)
     return float(np.mean(values)) if values else None

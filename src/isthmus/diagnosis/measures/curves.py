@@ -29,8 +29,8 @@ def capacity(study: Study) -> list[dict[str, Any]]:
             effect = reading.readers["auc"].effect(left - right, study.margins.auc)
             domains[name] = {
                 "auc": effect.to_dict(),
-                "joint": reading.mean(left),
-                "solo": reading.mean(right),
+                "joint": left.mean,
+                "solo": right.mean,
             }
         first = phases.at_width(0, width, None)
         model = build(first, study.arms.dataset(0))

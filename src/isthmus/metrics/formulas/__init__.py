@@ -49,8 +49,9 @@ def _estimates(
     whole = [segments(rows, ranking) for _, segments in ranked]
     ranking = Ranking.of(rows.logits, rows.domain, cells.n_domains + 1, order)
     for (names, segments), pooled in zip(ranked, whole, strict=True):
-        for name, each, one in zip(names, segments(rows, ranking), pooled, strict=True):
-            found[name] = _joined(each, one, cells)
+        pairs = zip(segments(rows, ranking), pooled, strict=True)
+        found |= zip(names, [_joined(*pair, cells) for pair in pairs], strict=True)
+        del pairs  # as long as the rows
     del ranking, whole
     for metric in metrics:
         if metric.estimates is not None:

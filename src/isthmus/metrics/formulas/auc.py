@@ -81,7 +81,7 @@ AUC = Metric(
     larger_is_better=True,
     undefined=lambda counts: counts.missing_class or "one class has weight 0 only",
     segments=_segments,
-    in_replicate=InReplicate(_in_replicate, thinned=False, nowhere="no replicate has both classes"),
+    in_replicate=InReplicate(_in_replicate, nowhere="no replicate has both classes"),
     scale="logit",
     with_weights="rows have weights: DeLong's variance holds for rows without",
     rough_of_few=True,

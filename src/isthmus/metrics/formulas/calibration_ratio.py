@@ -11,7 +11,8 @@ def promised_and_observed(
     rows: ScoredRows,
 ) -> tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]:
     """Effective weight * prediction, and effective weight * label, of each row."""
-    return rows.mass * rows.chance, rows.mass * rows.label
+    mass = rows.mass
+    return mass * rows.chance, mass * rows.label
 
 
 CALIBRATION = Metric(
@@ -21,6 +22,7 @@ CALIBRATION = Metric(
     larger_is_better=None,
     undefined=lambda _: "no positives: nothing observed to divide by",
     estimates=lambda scored: ratio(scored, *promised_and_observed(scored.rows)),
+    unthinned=True,
     scale="log",
     places=3,
 )

@@ -53,5 +53,6 @@ ECE = Metric(
     larger_is_better=False,
     undefined=lambda _: "all weights are 0",
     segments=_segments,
+    unthinned=True,
     beside=("ece_noise",),
 )

@@ -23,7 +23,8 @@ def loss_and_mass(
     rows: ScoredRows,
 ) -> tuple[Float64[np.ndarray, " rows"], Float64[np.ndarray, " rows"]]:
     """Effective weight * loss of the corrected logits, and effective weight, of each row."""
-    return rows.mass * row_logloss(rows.corrected, rows.label), rows.mass
+    mass = rows.mass
+    return mass * row_logloss(rows.corrected, rows.label), mass
 
 
 def _in_replicate(rows: Replicate, logits: np.ndarray) -> tuple[float, np.ndarray]:
@@ -47,10 +48,10 @@ LOGLOSS = Metric(
     estimates=lambda scored: ratio(scored, *loss_and_mass(scored.rows)),
     in_replicate=InReplicate(
         _in_replicate,
-        thinned=True,
         nowhere="all weights are 0",
         one_class="; only calibration is claimed",
     ),
+    unthinned=True,
     scale="plain",
 )
 

@@ -58,13 +58,11 @@ class InReplicate:
     """How effects read a metric in one replicate.
 
     ``read``: from the rows and their float64 logits, the metric of all rows as one set (nan where
-    undefined) and each row's influence on it. ``thinned``: whether it is told for the table before
-    its negatives were thinned. ``nowhere``: why it is undefined in all replicates. ``one_class``:
-    what is left to say where the rows have one class.
+    undefined) and each row's influence on it. ``nowhere``: why it is undefined in all replicates.
+    ``one_class``: what is left to say where the rows have one class.
     """
 
     read: Callable[[Replicate, np.ndarray], tuple[float, np.ndarray]]
-    thinned: bool
     nowhere: str
     one_class: str = ""
 
@@ -86,6 +84,7 @@ class Metric:
     segments: Callable[[ScoredRows, Ranking], tuple[Segments, ...]] | None = None
     estimates: Callable[[ScoredCells], tuple[Estimate, ...]] | None = None
     in_replicate: InReplicate | None = None
+    unthinned: bool = False  # whether it is told of the table before its negatives were thinned
     beside: tuple[str, ...] = ()  # names of further values of its formula, without an interval
     scale: Scale | None = None  # where its interval is symmetric; None: it has none
     with_weights: str | None = None  # why there is no interval where rows have weights

@@ -51,4 +51,5 @@ NE = Metric(
     larger_is_better=False,
     undefined=_undefined,
     estimates=_estimates,
+    unthinned=True,
 )
