@@ -190,16 +190,29 @@ def test_a_damaged_file_is_named(tmp_path: Path):
     assert_same_state(checkpoint.load(tmp_path), make_state())
 
 
+def of_format(number: int, folder: Path, *unknown: str) -> None:
+    """Make the checkpoint in a folder one of an older format, whose state has no such fields."""
+    numbers = folder / checkpoint.FILE
+    body = json.loads(json.loads(numbers.read_text())["body"])
+    for name in unknown:
+        del body["state"][name]
+    for look in body["state"]["history"]:
+        look.pop("losses")
+    text = json.dumps(body)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    numbers.write_text(json.dumps({"format": number, "sha256": digest, "body": text}))
+
+
+def test_a_checkpoint_from_before_objectives_is_read(tmp_path: Path):
+    checkpoint.save(tmp_path, make_state())
+    of_format(2, tmp_path, "objectives", "loss_sums")
+    assert_same_state(checkpoint.load(tmp_path), make_state())
+
+
 def test_a_checkpoint_from_before_weightings_is_named(tmp_path: Path):
     """Its state has no `weighting`; format 1 says that it is an older one."""
     checkpoint.save(tmp_path, make_state())
-    numbers = tmp_path / checkpoint.FILE
-    content = json.loads(numbers.read_text())
-    body = json.loads(content["body"])
-    del body["state"]["weighting"]
-    text = json.dumps(body)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    numbers.write_text(json.dumps({"format": 1, "sha256": digest, "body": text}))
+    of_format(1, tmp_path, "objectives", "loss_sums", "weighting")
     with pytest.raises(BundleError, match="must have format 2 or 3, got 1"):
         checkpoint.load(tmp_path)
 

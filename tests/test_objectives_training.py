@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import isthmus
 from isthmus.data import Dataset
 from isthmus.data.batch import Batch
+from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.errors import ConfigError, RunError
 from isthmus.family import members
 from isthmus.layers.sites import SiteSpec
@@ -25,6 +26,7 @@ from isthmus.objectives import (
     ObjectiveConfig,
     Objectives,
 )
+from isthmus.run.guard.candidates import Candidates
 from isthmus.schema import DataConfig
 from isthmus.train import CheckpointDue, End, Look, TrainConfig, train
 from resumed import in_pieces
@@ -288,6 +290,35 @@ def test_every_objective_says_what_weight_is_and_is_built():
         objective = kind.model_validate({"name": kind.model_fields["name"].default})
         built = Objectives([objective], SiteSpec((4, 3), 2, input_width=5))  # pyright: ignore[reportArgumentType]
         assert built.sites
+
+
+# Guard and diagnosis
+
+
+def test_a_guard_trains_joint_with_the_objective_and_solo_without(dataset: Dataset):
+    asked = isthmus.load_config(
+        settings() | {"data": dataset.encoder.config.model_dump(), "train": config().model_dump()}
+    )
+    candidates = Candidates(asked, dataset)
+    assert candidates.joint.train.objectives == asked.train.objectives
+    assert candidates.adapted.train.objectives == asked.train.objectives
+    solos = [choice for grid in candidates.grids.values() for choice in grid]
+    assert len(solos) == 12
+    assert all(choice.train.objectives == () for choice in solos)
+
+
+def test_a_diagnosis_trains_all_and_pairs_with_it_and_one_domain_without(dataset: Dataset):
+    asked = isthmus.load_config(
+        settings() | {"data": dataset.encoder.config.model_dump(), "train": config().model_dump()}
+    )
+    arms = ArmTrainings(asked, [dataset], hide_domain=False)
+    recipe = Recipe(128, 0.01)
+    joint = arms.joint(0, recipe)
+    assert joint.train.objectives == asked.train.objectives
+    assert arms.joint(0, recipe, domains=("home", "feed")).train.objectives
+    assert arms.solo(0, "home", recipe).train.objectives == ()
+    assert arms.stage_two(joint, "home", recipe, own=True).train.objectives == ()
+    assert arms.stage_two(joint, "home", recipe, own=False).train.objectives
 
 
 # What it does: planted

@@ -6,7 +6,6 @@ FOLDER/weights.safetensors     the best look's weights
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -192,8 +191,3 @@ def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractMod
             return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as fault:
             raise ConfigError(f"model: {fault}") from fault
-
-
-def sort_domains(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
-    """Domains in the order of the dataset."""
-    return tuple(sorted(names, key=dataset.domain_names.index))
