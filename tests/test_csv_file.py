@@ -147,7 +147,8 @@ def test_files_keep_their_own_types_unless_one_of_them_needs_text(tmp_path: Path
     table = open_table(tmp_path)
     assert [str(found["id"]) for _, found in table.schemas] == ["int64", "uint64", "bool", "null"]
     assert {str(found["mixed"]) for _, found in table.schemas} == {"string"}
-    rows = [row for _, _, batch in table.batches() for row in batch.to_pylist()]
+    blocks = table.blocks(list(table.columns))
+    rows = [row for block in blocks for row in block.batch.to_pylist()]
     assert [row["id"] for row in rows] == [-1, 2**64 - 1, True, None]
     assert [row["mixed"] for row in rows] == ["7", "7.0", "A7", None]
 

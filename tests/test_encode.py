@@ -12,11 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Encoder
-from isthmus.data.encoding.encoder import EncodedRows
-from isthmus.data.encoding.roles import check_types, value_kinds
+from isthmus.data.encoding.encoder import EncodedRows, EncoderFit
+from isthmus.data.encoding.roles import value_kinds
 from isthmus.data.encoding.scaler import ScalerFit
 from isthmus.data.tables import values as v
-from isthmus.data.tables.columns import Source
+from isthmus.data.tables.columns import Origin
 from isthmus.errors import BundleError, SchemaError
 from isthmus.schema import DataConfig
 
@@ -80,10 +80,11 @@ def table(**columns) -> pa.RecordBatch:
 
 def fit(given: DataConfig, batch: pa.RecordBatch, train: list[int] | None = None) -> Encoder:
     types = {field.name: field.type for field in batch.schema}
-    check_types(given, types, FILE, roles=("label", "weight", "group"))
+    kinds = value_kinds(given, [(FILE, types)], roles=("label", "weight", "group"))
+    fitting = EncoderFit(given, kinds)
     rows = np.arange(batch.num_rows) if train is None else np.array(train)
-    kinds = value_kinds(given, [(FILE, types)])
-    return Encoder.fit(given, kinds, [(batch, rows, Source(FILE, 0))])
+    fitting.add(batch, rows, Origin(FILE, 0))
+    return fitting.encoder()
 
 
 def encode(encoder: Encoder, batch: pa.RecordBatch, **options) -> EncodedRows:

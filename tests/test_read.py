@@ -29,9 +29,9 @@ def small(rows: int = 10, start: int = 0) -> pa.Table:
 
 def rows_of(table: Table, columns: list[str] | None = None) -> list[dict]:
     found = []
-    for _, first_row, batch in table.batches(columns):
-        assert first_row == len(found)
-        found += batch.to_pylist()
+    for block in table.blocks(list(table.columns) if columns is None else columns):
+        assert block.first_row == len(found)
+        found += block.batch.to_pylist()
     return found
 
 

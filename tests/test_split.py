@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data.store import split as splits
-from isthmus.data.tables.columns import Source
+from isthmus.data.tables.columns import Origin
 from isthmus.data.tables.values import mix
 from isthmus.errors import SchemaError
 from isthmus.schema import Split
 
-SOURCE = Source("a.parquet", 10)
+ORIGIN = Origin("a.parquet", 10)
 BY_TIME = Split(by="time")
 
 
@@ -29,7 +29,7 @@ def by_time(array: pa.Array, folder: Path, split: Split = BY_TIME) -> np.ndarray
     moments = pa.types.is_temporal(array.type)
     floats = pa.types.is_floating(array.type)
     order = "moment" if moments else "float" if floats else "signed"
-    keys = splits.time_keys("t", array, SOURCE, order)
+    keys = splits.time_keys("t", array, ORIGIN, order)
     assert keys is not None
     return splits.cut(keys, cuts_of(keys, split, folder))
 
@@ -69,7 +69,7 @@ def test_time_is_cut_at_the_end_of_a_tie_nearest_to_the_fraction(
 ) -> None:
     split = Split(by="time", fractions=fractions)
     array = pa.array(times, pa.int64())
-    keys = splits.time_keys("t", array, SOURCE, "signed")
+    keys = splits.time_keys("t", array, ORIGIN, "signed")
     assert keys is not None
     assert (np.argsort(keys, kind="stable") == np.argsort(times, kind="stable")).all()
     found = splits.cut(keys, cuts_of(keys, split, tmp_path_factory.mktemp("t"), block))
@@ -122,11 +122,11 @@ def test_a_time_that_is_missing_or_nan_is_refused() -> None:
     with pytest.raises(
         SchemaError, match=r"column 't' must have a value .*got null in a.parquet, row 11"
     ):
-        splits.time_keys("t", pa.array([1, None]), SOURCE, "signed")
+        splits.time_keys("t", pa.array([1, None]), ORIGIN, "signed")
     with pytest.raises(
         SchemaError, match=r"column 't' must be finite, got nan in a.parquet, row 11"
     ):
-        splits.time_keys("t", pa.array([1, float("nan")]), SOURCE, "float")
+        splits.time_keys("t", pa.array([1, float("nan")]), ORIGIN, "float")
 
 
 def test_groups_are_never_parted() -> None:

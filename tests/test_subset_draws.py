@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from isthmus.data import Dataset, Rows, Subset
-from isthmus.data.store import subset
+from isthmus.data.store import arrays, subset
 from isthmus.data.store.subset import Known, hide, stopping_half
 from isthmus.errors import IsthmusError
 from small_parts import ROWS, make_dataset, plain
@@ -47,7 +47,7 @@ def test_fewer_rows_of_each_domain_are_among_the_more(dataset: Dataset):
 
 
 def rows_of(group: np.ndarray | None, count: int, first: int = 0) -> Rows:
-    arrays = subset.Arrays(
+    empty = arrays.Arrays(
         categorical=np.zeros((count, 0), dtype=np.int32),
         numeric=np.zeros((count, 0), dtype=np.float32),
         lists=(),
@@ -55,7 +55,7 @@ def rows_of(group: np.ndarray | None, count: int, first: int = 0) -> Rows:
         label=np.zeros(count, dtype=np.float32),
         weight=None,
     )
-    return Rows(arrays, row=np.arange(first, first + count), group=group, n_domains=1)
+    return Rows(empty, row=np.arange(first, first + count), group=group, n_domains=1)
 
 
 def test_groups_stay_whole_whatever_their_sign(dataset: Dataset):
@@ -133,8 +133,9 @@ def test_rows_in_a_file_equal_rows_in_memory(
     mapped = Subset(dataset, domains=["feed", "home"], rows_per_domain=150)
     expected = [plain(wanted.rows("train")), plain(wanted.scored("test", None))]
     batches = [batch.categorical.tolist() for batch in wanted.rows("train").batches(40, seed=1)]
-    monkeypatch.setattr(subset, "MAPPED_BYTES", 0)
-    monkeypatch.setattr(subset, "CHUNK", chunk)
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", 0)
+    for module in (arrays, subset):
+        monkeypatch.setattr(module, "CHUNK", chunk)
     rows = mapped.rows("train")
     assert isinstance(rows.arrays.categorical, np.memmap)
     assert isinstance(rows.arrays.lists[0][0], np.memmap)
@@ -158,7 +159,7 @@ def test_a_full_disk_is_an_error_that_names_it(
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("tempfile.TemporaryFile", Full)
-    monkeypatch.setattr(subset, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(arrays, "MAPPED_BYTES", 0)
     rule = f"{tmp_path} must have room for a copy of chosen rows, .* bytes, got: .*No space left"
     with pytest.raises(IsthmusError, match=rule):
         Subset(dataset, domains=["feed"]).rows("train")

@@ -8,11 +8,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from isthmus.errors import RunError
+from isthmus.errors import IsthmusError, RunError
 from isthmus.printable import printable
 
 LOCK = ".lock"
@@ -131,6 +132,18 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(path.parent)
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """Say that the folder of temporary files has no room for ``what``: IsthmusError for OSError."""
+    try:
+        yield
+    except OSError as fault:
+        raise IsthmusError(
+            f"{tempfile.gettempdir()} must have room for {what}, got: {fault}"
+            " (the environment variable TMPDIR names another folder)"
+        ) from fault
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """A batch: some encoded rows as tensors, the only thing that a model reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -40,6 +41,27 @@ class Batch:
     domain: Tensor  # (rows,) int64; 0 is the unknown domain, 1..n_domains the trained ones
     label: Tensor  # (rows,) float32 in {0, 1}; nan where it is not known
     weight: Tensor | None = None  # (rows,) float32 > 0, or None for 1 everywhere
+
+    @classmethod
+    def of_arrays(
+        cls,
+        *,
+        categorical: np.ndarray,
+        numeric: np.ndarray,
+        lists: Iterable[tuple[np.ndarray, np.ndarray]],
+        domain: np.ndarray,
+        label: np.ndarray,
+        weight: np.ndarray | None,
+    ) -> "Batch":
+        """A batch of NumPy arrays, which it shares, but for the domain; a list is (values, offsets)."""
+        return cls(
+            categorical=torch.from_numpy(categorical),
+            numeric=torch.from_numpy(numeric),
+            lists=tuple(Jagged(torch.from_numpy(a), torch.from_numpy(b)) for a, b in lists),
+            domain=torch.from_numpy(domain.astype(np.int64, copy=False)),
+            label=torch.from_numpy(label),
+            weight=None if weight is None else torch.from_numpy(weight),
+        )
 
     @property
     def rows(self) -> int:

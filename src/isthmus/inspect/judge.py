@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from isthmus.data.store.alike import alike
 from isthmus.data.tables import Source, Table, open_table, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import UNUSABLE
-from isthmus.data.tables.plain import decode
+from isthmus.data.tables.plain import any_true, decode, matches
 from isthmus.errors import SchemaError
 from isthmus.inspect.guess import LEAK, Guess, group_rank, guess, lone_auc
 from isthmus.inspect.inspection import Column, Inspection
@@ -95,9 +94,9 @@ def _as_quantities(table: Table, *, keep: str) -> tuple[Table, list[str]]:
     for block in table.blocks(sorted(loose)) if loose else ():
         for name in loose.copy():
             values = decode(block.batch.column(name))
-            if _any(values, r"^[+-]?0[0-9]") or _any(values, r"^[0-9]+[eE][0-9]+$"):
+            if any_true(matches(values, r"^[+-]?0[0-9]|^[0-9]+[eE][0-9]+$")):
                 loose.discard(name)
-            elif _any(values, r"[.]"):
+            elif any_true(matches(values, r"[.]")):
                 pointed.add(name)
     warnings = [
         f"column {name!r} is text because of {text!r} in {file}, row {row}: the values before it"
@@ -106,12 +105,6 @@ def _as_quantities(table: Table, *, keep: str) -> tuple[Table, list[str]]:
         if row > 0
     ]
     return table.reading(dict.fromkeys(loose & pointed, "number")), warnings
-
-
-def _any(text: pa.Array, pattern: str) -> bool:
-    options = pc.MatchSubstringOptions(pattern)
-    found = pc.call_function("match_substring_regex", [text], options)
-    return bool(pc.call_function("any", [found]).as_py())
 
 
 def _unusable(table: Table) -> dict[str, str]:

@@ -15,7 +15,7 @@ from isthmus.data.tables import Table
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import MOMENTS, NUMBERS, TEXTS, kind
-from isthmus.data.tables.plain import decode
+from isthmus.data.tables.plain import decode, encoded, null_mask, numpy_of
 from isthmus.inspect.guess import Facts
 from isthmus.schema import Label
 
@@ -48,9 +48,9 @@ def look(table: Table, columns: Sequence[str], *, required: Sequence[str], seed:
     parts: list[pl.DataFrame] = []
     chance = None
     for block in table.blocks(names):
-        batch, source = block.batch, c.Source(block.file, block.file_row)
+        batch, origin = block.batch, c.Origin(block.file, block.file_row)
         for name in required:
-            c.refuse_nulls(name, "the config needs it", batch.column(name), source)
+            c.refuse_nulls(name, "the config needs it", batch.column(name), origin)
         plain = {}
         for name in names:
             array = decode(batch.column(name))
@@ -97,10 +97,10 @@ def count_domains(
     wanted = list(dict.fromkeys([domain, label.column, *categorical]))
     domain_kind = table.name_kind(domain)
     for block in table.blocks(wanted):
-        batch, source = block.batch, c.Source(block.file, block.file_row)
+        batch, origin = block.batch, c.Origin(block.file, block.file_row)
         codes, names = c.domains(batch.column(domain), domain_kind)
-        c.refuse_null_domain(domain, codes, source)
-        positive = c.labels(label, batch.column(label.column), source) > 0
+        c.refuse_null_domain(domain, codes, origin)
+        positive = c.labels(label, batch.column(label.column), origin) > 0
         found = pl.DataFrame({"code": codes, "positive": positive})
         known = names.to_pylist()
         for code, n_rows, n_positives in (
@@ -150,11 +150,11 @@ class _RareValues:
 
 def _hashed(array: pa.Array) -> pl.Series:
     """A hash of every value that says which are equal, whatever their type; nulls alike."""
-    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    coded = encoded(array)
     values = coded.dictionary
-    keys = v.hash_text(values) if kind(values.type) in TEXTS else v.numpy_of(v.keys(values), 0)
+    keys = v.hash_text(values) if kind(values.type) in TEXTS else numpy_of(v.keys(values), 0)
     table = np.append(keys, 0)
-    return pl.Series(table.take(v.numpy_of(coded.indices, len(keys)))).hash(seed=0)
+    return pl.Series(table.take(numpy_of(coded.indices, len(keys)))).hash(seed=0)
 
 
 def _rare_rows(counters: Iterable[_RareValues]) -> dict[str, int]:
@@ -204,7 +204,7 @@ def _drawable(array: pa.Array, of: str) -> pa.Array | None:
         return None
     if of in ("floating", "decimal"):
         x = c.numbers(array)
-        missing = np.isnan(x) if not array.null_count else np.isnan(x) | v.null_mask(array)
+        missing = np.isnan(x) if not array.null_count else np.isnan(x) | null_mask(array)
         return pa.array(x, mask=missing)
     if of in MOMENTS:
         zone = getattr(array.type, "tz", None)

@@ -62,8 +62,8 @@ def equals_label(table: Table, column: str, value: str) -> Label:
     label = Label(column=column, equals=like)
     rows = positives = 0
     for block in table.blocks([column]):
-        source = c.Source(block.file, block.file_row)
-        found = c.labels(label, block.batch.column(0), source)
+        origin = c.Origin(block.file, block.file_row)
+        found = c.labels(label, block.batch.column(0), origin)
         rows, positives = rows + len(found), positives + int(found.sum())
     if positives in (0, rows):
         shown = ", ".join(map(repr, _some_values(table, column)))
@@ -99,6 +99,6 @@ def choose_label(name: str, facts: Facts, drawn: pl.Series, rows: int) -> Label:
 def positive_rows(label: Label, drawn: pl.Series) -> np.ndarray:
     """Bool (rows,): which of the drawn values of the label's column are positive."""
     if label.equals is not None:
-        return c.labels(label, plain(drawn.to_arrow()), c.Source("", 0)) > 0
+        return c.labels(label, plain(drawn.to_arrow()), c.Origin("", 0)) > 0
     number = drawn.cast(pl.Float64).to_numpy()
     return number == 1 if label.above is None else number > label.above

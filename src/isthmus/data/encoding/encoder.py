@@ -1,23 +1,22 @@
 """The encoder: fitted on train rows, then the same object turns rows into ids at fit and serve."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from isthmus.data.batch import Batch, Jagged
+from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
 from isthmus.data.encoding.scaler import Scaler, ScalerFit
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.tables import columns as c
-from isthmus.data.tables.plain import plain_batch
+from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
     Categorical,
     CategoricalList,
@@ -27,8 +26,6 @@ from isthmus.schema import (
     NumericList,
     Vector,
 )
-
-__all__ = ["EncodedRows", "Encoder", "Scaler", "Vocabulary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +45,16 @@ class EncodedRows:
 
     def batch(self) -> Batch:
         """The rows as tensors; the label is nan where it was not read."""
-        rows = len(self.row)
-        label = np.full(rows, np.nan, dtype=np.float32) if self.label is None else self.label
-        return Batch(
-            categorical=torch.from_numpy(self.categorical),
-            numeric=torch.from_numpy(self.numeric),
-            lists=tuple(Jagged(torch.from_numpy(a), torch.from_numpy(b)) for a, b in self.lists),
-            domain=torch.from_numpy(self.domain.astype(np.int64)),
-            label=torch.from_numpy(label),
-            weight=None if self.weight is None else torch.from_numpy(self.weight),
+        label = self.label
+        if label is None:
+            label = np.full(len(self.row), np.nan, dtype=np.float32)
+        return Batch.of_arrays(
+            categorical=self.categorical,
+            numeric=self.numeric,
+            lists=self.lists,
+            domain=self.domain,
+            label=label,
+            weight=self.weight,
         )
 
 
@@ -74,6 +72,7 @@ class Encoder:
     scalers: Mapping[str, Scaler]
     domains: tuple[str, ...]
     domain_kind: str = "string"
+    _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = pa.array(self.domains, pa.large_string())
@@ -108,25 +107,6 @@ class Encoder:
             is_domain=name == self.config.domain,
         )
 
-    @classmethod
-    def fit(
-        cls,
-        config: DataConfig,
-        kinds: Mapping[str, str],
-        blocks: Iterable[tuple[pa.RecordBatch, np.ndarray, c.Source]],
-        *,
-        workers: Executor | None = None,
-    ) -> "Encoder":
-        """Fit vocabularies and scalers.
-
-        ``kinds``: ``roles.value_kinds`` of the table. ``blocks``: record batches, each with the
-        positions int64 of its train rows and its place in a file.
-        """
-        fit = EncoderFit(config, kinds)
-        for batch, rows, source in blocks:
-            fit.add(batch, rows, source, workers=workers)
-        return fit.encoder()
-
     def encode(
         self,
         batch: pa.RecordBatch,
@@ -149,7 +129,7 @@ class Encoder:
         types = {field.name: field.type for field in batch.schema}
         check_types(self.config, types, file, roles=roles, fitted=self.kinds)
         batch = plain_batch(batch.select(needed(self.config, roles=roles)))
-        source = c.Source(file, first_row if file_row is None else file_row, kept)
+        origin = c.Origin(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
         features = config.features
         categorical = [k for k, f in features.items() if isinstance(f, Categorical)]
@@ -158,20 +138,19 @@ class Encoder:
         ids = np.empty((rows, len(categorical)), dtype=np.int32)
         x = np.empty((rows, len(numeric) + sum(width for _, width in given)), dtype=np.float32)
         tasks = [
-            partial(self._put_ids, batch.column(name), name, ids[:, i])
+            partial(_put, ids[:, i], self._ids, name, batch.column(name))
             for i, name in enumerate(categorical)
         ]
         tasks += [
-            partial(self._put_numbers, batch.column(name), name, x[:, i], source)
+            partial(_put, x[:, i], self._scaled, name, batch.column(name), origin)
             for i, name in enumerate(numeric)
         ]
         start = len(numeric)
         for name, width in given:
             into = x[:, start : start + width]
-            tasks.append(partial(_put_vectors, batch.column(name), name, into, source))
+            tasks.append(partial(_put, into, _vectors, name, batch.column(name), width, origin))
             start += width
-        for done in map(_call, tasks) if workers is None else workers.map(_call, tasks):
-            assert done is None
+        _run(tasks, workers)
         column = {"weight": config.weight, "group": config.group}
         column = {role: name for role, name in column.items() if name and role in roles}
         codes, names = c.domains(batch.column(config.domain), self.domain_kind)
@@ -180,7 +159,7 @@ class Encoder:
             categorical=ids,
             numeric=x,
             lists=tuple(
-                self._list(batch.column(name), name, source)
+                self._list(name, batch.column(name), origin)
                 for name, feature in features.items()
                 if isinstance(feature, CategoricalList | NumericList)
             ),
@@ -188,21 +167,20 @@ class Encoder:
             domain_codes=codes,
             domain_names=names,
             row=first_row + (np.arange(rows, dtype=np.int64) if kept is None else kept),
-            label=c.labels(config.label, batch.column(config.label.column), source)
+            label=c.labels(config.label, batch.column(config.label.column), origin)
             if "label" in roles
             else None,
-            weight=c.weights(column["weight"], batch.column(column["weight"]), source)
+            weight=c.weights(column["weight"], batch.column(column["weight"]), origin)
             if "weight" in column
             else None,
-            group=c.groups(column["group"], batch.column(column["group"]), source)
+            group=c.groups(column["group"], batch.column(column["group"]), origin)
             if "group" in column
             else None,
         )
 
     def domain_ids(self, names: pa.Array) -> np.ndarray:
         """Ids int32 (n,) of domain names; 0 for a name that was not trained."""
-        index: Vocabulary = getattr(self, "_domain_index")  # noqa: B009
-        return index.ids(names)
+        return self._domain_index.ids(names)
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -210,46 +188,41 @@ class Encoder:
         kinds = {name: vocabulary.kind for name, vocabulary in self.vocabularies.items()}
         return {**kinds, DOMAIN: self.domain_kind}
 
-    def _put_ids(self, array: pa.Array, name: str, out: np.ndarray) -> None:
-        out[:] = self.vocabularies[vocabulary_name(self.config, name)].ids(array)
+    def _ids(self, name: str, array: pa.Array) -> np.ndarray:
+        return self.vocabularies[vocabulary_name(self.config, name)].ids(array)
 
-    def _put_numbers(self, array: pa.Array, name: str, out: np.ndarray, source: c.Source) -> None:
-        scaler = self.scalers[name]
-        x, missing = self._numbers(array, name)
-        out[:] = scaler.apply(x)
-        _check_scaled(name, x, out, source, None)
+    def _scaled(
+        self, name: str, array: pa.Array, origin: c.Origin, lengths: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Scaled numbers, the missing ones filled; ``lengths`` of the lists that they are of.
+
+        Refuses numbers that are not finite, or that float32 cannot hold once they are scaled.
+        """
+        feature, scaler = self.config.features[name], self.scalers[name]
+        assert isinstance(feature, Numeric | NumericList)
+        x, missing = c.numbers_and_missing(array, feature.nan)
+        out = scaler.apply(x)
+        wrong = ~np.isfinite(out)
+        if wrong.any():
+            c.check_finite(name, x, origin, lengths)
+            origin.refuse(name, "fit in 32-bit floats once scaled", wrong, x, lengths=lengths)
         if missing is not None:
             out[missing] = scaler.fill
+        return out
 
-    def _numbers(self, array: pa.Array, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-        return c.numbers_and_missing(array, getattr(self.config.features[name], "nan", "refuse"))
-
-    def _list(self, array: pa.Array, name: str, source: c.Source) -> tuple[np.ndarray, np.ndarray]:
+    def _list(self, name: str, array: pa.Array, origin: c.Origin) -> tuple[np.ndarray, np.ndarray]:
         feature = self.config.features[name]
         assert isinstance(feature, CategoricalList | NumericList)
         if pa.types.is_null(array.type):
             array = pa.nulls(len(array), pa.list_(pa.int64()))
         items, lengths = c.list_items(array, feature.max_length)
         if isinstance(feature, CategoricalList):
-            found = self.vocabularies[vocabulary_name(self.config, name)].ids(items)
-        else:
-            x, missing = self._numbers(items, name)
-            found = self.scalers[name].apply(x)
-            _check_scaled(name, x, found, source, lengths)
-            if missing is not None:
-                found[missing] = self.scalers[name].fill
-        return found, c.offsets_of(lengths)
+            return self._ids(name, items), offsets_of(lengths)
+        return self._scaled(name, items, origin, lengths), offsets_of(lengths)
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder to a folder: JSON and one Parquet file for each vocabulary."""
-        encoder_file.save(
-            Path(folder),
-            config=self.config,
-            vocabularies=self.vocabularies,
-            scalers=self.scalers,
-            domains=self.domains,
-            domain_kind=self.domain_kind,
-        )
+        encoder_file.save(Path(folder), self)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
@@ -257,28 +230,24 @@ class Encoder:
         return cls(**encoder_file.load(Path(folder)))
 
 
+def _run(tasks: list[partial[None]], workers: Executor | None) -> None:
+    """Run tasks, side by side where there are workers; the first fault is raised."""
+    for _ in map(_call, tasks) if workers is None else workers.map(_call, tasks):
+        pass
+
+
 def _call(task: partial[None]) -> None:
     task()
 
 
-def _put_vectors(array: pa.Array, name: str, out: np.ndarray, source: c.Source) -> None:
+def _put(out: np.ndarray, make: Callable[..., np.ndarray], *given: object) -> None:
+    out[:] = make(*given)
+
+
+def _vectors(name: str, array: pa.Array, width: int, origin: c.Origin) -> np.ndarray:
     if pa.types.is_null(array.type):
-        out[:] = 0
-    else:
-        out[:] = c.vectors(name, array, out.shape[1], source)
-
-
-def _check_scaled(
-    name: str, x: np.ndarray, scaled: np.ndarray, source: c.Source, lengths: np.ndarray | None
-) -> None:
-    """Refuse numbers that are not finite, or that float32 cannot hold once they are scaled."""
-    if np.isfinite(scaled).all():
-        return
-    row_of = None if lengths is None else c.row_finder(lengths)
-    c.check_finite(name, x, source, row_of)
-    at = int(np.flatnonzero(~np.isfinite(scaled))[0])
-    row = at if row_of is None else row_of(at)
-    raise source.fault(name, "fit in 32-bit floats once scaled", x[at], row)
+        return np.zeros((len(array), width), dtype=np.float32)
+    return c.vectors(name, array, width, origin)
 
 
 class EncoderFit:
@@ -315,16 +284,15 @@ class EncoderFit:
         self,
         batch: pa.RecordBatch,
         rows: np.ndarray,
-        source: c.Source,
+        origin: c.Origin,
         *,
         workers: Executor | None = None,
     ) -> None:
         """Take in one block; ``rows`` int64 are the positions of its train rows."""
         tasks = [partial(self._count, table, batch, rows) for table in self.counters]
-        tasks += [partial(self._measure, name, batch, rows, source) for name in self.scalers]
+        tasks += [partial(self._measure, name, batch, rows, origin) for name in self.scalers]
         tasks.append(partial(self._count_domains, batch, rows))
-        for done in map(_call, tasks) if workers is None else workers.map(_call, tasks):
-            assert done is None
+        _run(tasks, workers)
 
     def _count(self, table: str, batch: pa.RecordBatch, rows: np.ndarray) -> None:
         for name in self._members[table]:
@@ -338,7 +306,7 @@ class EncoderFit:
                 self.counters[table].add(array, rows)
 
     def _measure(
-        self, name: str, batch: pa.RecordBatch, rows: np.ndarray, source: c.Source
+        self, name: str, batch: pa.RecordBatch, rows: np.ndarray, origin: c.Origin
     ) -> None:
         feature, array = self.config.features[name], batch.column(name)
         if pa.types.is_null(array.type):
@@ -346,12 +314,12 @@ class EncoderFit:
         assert isinstance(feature, Numeric | NumericList)
         keep = np.zeros(batch.num_rows, dtype=bool)
         keep[rows] = True
-        row_of = None
+        lengths = None
         if isinstance(feature, NumericList):
             array, lengths = c.list_items(array, feature.max_length)
-            keep, row_of = np.repeat(keep, lengths), c.row_finder(lengths)
+            keep = np.repeat(keep, lengths)
         x, missing = c.numbers_and_missing(array, feature.nan)
-        c.check_finite(name, x, source, row_of)
+        c.check_finite(name, x, origin, lengths)
         self.scalers[name].add(x[keep if missing is None else keep & ~missing])
 
     def _count_domains(self, batch: pa.RecordBatch, rows: np.ndarray) -> None:

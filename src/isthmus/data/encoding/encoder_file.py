@@ -1,11 +1,10 @@
 """The encoder on disk: ``encoder.json`` and one Parquet file for each vocabulary."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,45 +13,35 @@ from pydantic import ValidationError
 from isthmus.data.encoding import older
 from isthmus.data.encoding.scaler import Scaler
 from isthmus.data.encoding.vocabulary import Vocabulary
+from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
 from isthmus.schema import DataConfig
+
+if TYPE_CHECKING:
+    from isthmus.data.encoding.encoder import Encoder
 
 VERSION = 2
 READ = (1, 2)  # in version 1 a number's key followed its type; `older` brings it up
 _FILE = "encoder.json"
 
 
-def digest(path: Path) -> str:
-    """BLAKE2 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def save(
-    folder: Path,
-    *,
-    config: DataConfig,
-    vocabularies: Mapping[str, Vocabulary],
-    scalers: Mapping[str, Scaler],
-    domains: tuple[str, ...],
-    domain_kind: str,
-) -> None:
+def save(folder: Path, encoder: "Encoder") -> None:
     """Write the parts of an encoder."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {}
-    for i, (name, vocabulary) in enumerate(vocabularies.items()):
+    for i, (name, vocabulary) in enumerate(encoder.vocabularies.items()):
         entry: dict[str, Any] = {"kind": vocabulary.kind, "hash_buckets": vocabulary.hash_buckets}
         if vocabulary.hash_buckets is None:
             path = folder / f"vocabulary-{i}.parquet"
             pq.write_table(pa.table({"value": vocabulary.values}), path, compression="zstd")
-            entry |= {"file": path.name, "digest": digest(path)}
+            entry |= {"file": path.name, "digest": blake2(path)}
         described[name] = entry
     content = {
         "version": VERSION,
-        "config": config.model_dump(mode="json"),
-        "domains": list(domains),
-        "domain_kind": domain_kind,
-        "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
+        "config": encoder.config.model_dump(mode="json"),
+        "domains": list(encoder.domains),
+        "domain_kind": encoder.domain_kind,
+        "scalers": {name: asdict(scaler) for name, scaler in encoder.scalers.items()},
         "vocabularies": described,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -96,7 +85,7 @@ def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabul
             )
         return Vocabulary(kind, pa.array([], pa.int64()), buckets)
     path = folder / entry["file"]
-    if digest(path) != entry["digest"]:
+    if blake2(path) != entry["digest"]:
         raise BundleError(f"vocabulary must be unchanged since it was written, got other in {path}")
     values = pq.read_table(path, use_threads=False)["value"].combine_chunks()
     if version == 1:

@@ -1,10 +1,11 @@
 """Which columns a config needs and of what type each must be, checked before any row is read."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from isthmus.data.tables import Table, Way
+from isthmus.data.tables import Table, Way, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import (
     MOMENTS,
@@ -28,6 +29,7 @@ from isthmus.schema import (
     Vector,
 )
 
+ROLES = ("label", "weight", "time", "group")
 DOMAIN = ""
 """Under which key the kind of the domain column stands among those of the vocabularies."""
 
@@ -86,15 +88,17 @@ def check_types(
     *,
     roles: Iterable[str],
     fitted: Mapping[str, str] | None = None,
-) -> None:
+) -> list[tuple[str, str, str]]:
     """Raise ``SchemaError`` where a column is missing or of a type that its kind cannot be.
 
-    ``fitted``: kind of the values of each vocabulary and of the domain, once they are known.
+    ``fitted``: kind of the values of each vocabulary and of the domain, once they are known. Gives
+    what the file has of them, the domain first: name of the vocabulary (or `DOMAIN`), column, kind.
     """
     roles = tuple(roles)
     for column in needed(config, roles=roles):
         if column not in types:
             raise missing_column(column, types, file)
+    found: list[tuple[str, str, str]] = []
     for name, feature in config.features.items():
         dtype = types[name]
         got = decoded_name(dtype)
@@ -111,13 +115,15 @@ def check_types(
             continue
         if have in UNUSABLE:
             raise wrong_type(name, "hold plain values (it is categorical)", got, file)
-        known = None if fitted is None else fitted[vocabulary_name(config, name)]
-        if known is not None and not comparable(known, have):
-            raise wrong_type(name, f"be {known} as when it was fitted", got, file)
+        key = vocabulary_name(config, name)
+        if fitted is not None and not comparable(fitted[key], have):
+            raise wrong_type(name, f"be {fitted[key]} as when it was fitted", got, file)
+        found.append((key, name, have))
     got, have = decoded_name(types[config.domain]), kind(types[config.domain])
     if have in UNUSABLE:
         raise wrong_type(config.domain, "hold plain values (it is the domain)", got, file)
     _check_roles(config, types, file, roles)
+    return [(DOMAIN, config.domain, have), *found]
 
 
 def _check_roles(
@@ -146,21 +152,23 @@ def _check_roles(
 
 
 def value_kinds(
-    config: DataConfig, schemas: Iterable[tuple[str, Mapping[str, pa.DataType]]]
+    config: DataConfig,
+    schemas: Iterable[tuple[str, Mapping[str, pa.DataType]]],
+    *,
+    roles: Iterable[str],
 ) -> dict[str, str]:
     """Kind of the values of every vocabulary, over all files and all features that share it.
 
     Kinds of one family meet in the wider one: integers and floats are floats. The kind of the
-    domain, which must be of one family in all files, stands under the key `DOMAIN`.
+    domain, which must be of one family in all files, stands under the key `DOMAIN`. Raises
+    ``SchemaError`` as `check_types` does, of each file, and where two files disagree.
     """
+    roles = tuple(roles)
+    found = [(file, check_types(config, types, file, roles=roles)) for file, types in schemas]
     kinds: dict[str, str] = {DOMAIN: "null"}
     where: dict[str, str] = {}
-    for file, types in schemas:
-        found = [(DOMAIN, config.domain, kind(types[config.domain]))]
-        for name, feature in config.features.items():
-            if isinstance(feature, Categorical | CategoricalList):
-                found.append((vocabulary_name(config, name), name, kind(item_type(types[name]))))
-        for key, column, have in found:
+    for file, columns in found:
+        for key, column, have in columns:
             seen = kinds.setdefault(key, "null")
             if not comparable(seen, have):
                 rule = f"have one type everywhere ({seen} in {where[key]})"
@@ -169,3 +177,33 @@ def value_kinds(
             if kinds[key] != seen:
                 where[key] = f"{column!r} of {file}"
     return kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How a config uses a table: all that follows from the two before a row is encoded.
+
+    ``table``: with its CSV columns read as the config uses them. ``kinds``: `value_kinds` of the
+    table; the domain's is the kind by which its values are named. ``moments``: whether ``data.time``
+    holds dates or timestamps rather than numbers.
+    """
+
+    config: DataConfig
+    table: Table
+    kinds: Mapping[str, str]
+    moments: bool
+
+    @classmethod
+    def of(cls, config: DataConfig, table: Table) -> "Usage":
+        """Decide it. Raises ``SchemaError`` for a table without a row, or of other columns."""
+        refuse_empty(table)
+        table = as_used(table, config)
+        table.check_usable(needed(config, roles=ROLES))
+        kinds = value_kinds(config, table.schemas, roles=ROLES)
+        times = {kind(types[config.time]) for _, types in table.schemas} if config.time else ()
+        return cls(
+            config=config,
+            table=table,
+            kinds={**kinds, DOMAIN: table.name_kind(config.domain)},
+            moments=any(found in MOMENTS for found in times),
+        )

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isthmus.data.tables import values as v
+from isthmus.data.tables.plain import null_mask, numpy_of
 
 # Integers within a range this wide are counted and looked up in a plain array.
 DENSE_RANGE = 1 << 22
@@ -107,8 +108,8 @@ class Vocabulary:
             if len(keys) > 64:
                 return self._through_dictionary(keys.dictionary_encode())
             return self._find_text(keys)
-        missing = v.null_mask(keys) if keys.null_count else None
-        plain = v.hash_text(keys) if self.is_text else v.numpy_of(keys, 0)
+        missing = null_mask(keys) if keys.null_count else None
+        plain = v.hash_text(keys) if self.is_text else numpy_of(keys, 0)
         ids = self._bucket(plain) if self._index is None else self._index.find(plain)
         if missing is not None:
             ids[missing] = 0
@@ -122,7 +123,7 @@ class Vocabulary:
         else:
             table = self.ids(dictionary)
         table = np.append(table, np.int32(0))
-        return table.take(v.numpy_of(array.indices, len(dictionary)))
+        return table.take(numpy_of(array.indices, len(dictionary)))
 
     def _bucket(self, keys: np.ndarray) -> np.ndarray:
         buckets = np.uint64(self.hash_buckets or 1)
@@ -138,9 +139,9 @@ class Vocabulary:
             same = pc.call_function(
                 "equal", [self.values.take(pa.array(ids[found] - 1)), text.take(pa.array(found))]
             )
-            ids[found[~v.numpy_of(same, False)]] = 0
+            ids[found[~numpy_of(same, False)]] = 0
         if text.null_count:
-            ids[v.null_mask(text)] = 0
+            ids[null_mask(text)] = 0
         return ids
 
 
@@ -158,7 +159,7 @@ class Counter:
     def add(self, array: pa.Array, rows: np.ndarray | None = None) -> None:
         """Count the values of ``array`` at ``rows`` (n,) int64, or all; nulls are not counted."""
         if isinstance(array, pa.DictionaryArray):
-            codes = v.numpy_of(array.indices, len(array.dictionary))
+            codes = numpy_of(array.indices, len(array.dictionary))
             codes = codes if rows is None else codes.take(rows)
             counts = np.bincount(codes, minlength=len(array.dictionary))[: len(array.dictionary)]
             self.add_counts(v.canonical(array.dictionary, self.kind), counts)
@@ -168,9 +169,9 @@ class Counter:
             self.add(keys.dictionary_encode(), rows)
             return
         if keys.null_count:
-            present = ~v.null_mask(keys)
+            present = ~null_mask(keys)
             rows = np.flatnonzero(present) if rows is None else rows[present[rows]]
-        plain = v.numpy_of(keys, 0)
+        plain = numpy_of(keys, 0)
         self._add_keys(plain if rows is None else plain.take(rows))
 
     def _add_keys(self, keys: np.ndarray) -> None:
@@ -216,7 +217,7 @@ class Counter:
         """Add (value, count) pairs whose values may repeat or be null."""
         seen = counts > 0
         if keys.null_count:
-            seen &= ~v.null_mask(keys)
+            seen &= ~null_mask(keys)
         if not seen.any():
             return
         keys = keys.filter(pa.array(seen))

@@ -4,37 +4,21 @@ Left out are rows of domains that ``data.domains`` does not name, and rows of we
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Int64
 
+from isthmus.data.encoding.roles import DOMAIN, Usage
 from isthmus.data.encoding.vocabulary import Vocabulary
-from isthmus.data.tables import Block, Table
+from isthmus.data.tables import Block
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.faults import unknown_domain
-from isthmus.schema import DataConfig
+from isthmus.data.tables.table import ahead
 
 Progress = Callable[[str, int, int], None]
 """``progress(stage, rows done, rows in all)``; stages are ``time``, ``fit`` and ``encode``."""
-
-_T = TypeVar("_T")
-
-
-def ahead(items: Iterator[_T], reader: Executor) -> Iterator[_T]:
-    """Yield the items while ``reader``, an executor of one thread, fetches the next one."""
-    end = object()
-
-    def fetch() -> object:
-        return next(items, end)
-
-    coming: Future[object] = reader.submit(fetch)
-    while (item := coming.result()) is not end:
-        coming = reader.submit(fetch)
-        yield item  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,9 +36,9 @@ class Piece:
         return Piece(self.batch.filter(pa.array(wanted)), self.block, kept)
 
     @property
-    def source(self) -> c.Source:
+    def origin(self) -> c.Origin:
         """Where the rows come from, for errors."""
-        return c.Source(self.block.file, self.block.file_row, self.kept)
+        return c.Origin(self.block.file, self.block.file_row, self.kept)
 
     @property
     def row(self) -> Int64[np.ndarray, " rows"]:
@@ -66,26 +50,16 @@ class Piece:
 class Chosen:
     """The rows of a table whose domain is one of ``config.domains`` and whose weight is not 0.
 
-    ``kind``: kind of the values of the domain column. ``reader``: an executor of one thread.
     ``weightless``: rows of the chosen domains that the last pass left out for their weight.
     """
 
-    def __init__(
-        self,
-        config: DataConfig,
-        kind: str,
-        table: Table,
-        *,
-        block_rows: int,
-        reader: Executor,
-        progress: Progress,
-    ) -> None:
-        self.table = table
+    def __init__(self, usage: Usage, *, block_rows: int, progress: Progress) -> None:
+        config = usage.config
+        self.table = usage.table
         self.block_rows = block_rows
         self._domains = config.domains
         self._column = config.domain
-        self._kind = kind
-        self._reader = reader
+        self._kind = usage.kinds[DOMAIN]
         self._progress = progress
         self._wanted = Vocabulary("string", pa.array(config.domains or (), pa.large_string()))
         self._seen: set[str] = set()
@@ -111,7 +85,7 @@ class Chosen:
         columns = list(dict.fromkeys([*columns, *deciding]))
         done = 0
         self.weightless = 0
-        for block in ahead(self.table.blocks(columns, self.block_rows), self._reader):
+        for block in ahead(self.table.blocks(columns, self.block_rows)):
             piece = self._piece(block)
             if piece.batch.num_rows:
                 yield piece
@@ -130,7 +104,7 @@ class Chosen:
             piece = piece.only(self._of_domains(block))
         if self._weight is not None:
             weight = piece.batch.column(self._weight)
-            weighty = c.weights(self._weight, weight, piece.source) > 0
+            weighty = c.weights(self._weight, weight, piece.origin) > 0
             self.weightless += int(np.count_nonzero(~weighty))
             piece = piece if weighty.all() else piece.only(weighty)
         return piece

@@ -6,14 +6,13 @@ completely. What is read depends on (seed, epoch) only, never on threads or on w
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
 from isthmus.data.batch import Batch, Jagged
-from isthmus.data.tables.columns import offsets_of, ragged
+from isthmus.data.store.arrays import Arrays
 
 Sampling = Literal["proportional", "uniform"] | float
 
@@ -24,78 +23,13 @@ BUFFER_BYTES = 64 << 20
 BUFFER_ROWS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Arrays:
-    """The arrays of one split, in memory or mapped."""
-
-    categorical: np.ndarray  # (rows, n_categorical) int32
-    numeric: np.ndarray  # (rows, n_numeric) float32
-    lists: tuple[tuple[np.ndarray, np.ndarray], ...]  # values, offsets int64 (rows + 1,)
-    domain: np.ndarray  # (rows,) int32 report ids, from 1
-    label: np.ndarray  # (rows,) float32
-    weight: np.ndarray | None  # (rows,) float32
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row, lists by their mean length."""
-        rows = max(1, len(self.domain))
-        items = sum(values.nbytes for values, _ in self.lists) // rows
-        fixed = 4 * (self.categorical.shape[1] + self.numeric.shape[1] + 3) + 8 * len(self.lists)
-        return fixed + items
-
-    def gather(self, blocks: list[tuple[int, int]]) -> "Arrays":
-        """Copy runs of rows ``start .. stop`` into memory, one after another."""
-
-        def join(array: np.ndarray) -> np.ndarray:
-            return np.concatenate([array[start:stop] for start, stop in blocks])
-
-        lists = []
-        for values, offsets in self.lists:
-            runs = [offsets[start : stop + 1] for start, stop in blocks]
-            items = np.concatenate([values[run[0] : run[-1]] for run in runs])
-            lengths = np.concatenate([np.diff(run) for run in runs])
-            lists.append((items, offsets_of(lengths)))
-        return Arrays(
-            categorical=join(self.categorical),
-            numeric=join(self.numeric),
-            lists=tuple(lists),
-            domain=join(self.domain),
-            label=join(self.label),
-            weight=None if self.weight is None else join(self.weight),
-        )
-
-    def batch(self, at: np.ndarray, n_domains: int) -> Batch:
-        """The rows at positions ``at`` as tensors of their own."""
-        lists = []
-        for values, offsets in self.lists:
-            starts = offsets.take(at)
-            lengths = offsets.take(at + 1) - starts
-            lists.append(
-                Jagged(
-                    torch.from_numpy(values.take(ragged(starts, lengths))),
-                    torch.from_numpy(offsets_of(lengths)),
-                )
-            )
-        domain = self.domain.take(at).astype(np.int64)
-        domain[domain > n_domains] = 0
-        return Batch(
-            categorical=torch.from_numpy(self.categorical.take(at, axis=0)),
-            numeric=torch.from_numpy(self.numeric.take(at, axis=0)),
-            lists=tuple(lists),
-            domain=torch.from_numpy(domain),
-            label=torch.from_numpy(self.label.take(at)),
-            weight=None if self.weight is None else torch.from_numpy(self.weight.take(at)),
-        )
-
-
 def in_order(
     arrays: Arrays, batch_rows: int, start: int, stop: int, n_domains: int
 ) -> Iterator[Batch]:
     """Batches of rows ``start .. stop`` as they stand; the last one may be short."""
     for first in range(start, stop, batch_rows):
         last = min(first + batch_rows, stop)
-        chunk = arrays.gather([(first, last)])
-        yield chunk.batch(np.arange(last - first), n_domains)
+        yield arrays.gather([(first, last)]).tensors(n_domains)
 
 
 class Shuffle:
@@ -145,14 +79,15 @@ class Shuffle:
             if reached >= stop:
                 return
             runs = self._runs(blocks)
-            emitted = self._emitted(runs)
+            domain = np.concatenate([self.arrays.domain[start:stop] for start, stop in runs])
+            emitted = len(domain) if self._plan is None else self._plan.emitted(domain)
             if reached + emitted <= start:
                 if self._plan is not None:
-                    self._plan.advance(self._domains(runs))
+                    self._plan.advance(domain)
                 reached += emitted
                 continue
             buffer = self.arrays.gather(runs)
-            order = self._order(buffer, number)
+            order = self._order(domain, number)
             order = order[max(0, start - reached) : max(0, stop - reached)]
             reached += emitted
             at = 0
@@ -172,21 +107,13 @@ class Shuffle:
         if rest is not None:
             yield rest
 
-    def _domains(self, runs: list[tuple[int, int]]) -> np.ndarray:
-        return np.concatenate([self.arrays.domain[start:stop] for start, stop in runs])
-
-    def _emitted(self, runs: list[tuple[int, int]]) -> int:
-        """How many rows of the stream a buffer gives."""
-        if self._plan is None:
-            return sum(stop - start for start, stop in runs)
-        return self._plan.emitted(self._domains(runs))
-
-    def _order(self, buffer: Arrays, number: int) -> np.ndarray:
+    def _order(self, domain: np.ndarray, number: int) -> np.ndarray:
+        """The rows of a buffer in the order in which they are given."""
         random = self._random(2, number)
-        order = random.permutation(len(buffer.domain))
+        order = random.permutation(len(domain))
         if self._plan is None:
             return order
-        order = np.repeat(order, self._plan.copies(buffer.domain.take(order)))
+        order = np.repeat(order, self._plan.copies(domain.take(order)))
         random.shuffle(order)
         return order
 

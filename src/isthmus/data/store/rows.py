@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from isthmus.data.batch import Batch
-from isthmus.data.store.arrays import read_array
-from isthmus.data.store.order import Arrays, Sampling, Shuffle, in_order
+from isthmus.data.store.arrays import Arrays, read_array
+from isthmus.data.store.order import Sampling, Shuffle, in_order
 
 
 class Rows:

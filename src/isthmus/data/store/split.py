@@ -7,16 +7,84 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isthmus.data.encoding.roles import Usage
+from isthmus.data.store.chosen import Chosen, Piece
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
-from isthmus.data.tables.plain import decode
-from isthmus.schema import Split
+from isthmus.data.tables.plain import cast_or_none, decode
+from isthmus.schema import DataConfig, Split
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
+TimeOrder = Literal["moment", "signed", "unsigned", "float"]
+"""As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
+NUMBER_ORDERS: tuple[TimeOrder, ...] = ("signed", "unsigned", "float")
+
 _HALF = np.uint64(1 << 63)
+
+
+class Splitter:
+    """Split number of every row of a piece: 0 train, 1 validation, 2 test.
+
+    ``cuts``: where ``time`` is cut, in the keys of ``order``.
+    """
+
+    def __init__(
+        self, config: DataConfig, cuts: tuple[int, int] = (0, 0), order: TimeOrder = "moment"
+    ) -> None:
+        self._split = config.split
+        self._cuts = cuts
+        self._order: TimeOrder = order
+        self._column = {"time": config.time, "user": config.group}.get(config.split.by)
+
+    @classmethod
+    def of(cls, usage: Usage, chosen: Chosen, path: Path) -> "Splitter":
+        """The splitter of the chosen rows of a table. ``path``: a file to write their times to.
+
+        Raises ``SchemaError`` for a time that is null or NaN.
+        """
+        config = usage.config
+        if config.split.by != "time":
+            return cls(config)
+        assert config.time is not None  # the config was refused without
+        for order in ("moment",) if usage.moments else NUMBER_ORDERS:
+            rows = _write_times(path, config.time, order, chosen)
+            if rows is not None:
+                cuts = time_cuts(path, rows, config.split, chosen.block_rows)
+                path.unlink()
+                return cls(config, cuts, order)
+        raise AssertionError("floats hold every number")
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that splitting reads."""
+        return [] if self._column is None else [self._column]
+
+    def assign(self, piece: Piece) -> np.ndarray:
+        """Split number uint8 (rows,) of a piece."""
+        if self._column is None:
+            return by_hash(piece.row, self._split)
+        array, origin = piece.batch.column(self._column), piece.origin
+        if self._split.by == "user":
+            return by_hash(c.groups(self._column, array, origin), self._split)
+        keys = time_keys(self._column, array, origin, self._order)
+        assert keys is not None  # the order held all of them when the cuts were found
+        return cut(keys, self._cuts)
+
+
+def _write_times(path: Path, column: str, order: TimeOrder, chosen: Chosen) -> int | None:
+    """Write the keys of all times; how many there are, or None where the order cannot hold one."""
+    rows = 0
+    with path.open("wb") as file:
+        for piece in chosen.pieces([column], "time"):
+            keys = time_keys(column, piece.batch.column(column), piece.origin, order)
+            if keys is None:
+                return None
+            file.write(keys.data)
+            rows += len(keys)
+    return rows
 
 
 def by_hash(keys: np.ndarray, split: Split) -> np.ndarray:
@@ -49,32 +117,27 @@ def _reached(keys: np.ndarray, at: int) -> np.ndarray:
     return np.zeros(len(keys), dtype=bool) if at >= 2**64 else keys >= np.uint64(at)
 
 
-TimeOrder = Literal["moment", "signed", "unsigned", "float"]
-"""As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
-NUMBER_ORDERS: tuple[TimeOrder, ...] = ("signed", "unsigned", "float")
-
-
 def time_keys(
-    column: str, array: pa.Array, source: c.Source, order: TimeOrder
+    column: str, array: pa.Array, origin: c.Origin, order: TimeOrder
 ) -> np.ndarray | None:
     """Uint64 keys (rows,) in the order of the times; None where the order cannot hold one.
 
     Raises ``SchemaError`` for a null or NaN.
     """
     array = decode(array)
-    c.refuse_nulls(column, "it is the time", array, source)
+    c.refuse_nulls(column, "it is the time", array, origin)
     if order == "moment":
         micros = pc.cast(array, pa.timestamp("us", getattr(array.type, "tz", None)), safe=False)
         return micros.view(pa.int64()).to_numpy().view(np.uint64) + _HALF
     if kind(array.type) in ("floating", "decimal"):
-        c.check_finite(column, c.numbers(array), source)
+        c.check_finite(column, c.numbers(array), origin)
     if order == "float":
         bits = (c.numbers(array) + 0.0).view(np.uint64)
         # Negative floats sort backwards by their bits.
         return np.where(bits >= _HALF, ~bits, bits | _HALF)
-    try:  # safe: a fraction, or a number out of range, is an error
-        whole = pc.cast(array, pa.int64() if order == "signed" else pa.uint64())
-    except pa.ArrowInvalid:
+    # None for a fraction, and for a number out of range.
+    whole = cast_or_none(array, pa.int64() if order == "signed" else pa.uint64())
+    if whole is None:
         return None
     return whole.to_numpy().view(np.uint64) + (_HALF if order == "signed" else np.uint64(0))
 

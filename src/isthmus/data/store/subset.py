@@ -2,12 +2,10 @@
 
 What a model of these rows could not know is hidden from it: a value that the chosen train rows hold
 too few times becomes the unknown (id 0), and a domain that none of them belongs to becomes domain 0.
-Rows are copied, into memory or, an array above `MAPPED_BYTES`, into a file without a name, among the
-temporary files, that is gone when the process ends.
+Rows are copied.
 """
 
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,17 +15,14 @@ from jaxtyping import Bool, Int64
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
+from isthmus.data.store.arrays import CHUNK
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.order import Arrays
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
-from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
-from isthmus.errors import IsthmusError
+from isthmus.data.tables.plain import ragged
 from isthmus.schema import FittedField
 
-MAPPED_BYTES = 1 << 29
-CHUNK = 1 << 20
 SINGLE = 2  # a value that is there once only teaches the unknown
 HALF_SEED = 0x5EED
 CAP_SEED = 0xCA9
@@ -171,7 +166,7 @@ class Subset:
                 counts[field.table] += np.bincount(block[:, column], minlength=field.table_rows)
             for field, (values, offsets) in zip(listed, rows.arrays.lists, strict=True):
                 if field.kind == "categorical_list":
-                    ids = values[c.ragged(offsets[some], offsets[some + 1] - offsets[some])]
+                    ids = values[ragged(offsets[some], offsets[some + 1] - offsets[some])]
                     counts[field.table] += np.bincount(ids, minlength=field.table_rows)
         kept = {name: count >= self._least(name) for name, count in counts.items()}
         domain = np.zeros(len(self.domain_names) + 1, dtype=bool)
@@ -192,35 +187,21 @@ class Subset:
         if known is None and at is None and not hidden:
             return rows
         at = np.arange(len(rows)) if at is None else at
-        arrays = rows.arrays
+        arrays = rows.arrays.take(at)
         domain = np.asarray(rows.domain[at])
         seen = domain
         if known is not None:
             seen = np.where(known.domain[domain], domain, 0).astype(np.int32)
-        lists = []
-        for place, (values, offsets) in enumerate(arrays.lists):
-            starts = offsets[at]
-            lengths = offsets[at + 1] - starts
-            items = _take_items(values, starts, lengths)
-            kept = None if known is None else known.lists[place]
-            if kept is not None:
-                _forget(items, kept)
-            lists.append((items, c.offsets_of(lengths)))
-        categorical = _take(arrays.categorical, at)
-        for column in range(categorical.shape[1]):
+            for (items, _), kept in zip(arrays.lists, known.lists, strict=True):
+                if kept is not None:
+                    _forget(items, kept)
+        for column in range(arrays.categorical.shape[1]):
             if column in hidden:
-                categorical[:, column] = 0
+                arrays.categorical[:, column] = 0
             elif known is not None:
-                _forget(categorical[:, column], known.categorical[column])
+                _forget(arrays.categorical[:, column], known.categorical[column])
         return Rows(
-            Arrays(
-                categorical=categorical,
-                numeric=_take(arrays.numeric, at),
-                lists=tuple(lists),
-                domain=seen,
-                label=np.asarray(arrays.label[at]),
-                weight=None if arrays.weight is None else np.asarray(arrays.weight[at]),
-            ),
+            replace(arrays, domain=seen),
             row=np.asarray(rows.row[at]),
             group=None if rows.group is None else np.asarray(rows.group[at]),
             n_domains=self.n_domains,
@@ -277,42 +258,6 @@ def _at_most(at: np.ndarray, rows: Rows, cap: int) -> np.ndarray:
     domain = np.asarray(rows.domain[at])[order]
     first = np.searchsorted(domain, domain)
     return np.sort(at[order[np.arange(len(at)) - first < cap]])
-
-
-def _take(array: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """A copy of chosen rows."""
-    starts = range(0, len(at), CHUNK)
-    parts = (np.take(array, at[start : start + CHUNK], axis=0) for start in starts)
-    return _join(parts, (len(at), *array.shape[1:]), array.dtype)
-
-
-def _take_items(values: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """A copy of the items of chosen lists, one list after another."""
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(starts), CHUNK)]
-    parts = (np.take(values, c.ragged(starts[some], lengths[some])) for some in chunks)
-    return _join(parts, (int(lengths.sum()),), values.dtype)
-
-
-def _join(parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Parts one after another, in memory or in a file without a name. IsthmusError: no room."""
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if size <= MAPPED_BYTES:
-        out, done = np.empty(shape, dtype=dtype), 0
-        for part in parts:
-            out[done : done + len(part)] = part
-            done += len(part)
-        return out
-    try:
-        with tempfile.TemporaryFile() as file:
-            for part in parts:  # written, not mapped: a full disk is then an error, not a crash
-                file.write(part.data)
-            file.flush()
-            return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
-    except OSError as fault:
-        raise IsthmusError(
-            f"{tempfile.gettempdir()} must have room for a copy of chosen rows, {size:,} bytes,"
-            f" got: {fault} (the environment variable TMPDIR names another folder)"
-        ) from fault
 
 
 def _forget(ids: np.ndarray, kept: np.ndarray) -> None:

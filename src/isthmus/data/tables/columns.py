@@ -1,6 +1,5 @@
 """Columns of a block as NumPy: numbers, lists, labels, checked value by value."""
 
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 
@@ -11,12 +10,12 @@ import pyarrow.compute as pc
 from isthmus.data.tables import values as v
 from isthmus.data.tables.faults import bad_value
 from isthmus.data.tables.kinds import MOMENTS, NUMBERS, TEXTS, kind
-from isthmus.data.tables.plain import decode
+from isthmus.data.tables.plain import decode, encoded, items_of, null_mask, numpy_of, ragged
 from isthmus.errors import SchemaError
 from isthmus.schema import Label, NotANumber
 
 
-class Source:
+class Origin:
     """Where a block comes from: its file and the number of its first row within that file.
 
     ``kept``: of a block that lost rows, the places int64 (rows,) that the others had in it.
@@ -34,19 +33,29 @@ class Source:
         place = row if self.kept is None else self.kept[row]
         return bad_value(column, rule, value, self.file, self.first_row + int(place))
 
+    def refuse(
+        self,
+        column: str,
+        rule: str,
+        wrong: np.ndarray,
+        value: np.ndarray | str,
+        *,
+        lengths: np.ndarray | None = None,
+        form: str = "",
+    ) -> None:
+        """Raise ``SchemaError`` for the first place that is ``wrong``, a bool array (places,).
 
-def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Indices ``starts[r] .. starts[r] + lengths[r] - 1`` of every row, one after another."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total, dtype=np.int64)
-
-
-def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Offsets int64 (rows + 1,) of lists with these lengths."""
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
+        ``value``: what stands in each place, written in the format ``form``, or the word for all.
+        ``lengths``: of the lists, where the places are those of their items.
+        """
+        if not wrong.any():
+            return
+        at = int(np.argmax(wrong))
+        row = at
+        if lengths is not None:
+            row = int(np.searchsorted(np.cumsum(lengths), at, side="right"))
+        told = value if isinstance(value, str) else format(value[at], form)
+        raise self.fault(column, rule, told, row)
 
 
 def list_items(array: pa.Array, max_length: int | None) -> tuple[pa.Array, np.ndarray]:
@@ -54,10 +63,7 @@ def list_items(array: pa.Array, max_length: int | None) -> tuple[pa.Array, np.nd
 
     With ``max_length`` only the last items of a row are kept.
     """
-    lengths = v.numpy_of(pc.call_function("list_value_length", [array]), 0).astype(np.int64)
-    if array.null_count:
-        lengths[v.null_mask(array)] = 0
-    items = array.flatten()
+    items, lengths = items_of(array)
     if max_length is not None and len(lengths) and lengths.max() > max_length:
         kept = np.minimum(lengths, max_length)
         items = items.take(pa.array(ragged(np.cumsum(lengths) - kept, kept)))
@@ -72,7 +78,7 @@ def numbers(array: pa.Array) -> np.ndarray:
         return np.zeros(len(array))
     if array.type != pa.float64():
         array = pc.cast(array, pa.float64(), safe=False)
-    return v.numpy_of(array, 0.0)
+    return numpy_of(array, 0.0)
 
 
 def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, np.ndarray | None]:
@@ -81,7 +87,7 @@ def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, n
     A null is missing. ``nan``: so is a NaN, or it stays as it is and is refused later.
     """
     x = numbers(array)
-    missing = v.null_mask(array) if array.null_count else None
+    missing = null_mask(array) if array.null_count else None
     if nan == "missing" and (broken := np.isnan(x)).any():
         x = np.where(broken, 0.0, x)
         missing = broken if missing is None else missing | broken
@@ -89,44 +95,29 @@ def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, n
 
 
 def check_finite(
-    column: str, x: np.ndarray, source: Source, row_of: Callable[[int], int] | None = None
+    column: str, x: np.ndarray, origin: Origin, lengths: np.ndarray | None = None
 ) -> None:
-    """Refuse NaN and inf; ``row_of`` gives the row of a position where they differ."""
-    if np.isfinite(x).all():
-        return
-    at = int(np.flatnonzero(~np.isfinite(x))[0])
-    raise source.fault(column, "be finite", x[at], at if row_of is None else row_of(at))
+    """Refuse NaN and inf; ``lengths`` of the lists, where ``x`` are their items."""
+    origin.refuse(column, "be finite", ~np.isfinite(x), x, lengths=lengths)
 
 
-def row_finder(lengths: np.ndarray) -> Callable[[int], int]:
-    """Which row an item of a list column belongs to."""
-    ends = np.cumsum(lengths)
-    return lambda item: int(np.searchsorted(ends, item, side="right"))
-
-
-def refuse_nulls(column: str, role: str, array: pa.Array, source: Source) -> None:
+def refuse_nulls(column: str, role: str, array: pa.Array, origin: Origin) -> None:
     """Refuse the first null of a column that must have a value in every row."""
     if array.null_count:
-        row = int(np.flatnonzero(v.null_mask(array))[0])
-        raise source.fault(column, f"have a value in every row ({role})", "null", row)
+        origin.refuse(column, f"have a value in every row ({role})", null_mask(array), "null")
 
 
-def vectors(column: str, array: pa.Array, width: int, source: Source) -> np.ndarray:
+def vectors(column: str, array: pa.Array, width: int, origin: Origin) -> np.ndarray:
     """Float32 (rows, width) of a list column; a null list gives zeros."""
     items, lengths = list_items(array, None)
-    missing = v.null_mask(array) if array.null_count else np.zeros(len(array), dtype=bool)
-    wrong = (lengths != width) & ~missing
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise source.fault(column, f"hold {width} numbers", f"{lengths[row]}", row)
+    missing = null_mask(array) if array.null_count else np.zeros(len(array), dtype=bool)
+    origin.refuse(column, f"hold {width} numbers", (lengths != width) & ~missing, lengths)
     if items.null_count:
-        item = int(np.flatnonzero(v.null_mask(items))[0])
-        row = row_finder(lengths)(item)
-        raise source.fault(column, "hold no null", "null", row)
+        origin.refuse(column, "hold no null", null_mask(items), "null", lengths=lengths)
     given = numbers(items)
     with np.errstate(over="ignore"):
         flat = given.astype(np.float32)
-    check_finite(column, flat, source, row_finder(lengths))
+    check_finite(column, flat, origin, lengths)
     if not missing.any():
         return flat.reshape(len(array), width)
     out = np.zeros((len(array), width), dtype=np.float32)
@@ -134,33 +125,28 @@ def vectors(column: str, array: pa.Array, width: int, source: Source) -> np.ndar
     return out
 
 
-def labels(label: Label, array: pa.Array, source: Source) -> np.ndarray:
+def labels(label: Label, array: pa.Array, origin: Origin) -> np.ndarray:
     """Float32 (rows,) in {0, 1}."""
     column = label.column
     decoded = decode(array)
-    refuse_nulls(column, "it is the label", decoded, source)
+    refuse_nulls(column, "it is the label", decoded, origin)
     if label.equals is not None:
         return _equal(array, label.equals).astype(np.float32)
     x = numbers(decoded)
-    if np.isnan(x).any():
-        row = int(np.flatnonzero(np.isnan(x))[0])
-        raise source.fault(column, "be a number (it is the label)", "nan", row)
+    origin.refuse(column, "be a number (it is the label)", np.isnan(x), "nan")
     if label.above is not None:
         # A float32 is compared as one, so that 0.1 is not above 0.1.
         narrow = pa.types.is_float32(decoded.type)
         above = np.float64(np.float32(label.above)) if narrow else label.above
         return (x > above).astype(np.float32)
-    wrong = (x != 0) & (x != 1)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        rule = "be 0 or 1 (it is the label; for others give label: {column, above} or {column, equals})"
-        raise source.fault(column, rule, f"{x[row]:g}", row)
+    rule = "be 0 or 1 (it is the label; for others give label: {column, above} or {column, equals})"
+    origin.refuse(column, rule, (x != 0) & (x != 1), x, form="g")
     return x.astype(np.float32)
 
 
 def _equal(array: pa.Array, value: bool | int | float | date | str) -> np.ndarray:
     """Bool (rows,): where a column holds a value, whatever types carry the two."""
-    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    coded = encoded(array)
     held = coded.dictionary
     have = kind(held.type)
     # An integer beyond 64 bits comes as a decimal, for Arrow finds no type for it.
@@ -168,7 +154,7 @@ def _equal(array: pa.Array, value: bool | int | float | date | str) -> np.ndarra
         value = Decimal(value)  # pyright: ignore[reportAssignmentType]
     one = pa.array([value])
     if have in NUMBERS and kind(one.type) in NUMBERS:
-        same = v.numpy_of(v.keys(held), 0) == v.keys(one)[0].as_py()
+        same = numpy_of(v.keys(held), 0) == v.keys(one)[0].as_py()
     else:
         wanted = v.names(one, have if have in MOMENTS else None)[0].as_py()
         found = v.names(held).to_pylist()
@@ -179,31 +165,28 @@ def _equal(array: pa.Array, value: bool | int | float | date | str) -> np.ndarra
     return same.take(coded.indices.to_numpy())
 
 
-def weights(column: str, array: pa.Array, source: Source) -> np.ndarray:
+def weights(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
     """Float32 (rows,), 0 or more and finite. A row of weight 0 is to be left out."""
     array = decode(array)
-    refuse_nulls(column, "it is the weight", array, source)
+    refuse_nulls(column, "it is the weight", array, origin)
     with np.errstate(over="ignore"):
         x = numbers(array).astype(np.float32)
-    wrong = ~(np.isfinite(x) & (x >= 0))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        rule = "be 0 or more and finite (it is the weight)"
-        raise source.fault(column, rule, f"{x[row]:g}", row)
+    rule = "be 0 or more and finite (it is the weight)"
+    origin.refuse(column, rule, ~(np.isfinite(x) & (x >= 0)), x, form="g")
     return x
 
 
-def groups(column: str, array: pa.Array, source: Source) -> np.ndarray:
+def groups(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
     """Int64 ids (rows,) of the groups: the key of the value, or a stable 64-bit hash of a text."""
     decoded = decode(array)
-    refuse_nulls(column, "it is the group", decoded, source)
+    refuse_nulls(column, "it is the group", decoded, origin)
     if kind(decoded.type) in TEXTS:
-        coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+        coded = encoded(array)
         return v.hash_text(coded.dictionary).take(coded.indices.to_numpy())
     keys = v.keys(decoded)
     if keys.null_count:
-        row = int(np.flatnonzero(v.null_mask(keys))[0])
-        raise source.fault(column, "have a value in every row (it is the group)", "nan", row)
+        rule = "have a value in every row (it is the group)"
+        origin.refuse(column, rule, null_mask(keys), "nan")
     return keys.to_numpy()
 
 
@@ -214,20 +197,19 @@ def domains(array: pa.Array, like: str | None) -> tuple[np.ndarray, pa.Array]:
     """
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, np.int32), pa.array([], pa.large_string())
-    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    coded = encoded(array)
     names = v.names(coded.dictionary, like)
-    codes = v.numpy_of(coded.indices, -1).astype(np.int32)
+    codes = numpy_of(coded.indices, -1).astype(np.int32)
     if names.null_count:
-        table = np.where(v.null_mask(names), -1, np.arange(len(names))).astype(np.int32)
+        table = np.where(null_mask(names), -1, np.arange(len(names))).astype(np.int32)
         codes = np.append(table, np.int32(-1)).take(codes)
     return codes, names
 
 
-def refuse_null_domain(column: str, codes: np.ndarray, source: Source) -> None:
+def refuse_null_domain(column: str, codes: np.ndarray, origin: Origin) -> None:
     """Refuse the first row without a domain, and say how such rows can be taken."""
-    if len(codes) and codes.min() < 0:
-        row = int(np.flatnonzero(codes < 0)[0])
-        fault = source.fault(column, "have a value in every row (it is the domain)", "null", row)
-        raise SchemaError(
-            f"{fault}; data.null_domain: unknown takes rows of a null domain as rows of the unknown one"
-        )
+    try:
+        origin.refuse(column, "have a value in every row (it is the domain)", codes < 0, "null")
+    except SchemaError as fault:
+        way_out = "data.null_domain: unknown takes rows of a null domain as rows of the unknown one"
+        raise SchemaError(f"{fault}; {way_out}") from None

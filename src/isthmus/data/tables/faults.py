@@ -1,5 +1,6 @@
 """Errors about tables: the rule, then the value, with file, column and row."""
 
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -40,11 +41,14 @@ def bad_value(column: str, rule: str, value: object, file: str, row: int) -> Sch
     return SchemaError(f"column {column!r} must {rule}, got {value} in {file}, row {row}")
 
 
+def check_once(columns: Iterable[str], file: str) -> None:
+    """Raise ``SchemaError`` for the first column name that occurs twice."""
+    for column, times in Counter(columns).items():
+        if times > 1:
+            raise SchemaError(f"column {column!r} must occur once, got it twice in {file}")
+
+
 def column_types(schema: pa.Schema, file: str) -> dict[str, pa.DataType]:
     """Name and type of every column; ``SchemaError`` for a name that occurs twice."""
-    seen: dict[str, pa.DataType] = {}
-    for field in schema:
-        if field.name in seen:
-            raise SchemaError(f"column {field.name!r} must occur once, got it twice in {file}")
-        seen[field.name] = field.type
-    return seen
+    check_once(schema.names, file)
+    return {field.name: field.type for field in schema}

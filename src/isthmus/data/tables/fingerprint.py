@@ -33,10 +33,14 @@ def of_file(path: Path, *, is_csv: bool, whole: bool) -> dict[str, Any]:
         "footer": _footer(path, state.st_size, is_csv),
     }
     if whole:
-        with path.open("rb") as file:
-            hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-        found["content"] = hashed.hexdigest()
+        found["content"] = blake2(path)
     return found
+
+
+def blake2(path: Path) -> str:
+    """Hexadecimal BLAKE2b of a file's content, 16 bytes of it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _footer(path: Path, size: int, is_csv: bool) -> str:

@@ -7,17 +7,19 @@ bounded memory; a lazy frame of polars is run in its streaming engine.
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import IO, Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.tables.faults import column_types
+from isthmus.data.tables.faults import check_once, column_types
 from isthmus.data.tables.kinds import plain_type
 from isthmus.data.tables.plain import decode, plain
 from isthmus.data.tables.table import BLOCK_ROWS, TablePart
-from isthmus.errors import IsthmusError, SchemaError
+from isthmus.disk import room_for
+from isthmus.errors import SchemaError
 
 FRAME = "the frame"
 TAKEN = (
@@ -79,9 +81,7 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _pandas_part(frame: Any) -> TablePart:
-    doubled = frame.columns[frame.columns.duplicated()]
-    if len(doubled):
-        raise SchemaError(f"column {str(doubled[0])!r} must occur once, got it twice in {FRAME}")
+    check_once(map(str, frame.columns), FRAME)
     try:
         return _table_part(pa.Table.from_pandas(frame, preserve_index=False))
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
@@ -151,18 +151,10 @@ def _stream_part(stream: pa.RecordBatchReader) -> TablePart:
     """Write a stream aside, then read it as often as it is needed."""
     schema = pa.schema([pa.field(f.name, _written_type(f.type)) for f in stream.schema])
     types = column_types(schema, FRAME)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the part that reads it
-    try:
+    with room_for("the rows of a stream"), ExitStack() as opened:
+        file = opened.enter_context(tempfile.TemporaryFile())
         rows = _write_aside(stream, schema, file)
-    except OSError as fault:
-        file.close()
-        raise IsthmusError(
-            f"{tempfile.gettempdir()} must have room for the rows of a stream, got: {fault}"
-            " (the environment variable TMPDIR names another folder)"
-        ) from fault
-    except BaseException:
-        file.close()
-        raise
+        close = opened.pop_all().close  # the file lives as long as the part that reads it
 
     def read(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         del rows  # the blocks are cut to size by who reads them
@@ -170,7 +162,7 @@ def _stream_part(stream: pa.RecordBatchReader) -> TablePart:
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number).select(columns)
 
-    weakref.finalize(read, file.close)
+    weakref.finalize(read, close)
     return TablePart(FRAME, rows, types, read)
 
 

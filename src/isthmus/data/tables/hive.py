@@ -10,10 +10,9 @@ import pyarrow as pa
 from isthmus.data.tables.csv.spelling import Spelled, typed
 from isthmus.data.tables.faults import bad_value
 from isthmus.data.tables.kinds import comparable, kind
-from isthmus.data.tables.plain import plain
+from isthmus.data.tables.plain import encoded, numpy_of, plain
 from isthmus.data.tables.table import TablePart
 from isthmus.data.tables.values import names as named
-from isthmus.data.tables.values import numpy_of
 from isthmus.errors import SchemaError
 
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -76,7 +75,7 @@ def with_partitions(part: TablePart, given: Mapping[str, pa.Scalar]) -> TablePar
 def _check_same(column: str, array: pa.Array, given: pa.Scalar, file: str, row: int) -> None:
     """Refuse the first row whose value is not the path's. ``row``: of the array's first."""
     array = plain(array)
-    coded = array if isinstance(array, pa.DictionaryArray) else array.dictionary_encode()
+    coded = encoded(array)
     like = kind(given.type) if comparable(kind(array.type), kind(given.type)) else None
     wanted = named(pa.array([given.as_py()], given.type))[0].as_py()
     same = [name == wanted for name in named(coded.dictionary, like).to_pylist()]

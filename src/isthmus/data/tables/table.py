@@ -1,9 +1,10 @@
 """A table: rows of files or of a frame, numbered through, read as record batches."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -24,6 +25,22 @@ Way = Literal["number", "known_number", "known_moment", "text"]
 ``known_moment``: as when a model was fitted on numbers, or on dates and times; what is spelled in
 another way is null. ``text``: as it stands.
 """
+
+_T = TypeVar("_T")
+
+
+def ahead(items: Iterator[_T]) -> Iterator[_T]:
+    """The same items; a thread fetches the next one while one is worked on."""
+    end = object()
+
+    def fetch() -> object:
+        return next(items, end)
+
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[object] = reader.submit(fetch)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(fetch)
+            yield item  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,10 +211,3 @@ class Table:
             return found
         blocks = self.blocks([column])
         return "string" if all(is_utf8(block.batch.column(0)) for block in blocks) else "binary"
-
-    def batches(
-        self, columns: Sequence[str] | None = None, rows: int = BLOCK_ROWS
-    ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-        """``(file, number of the first row in the table, record batch)`` in table order."""
-        for block in self.blocks(list(self.columns) if columns is None else columns, rows):
-            yield block.file, block.first_row, block.batch

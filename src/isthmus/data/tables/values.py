@@ -17,7 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isthmus.data.tables.kinds import BOTH_SIGNS, NUMBERS, family, kind
-from isthmus.data.tables.plain import decode
+from isthmus.data.tables.plain import (
+    cast_or_none,
+    decode,
+    masked,
+    null_mask,
+    numpy_of,
+    replaced,
+)
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 # Masks that keep the first 0 .. 8 bytes of a little-endian word.
@@ -53,9 +60,9 @@ def keys(array: pa.Array) -> pa.Array:
     """Int64 keys of plain numbers, moments, times and durations; equal values, equal keys."""
     dtype = array.type
     have = kind(dtype)
-    if have == "integer":
-        return _unsigned(array) if dtype == pa.uint64() else _as_int64(array)
-    if have == "boolean":
+    if dtype == pa.uint64():
+        return _unsigned(array)
+    if have in ("integer", "boolean"):
         return pc.cast(array, pa.int64())
     if have == "floating":
         return _float_keys(array)
@@ -75,12 +82,14 @@ def stored_type(to: str) -> pa.DataType:
 def _text(array: pa.Array, to: str) -> pa.Array:
     if to == "binary" or kind(array.type) == "string":
         return pc.cast(array, stored_type(to))
-    try:
-        return pc.cast(array, pa.large_string())
-    except pa.ArrowInvalid:  # a value that is no text equals none: distinct values are few
-        coded = array.dictionary_encode()
-        found = [_spelled(value) for value in coded.dictionary.to_pylist()]
-        return pa.array(found, pa.large_string()).take(coded.indices)
+    text = cast_or_none(array, pa.large_string())
+    if text is not None:
+        return text
+    coded = (
+        array.dictionary_encode()
+    )  # a value that is no text equals none: distinct values are few
+    found = [_spelled(value) for value in coded.dictionary.to_pylist()]
+    return pa.array(found, pa.large_string()).take(coded.indices)
 
 
 def _spelled(value: bytes | None) -> str | None:
@@ -92,15 +101,7 @@ def _spelled(value: bytes | None) -> str | None:
 
 def is_utf8(array: pa.Array) -> bool:
     """Whether every value of an array of bytes is text."""
-    try:
-        pc.cast(decode(array), pa.large_string())
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _as_int64(array: pa.Array) -> pa.Array:
-    return array if array.type == pa.int64() else pc.cast(array, pa.int64())
+    return cast_or_none(decode(array), pa.large_string()) is not None
 
 
 def _unsigned(array: pa.Array) -> pa.Array:
@@ -110,7 +111,7 @@ def _unsigned(array: pa.Array) -> pa.Array:
         return array.view(pa.int64())
     found = plain.view(np.int64).copy()
     found[large] = mix(plain[large], seed=_UNSIGNED).view(np.int64)
-    return _masked(found, array)
+    return masked(found, array)
 
 
 def _float_keys(array: pa.Array) -> pa.Array:
@@ -147,14 +148,13 @@ def shortest(array: pa.Array) -> pa.Array:
     found = plain.copy()
     digits = pc.cast(array.take(pa.array(odd)), pa.large_string())
     found[odd] = pc.cast(digits, pa.float64()).to_numpy()
-    return _masked(found, array)
+    return masked(found, array)
 
 
 def _decimal_keys(array: pa.Array) -> pa.Array:
-    try:
-        return pc.cast(array, pa.int64())
-    except pa.ArrowInvalid:
-        pass
+    whole = cast_or_none(array, pa.int64())
+    if whole is not None:
+        return whole
     coded = array.dictionary_encode()
     text = plain_digits(pc.cast(coded.dictionary, pa.large_string()))
     return pa.array(digit_keys(text)).take(coded.indices)
@@ -166,16 +166,13 @@ def plain_digits(text: pa.Array) -> pa.Array:
         spelled = [None if x is None else format(Decimal(x), "f") for x in text.to_pylist()]
         text = pa.array(spelled, pa.large_string())
     for pattern, by in ((r"^(-?\d+)\.0*$", r"\1"), (r"^(-?\d+\.\d*?)0+$", r"\1"), ("^-0$", "0")):
-        options = pc.ReplaceSubstringOptions(pattern, by)
-        text = pc.call_function("replace_substring_regex", [text], options)
+        text = replaced(text, pattern, by)
     return text
 
 
 def digit_keys(text: pa.Array) -> np.ndarray:
     """Keys int64 (n,) of numbers written out: those that a float64 gives back, by the float64."""
-    digits = pc.call_function(
-        "replace_substring_regex", [text], pc.ReplaceSubstringOptions(r"^-?0*|\.|-", "")
-    )
+    digits = replaced(text, r"^-?0*|\.|-", "")
     short = numpy_of(pc.call_function("utf8_length", [digits]), 0) <= _EXACT_DIGITS
     if short.all():
         return _float_keys(pc.cast(text, pa.float64())).to_numpy()
@@ -210,23 +207,7 @@ def _ticks(array: pa.Array) -> pa.Array:
     found, rest = np.divmod(plain, 1000)
     if rest.any():
         found[rest > 0] = mix(plain[rest > 0], seed=_FINE).view(np.int64)
-    return _masked(found, array)
-
-
-def _masked(found: np.ndarray, like: pa.Array) -> pa.Array:
-    return pa.array(found, mask=null_mask(like) if like.null_count else None)
-
-
-def null_mask(array: pa.Array) -> np.ndarray:
-    """True where the array is null, as a bool array (rows,)."""
-    return np.asarray(array.is_null().to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def numpy_of(array: pa.Array, null: float) -> np.ndarray:
-    """The array as NumPy, with ``null`` in place of nulls; zero-copy where it has none."""
-    if array.null_count:
-        array = pc.fill_null(array, pa.scalar(null, array.type))
-    return array.to_numpy(zero_copy_only=False)
+    return masked(found, array)
 
 
 def names(array: pa.Array, like: str | None = None) -> pa.Array:

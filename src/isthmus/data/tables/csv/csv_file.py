@@ -4,9 +4,7 @@ A column has the type that it spells, or is read as it is asked for. A pass hold
 file in memory, never all of it.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,10 +15,9 @@ from pyarrow import csv
 from isthmus.data.tables.csv import spelling
 from isthmus.data.tables.csv.dialect import Dialect, find_dialect, lone_header, refused, slow_fault
 from isthmus.data.tables.csv.spelling import Spelled
-from isthmus.data.tables.faults import bad_value
+from isthmus.data.tables.faults import bad_value, check_once
 from isthmus.data.tables.kinds import MOMENTS, NUMBERS, family, kind
-from isthmus.data.tables.table import TablePart, Way
-from isthmus.errors import SchemaError
+from isthmus.data.tables.table import TablePart, Way, ahead
 
 _BLOCK_BYTES = 8 << 20
 
@@ -77,7 +74,7 @@ def open_csv(path: Path, name: str) -> CsvFile:
     rows = 0
     if not has_end:
         return CsvFile(path, name, dialect, rows, columns)
-    for batch in _ahead(_stream(path, name, dialect, dict.fromkeys(names, pa.string()))):
+    for batch in ahead(_stream(path, name, dialect, dict.fromkeys(names, pa.string()))):
         for column, text in zip(names, batch.columns, strict=True):
             columns[column] = _seen(columns[column], text, rows)
         rows += batch.num_rows
@@ -142,19 +139,8 @@ def _header(path: Path, name: str, dialect: Dialect) -> tuple[list[str], bool]:
         has_end = False
         if columns is None:
             raise slow_fault(path, name, dialect) or refused(name, fault) from fault
-    for column, times in Counter(columns).items():
-        if times > 1:
-            raise SchemaError(f"column {column!r} must occur once, got it twice in {name}")
+    check_once(columns, name)
     return columns, has_end
-
-
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches; the next one is read in a thread while one is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
 
 
 def _parse(dialect: Dialect) -> csv.ParseOptions:

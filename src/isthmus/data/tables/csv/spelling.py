@@ -15,6 +15,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isthmus.data.tables.plain import any_true, cast_or_none, matches, replaced
+
 NULLS = ("", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "nan", "NaN")
 TRUE = ("true", "True", "TRUE")
 FALSE = ("false", "False", "FALSE")
@@ -105,7 +107,7 @@ def present(text: pa.Array) -> pa.Array:
     """The texts with a null in the place of each of `NULLS`."""
     text = _strings(text)
     missing = _is_in(text, NULLS)
-    return _where(pc.call_function("invert", [missing]), text) if _any(missing) else text
+    return _where(pc.call_function("invert", [missing]), text) if any_true(missing) else text
 
 
 def typed(text: pa.Array, dtype: pa.DataType) -> pa.Array:
@@ -128,8 +130,8 @@ def numbers(text: pa.Array) -> pa.Array:
     found = _all_numbers(text)
     if found is not None:
         return found
-    text = _where(_matches(text, _LOOSE), text)
-    return pc.cast(_replaced(text, r"^\+", ""), pa.float64())
+    text = _where(matches(text, _LOOSE), text)
+    return pc.cast(replaced(text, r"^\+", ""), pa.float64())
 
 
 def first_no_number(text: pa.Array) -> int | None:
@@ -138,8 +140,8 @@ def first_no_number(text: pa.Array) -> int | None:
     if _all_numbers(text) is not None:
         return None
     for rows in (_PROBE, len(text)):
-        loose = pc.fill_null(_matches(text[:rows], _LOOSE), pa.scalar(True))
-        if _any(pc.call_function("invert", [loose])):
+        loose = pc.fill_null(matches(text[:rows], _LOOSE), pa.scalar(True))
+        if any_true(pc.call_function("invert", [loose])):
             return int(np.argmin(loose.to_numpy(zero_copy_only=False)))
     return None
 
@@ -148,8 +150,8 @@ def _all_numbers(text: pa.Array) -> pa.Array | None:
     """The texts as float64 where all of them are numbers, loosely."""
     found = None
     for rows in (_PROBE, len(text)):
-        found = _cast(text[:rows], pa.float64())
-        if found is None or _any(pc.call_function("is_nan", [found])):
+        found = cast_or_none(text[:rows], pa.float64())
+        if found is None or any_true(pc.call_function("is_nan", [found])):
             return None
     return found
 
@@ -166,18 +168,18 @@ def known_numbers(text: pa.Array) -> pa.Array:
     dense = text.drop_null()
     if len(dense) and _spells_bool(dense):
         return typed(text, pa.bool_())
-    integer = _matches(text, _INTEGER)
-    decimal = _come_back(_where(_matches(text, _FLOAT), text))
+    integer = matches(text, _INTEGER)
+    decimal = _come_back(_where(matches(text, _FLOAT), text))
     kept = _where(pc.call_function("or", [integer, decimal]), text)
-    for dtype in () if _any(decimal) else (pa.int64(), pa.uint64()):
-        found = _cast(kept, dtype)
+    for dtype in () if any_true(decimal) else (pa.int64(), pa.uint64()):
+        found = cast_or_none(kept, dtype)
         if found is not None:
             return found
     if _are_doubles(text.filter(integer)):
         return pc.cast(kept, pa.float64())
-    if _any(_has(kept, "e")):
+    if any_true(_has(kept, "e")):
         kept = _per_distinct(kept, lambda written: format(Decimal(written), "f"), pa.string())
-    return pc.cast(_where(_matches(kept, _HELD), kept), _DECIMAL)
+    return pc.cast(_where(matches(kept, _HELD), kept), _DECIMAL)
 
 
 def known_moments(text: pa.Array, to: pa.DataType) -> pa.Array:
@@ -188,15 +190,15 @@ def known_moments(text: pa.Array, to: pa.DataType) -> pa.Array:
     the shape of a moment and is none, as ``2024-02-30``.
     """
     text = present(text)
-    naive = _moments(_where(_matches(text, f"{_DAY}|{_NAIVE_CLOCK}"), text), MOMENT)
-    zoned = _moments(_where(_matches(text, _ZONED_CLOCK), text), ZONED)
+    naive = _moments(_where(matches(text, f"{_DAY}|{_NAIVE_CLOCK}"), text), MOMENT)
+    zoned = _moments(_where(matches(text, _ZONED_CLOCK), text), ZONED)
     ticks = pc.call_function("coalesce", [naive.view(pa.int64()), zoned.view(pa.int64())])
     has_zone = pa.types.is_timestamp(to) and to.tz is not None
     return ticks.view(pa.timestamp("us", to.tz) if has_zone else MOMENT)
 
 
 def _moments(text: pa.Array, dtype: pa.DataType) -> pa.Array:
-    found = _cast(text, dtype)
+    found = cast_or_none(text, dtype)
     return _per_distinct(text, _moment, dtype) if found is None else found
 
 
@@ -209,7 +211,7 @@ def _moment(written: str) -> dt.datetime | None:
 
 
 def _spells_integer(text: pa.Array, dtype: pa.DataType) -> Spelled | None:
-    found = _cast(text, dtype)
+    found = cast_or_none(text, dtype)
     if found is None or not _are_bare(text):
         return None
     ends = pc.call_function("min_max", [found]).as_py()
@@ -217,7 +219,7 @@ def _spells_integer(text: pa.Array, dtype: pa.DataType) -> Spelled | None:
 
 
 def _spells_float(text: pa.Array) -> Spelled | None:
-    found = _cast(text, pa.float64())
+    found = cast_or_none(text, pa.float64())
     whole = found is not None and _come_back_or_integers(text, found).all()
     return Spelled(pa.float64()) if whole else None
 
@@ -228,19 +230,19 @@ def _spells_bool(text: pa.Array) -> Spelled | None:
 
 
 def _spells_date(text: pa.Array) -> Spelled | None:
-    return None if _cast(text, pa.date32()) is None else Spelled(pa.date32())
+    return None if cast_or_none(text, pa.date32()) is None else Spelled(pa.date32())
 
 
 def _spells_moment(text: pa.Array) -> Spelled | None:
     # Of the shapes that the cast takes, only an hour without minutes has 13 bytes.
-    good = _cast(text, MOMENT) is not None and not (_lengths(text) == 13).any()
+    good = cast_or_none(text, MOMENT) is not None and not (_lengths(text) == 13).any()
     return Spelled(MOMENT) if good else None
 
 
 def _spells_zoned(text: pa.Array) -> Spelled | None:
-    if _cast(text, ZONED) is None:
+    if cast_or_none(text, ZONED) is None:
         return None
-    shaped = pc.call_function("all", [_matches(text, _ZONED_CLOCK)]).as_py()
+    shaped = pc.call_function("all", [matches(text, _ZONED_CLOCK)]).as_py()
     return Spelled(ZONED) if shaped else None
 
 
@@ -307,10 +309,10 @@ def _pyarrow_writes(text: pa.Array, number: pa.Array) -> np.ndarray:
 
 def _has_shortest(text: pa.Array, number: pa.Array) -> np.ndarray:
     """True where the form is one that a writer uses and the digits are the shortest."""
-    form = _matches(text, _FLOAT)
+    form = matches(text, _FLOAT)
     same = pc.call_function("equal", [_digits(text), _digits(pc.cast(number, pa.string()))])
     good = pc.call_function("and", [form, same]).to_numpy(zero_copy_only=False).copy()
-    integer = _matches(text, _INTEGER).to_numpy(zero_copy_only=False)
+    integer = matches(text, _INTEGER).to_numpy(zero_copy_only=False)
     places = np.flatnonzero(integer & (_lengths(text) <= 17))
     value = pc.cast(text.take(pa.array(places)), pa.int64()).to_numpy()
     good[places] = np.abs(value) <= _EXACT
@@ -319,7 +321,7 @@ def _has_shortest(text: pa.Array, number: pa.Array) -> np.ndarray:
 
 def _digits(text: pa.Array) -> pa.Array:
     """The digits of a float that count: no sign, point, exponent or zeros at the ends."""
-    bare = _replaced(text, r"e.*|[.-]", "")
+    bare = replaced(text, r"e.*|[.-]", "")
     return pc.call_function("utf8_trim", [bare], pc.TrimOptions("0"))
 
 
@@ -346,36 +348,16 @@ def _strings(text: pa.Array) -> pa.Array:
     return text if plain else pc.cast(text, pa.string())
 
 
-def _cast(text: pa.Array, dtype: pa.DataType) -> pa.Array | None:
-    try:
-        return pc.cast(text, dtype)
-    except pa.ArrowInvalid:
-        return None
-
-
 def _is_in(text: pa.Array, words: tuple[str, ...]) -> pa.Array:
     return pc.call_function("is_in", [text], pc.SetLookupOptions(pa.array(words, text.type)))
-
-
-def _matches(text: pa.Array, pattern: str) -> pa.Array:
-    return pc.call_function("match_substring_regex", [text], pc.MatchSubstringOptions(pattern))
 
 
 def _has(text: pa.Array, part: str) -> pa.Array:
     return pc.call_function("match_substring", [text], pc.MatchSubstringOptions(part))
 
 
-def _replaced(text: pa.Array, pattern: str, by: str) -> pa.Array:
-    options = pc.ReplaceSubstringOptions(pattern, by)
-    return pc.call_function("replace_substring_regex", [text], options)
-
-
 def _where(chosen: pa.Array, array: pa.Array) -> pa.Array:
     return pc.call_function("if_else", [chosen, array, pa.scalar(None, array.type)])
-
-
-def _any(found: pa.Array) -> bool:
-    return bool(pc.call_function("any", [found]).as_py())
 
 
 def _per_distinct(text: pa.Array, step: Callable[[str], object], dtype: pa.DataType) -> pa.Array:
