@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import isthmus
+from isthmus.data.tables import table as table_module
 from isthmus.errors import RunError, SchemaError
 from isthmus.run import Notice
 from small_runs import ROWS, clicks, content, settings, weights, write_table
@@ -234,3 +235,16 @@ def test_public_names_are_all_there():
         assert getattr(isthmus, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'scenario'"):
         _ = isthmus.scenario
+
+
+def test_a_fit_takes_the_tables_fingerprint_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    taken: list[Path] = []
+
+    def counted(path: Path, **options: bool) -> dict[str, Any]:
+        taken.append(path)
+        return of_file(path, **options)
+
+    of_file = table_module.of_file
+    monkeypatch.setattr(table_module, "of_file", counted)
+    isthmus.fit(settings(epochs=1), write_table(tmp_path), out=tmp_path / "run")
+    assert len(taken) == 1

@@ -82,6 +82,7 @@ class Table:
     def __init__(self, parts: Sequence[TablePart], source: str) -> None:
         self.parts = tuple(parts)
         self.source = source
+        self._fingerprints: dict[bool, tuple[dict[str, Any], ...]] = {}
 
     def __repr__(self) -> str:
         return f"Table({self.source!r}, rows={self.rows}, columns={len(self.columns)})"
@@ -119,14 +120,16 @@ class Table:
     def fingerprint(self, *, verify_content: bool = False) -> tuple[dict[str, Any], ...]:
         """Path, size, time and footer hash of each file; for a frame the hash of its content.
 
-        ``verify_content``: hash every byte of every file too.
+        ``verify_content``: hash every byte of every file too. Taken once for each open table.
         """
-        return tuple(
-            of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
-            if part.path is None
-            else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
-            for part in self.parts
-        )
+        if verify_content not in self._fingerprints:
+            self._fingerprints[verify_content] = tuple(
+                of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
+                if part.path is None
+                else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
+                for part in self.parts
+            )
+        return self._fingerprints[verify_content]
 
     def reading(self, ways: Mapping[str, Way]) -> "Table":
         """The same rows, with these columns of CSV files read in these ways."""
