@@ -55,12 +55,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """One file, or a frame.
+    """One file of a table, or a frame.
 
-    ``types``: as they are stored. ``read``: record batches of chosen columns, of about so many
-    rows. ``unusable``: columns whose values no use fits, with the message for whoever uses one.
-    ``reread``: of a CSV file, the same rows with some columns read in another way (`Way`); ``odd``:
-    row and text of the first value that is no number, of each of its columns that has one.
+    ``types``: the stored types. ``read``: gives record batches of chosen columns, of about as many
+    rows as asked for. ``unusable``: the columns whose values fit no use, each with the message for
+    whoever uses the column. ``reread``: only for a CSV file, gives the same rows with some columns
+    read in another `Way`. ``odd``: the columns of a CSV file that hold a value that is no number,
+    each with the row and the text of the first such value.
     """
 
     name: str
@@ -74,21 +75,22 @@ class TablePart:
 
 
 class Table:
-    """Rows somewhere, numbered through the files in the order of their names.
+    """The rows of files or of a frame, numbered through the files in the order of their names.
 
-    Made by ``open_table``. Nothing is held in memory but what was given as a frame.
+    ``open_table`` makes a table. Only a frame is held in memory.
     """
 
     def __init__(self, parts: Sequence[TablePart], source: str) -> None:
         self.parts = tuple(parts)
         self.source = source
+        self._fingerprints: dict[bool, tuple[dict[str, Any], ...]] = {}
 
     def __repr__(self) -> str:
         return f"Table({self.source!r}, rows={self.rows}, columns={len(self.columns)})"
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """Columns of all files with their stored types, of each the first that is no null."""
+        """Columns of all files. The type is that of the first file where the column is not null."""
         found: dict[str, pa.DataType] = {}
         for part in self.parts:
             for name, dtype in part.types.items():
@@ -113,20 +115,22 @@ class Table:
 
     @property
     def files(self) -> tuple[dict[str, Any], ...]:
-        """What identifies each file without reading it all: see ``fingerprint``."""
+        """What identifies each file, without a reading of the whole file: see ``fingerprint``."""
         return self.fingerprint()
 
     def fingerprint(self, *, verify_content: bool = False) -> tuple[dict[str, Any], ...]:
         """Path, size, time and footer hash of each file; for a frame the hash of its content.
 
-        ``verify_content``: hash every byte of every file too.
+        ``verify_content``: hash every byte of every file too. Taken once for each open table.
         """
-        return tuple(
-            of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
-            if part.path is None
-            else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
-            for part in self.parts
-        )
+        if verify_content not in self._fingerprints:
+            self._fingerprints[verify_content] = tuple(
+                of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
+                if part.path is None
+                else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
+                for part in self.parts
+            )
+        return self._fingerprints[verify_content]
 
     def reading(self, ways: Mapping[str, Way]) -> "Table":
         """The same rows, with these columns of CSV files read in these ways."""
@@ -182,7 +186,7 @@ class Table:
             first_row += file_row
 
     def kind(self, column: str) -> str:
-        """Kind of a column's values over all files; it must be there, of one family."""
+        """Kind of a column's values over all files, which must all have the column, of one family."""
         found = "null"
         for part in self.parts:
             found = joined(found, kind(part.types[column]))
