@@ -21,10 +21,10 @@ from isthmus.train.generators import turn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """One model of several. ``config``: what it was built from.
+    """One model of several. ``config``: what the model was built from.
 
-    ``known``: the ids and domains that its train rows taught it; all others become unknown (id 0)
-    before it reads a row. None where it knows all that the encoder knows.
+    ``known``: the ids and domains that the train rows of the model taught. All others become unknown
+    (id 0) before the model reads a row. None where the model knows all that the encoder knows.
     """
 
     model: AbstractModel
@@ -39,18 +39,15 @@ class Part:
         """Write the weights, and as uint8 what is known: by table, and by domain."""
         tensors = model_tensors(self.model)
         if self.known is not None:
-            masks = {"known.domain": self.known.domain}
-            for field, mask in _columns(fields, self.known):
-                masks[f"known.table.{field.table}"] = mask
-            tensors |= {
-                name: torch.from_numpy(mask.astype(np.uint8)) for name, mask in masks.items()
-            }
+            masks = {f"table.{table}": mask for table, mask in self.known.tables(fields).items()}
+            for name, mask in {"domain": self.known.domain, **masks}.items():
+                tensors[f"known.{name}"] = torch.from_numpy(mask.astype(np.uint8))
         save_file(tensors, path)
         path.chmod(0o644)  # it comes readable by its owner only
 
     @classmethod
     def load(cls, path: Path, config: ModelConfig, encoder: Encoder) -> "Part":
-        """Undo `save`. Raises what safetensors and torch raise where the file does not fit."""
+        """Read a file of `save`. Raises what safetensors and torch raise where the file does not fit."""
         tensors = load_file(path)
         with turn():
             model = build_model(config, encoder.fields, encoder.n_domains)
@@ -58,31 +55,9 @@ class Part:
         masks = {name: mask.numpy() > 0 for name, mask in below(tensors, "known.").items()}
         known = None
         if masks:
-            known = Known(
-                categorical=tuple(
-                    masks[f"table.{field.table}"]
-                    for field in encoder.fields
-                    if field.kind == "categorical"
-                ),
-                lists=tuple(
-                    masks[f"table.{field.table}"] if field.table else None
-                    for field in encoder.fields
-                    if field.kind.endswith("_list")
-                ),
-                domain=masks["domain"],
-            )
+            tables = {name.removeprefix("table."): mask for name, mask in masks.items()}
+            known = Known.of_tables(encoder.fields, tables, masks["domain"])
         return cls(model.eval(), config, known)
-
-
-def _columns(fields: Sequence[FittedField], known: Known) -> list[tuple[FittedField, np.ndarray]]:
-    """Every column of ids with what is known of it; columns of one table agree."""
-    single = [field for field in fields if field.kind == "categorical"]
-    listed = [field for field in fields if field.kind.endswith("_list")]
-    pairs = [
-        *zip(single, known.categorical, strict=True),
-        *zip(listed, known.lists, strict=True),
-    ]
-    return [(field, mask) for field, mask in pairs if mask is not None]
 
 
 class Router:
@@ -133,7 +108,7 @@ def model_tensors(model: AbstractModel) -> dict[str, Tensor]:
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin with ``prefix``, without it."""
+    """The tensors whose names begin with ``prefix``, by their names without the prefix."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -53,7 +53,10 @@ class Batch:
         label: np.ndarray,
         weight: np.ndarray | None,
     ) -> "Batch":
-        """A batch of NumPy arrays, which it shares, but for the domain; a list is (values, offsets)."""
+        """A batch of NumPy arrays of the dtypes above; each list is (values, offsets).
+
+        The batch shares the arrays, so they must be writable. A domain of int32 is copied.
+        """
         return cls(
             categorical=torch.from_numpy(categorical),
             numeric=torch.from_numpy(numeric),
@@ -95,10 +98,10 @@ class Batch:
         return self.map(lambda tensor: tensor.to(device))
 
     def hide_domain(self, hidden: Tensor, columns: tuple[int, ...]) -> "Batch":
-        """Make the domain of the rows in ``hidden`` (rows,) bool unknown.
+        """The batch with an unknown domain in the rows of ``hidden`` (rows,) bool.
 
-        ``columns``: positions in ``categorical`` that hold the domain as a feature; they become
-        unknown with it, or the model would still see what it must learn to do without.
+        ``columns``: positions in ``categorical`` that hold the domain as a feature. Their ids become
+        unknown too, or the model would still see the domain that it must learn to do without.
         """
         categorical = self.categorical
         if columns:

@@ -44,7 +44,7 @@ class EncodedRows:
     group: np.ndarray | None = None  # (rows,) int64
 
     def batch(self) -> Batch:
-        """The rows as tensors; the label is nan where it was not read."""
+        """The rows as tensors. The labels are nan where no label was read."""
         label = self.label
         if label is None:
             label = np.full(len(self.row), np.nan, dtype=np.float32)
@@ -62,8 +62,8 @@ class EncodedRows:
 class Encoder:
     """Everything that turns rows of a table into ids and scaled numbers.
 
-    ``config``: what the columns mean. ``vocabularies``: by name (``roles.vocabulary_name``).
-    ``scalers``: by feature. ``domains``: names of the trained domains; id ``i`` is ``domains[i -
+    ``config``: what the columns mean. ``vocabularies``: each vocabulary by its name, which
+    ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of the trained domains; id ``i`` is ``domains[i -
     1]``. ``domain_kind``: kind of the values of the domain column.
     """
 
@@ -85,7 +85,7 @@ class Encoder:
 
     @property
     def fields(self) -> tuple[FittedField, ...]:
-        """What a model must know of each feature, in the order of the config."""
+        """The facts of each feature that a model needs, in the order of the config."""
         return tuple(self._field(name) for name in self.config.features)
 
     def _field(self, name: str) -> FittedField:
@@ -226,7 +226,7 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
-        """Read an encoder; ``BundleError`` for a damaged folder or one of another version."""
+        """Read an encoder. Raises ``BundleError`` for a damaged folder or another version."""
         return cls(**encoder_file.load(Path(folder)))
 
 

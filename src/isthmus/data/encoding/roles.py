@@ -56,7 +56,7 @@ def needed(config: DataConfig, *, roles: Iterable[str]) -> list[str]:
 
 
 def vocabulary_name(config: DataConfig, feature: str) -> str:
-    """Name of the vocabulary of a categorical feature: its own, or that of the one it shares."""
+    """Name of a categorical feature's vocabulary: the feature, or the feature that it shares with."""
     return getattr(config.features[feature], "shares", None) or feature
 
 

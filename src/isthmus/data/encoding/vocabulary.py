@@ -146,7 +146,7 @@ class Vocabulary:
 
 
 class Counter:
-    """Count the values of a column block by block, in memory that follows the distinct values."""
+    """Count the values of a column block by block. The memory follows the distinct values."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

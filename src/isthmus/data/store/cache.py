@@ -58,9 +58,10 @@ def entries(cache: str | Path | None = None) -> list[CacheEntry]:
 
 
 def clear(cache: str | Path | None = None) -> int:
-    """Remove every encoded table that nobody is writing; returns how many were removed.
+    """Remove every encoded table that no process is writing, and give the number removed.
 
-    A process that reads one keeps what it has mapped: the disk is freed when it ends.
+    A process that reads a removed table keeps the mapped arrays. The disk is freed when the process
+    ends.
     """
     root = _datasets(cache)
     if not root.is_dir():
@@ -77,7 +78,7 @@ def clear(cache: str | Path | None = None) -> int:
 
 
 def entry_folder(key: str, cache: str | Path | None = None) -> Path:
-    """Folder of the encoded table with this key, whether it is there or not."""
+    """Folder of the encoded table with this key. The folder may not exist."""
     return _datasets(cache) / key
 
 
@@ -85,10 +86,11 @@ def entry_folder(key: str, cache: str | Path | None = None) -> Path:
 def writing(final: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | None]:
     """Hold the only right to write ``final``; gives a fresh temporary folder to fill.
 
-    Waits while another process writes. Gives ``None`` where ``final`` is there and ``is_whole``,
-    as after that process has finished it; a damaged one is removed. When the body ends well the temporary folder becomes ``final`` in one step, and when
-    it raises the folder is removed. What a killed process left behind is removed by the next one:
-    the kernel drops the lock of a dead process, so a temporary folder without a lock is stale.
+    Waits while another process writes. Gives ``None`` where ``final`` is there and ``is_whole``, as
+    after another process has written it. A damaged ``final`` is removed. When the body ends well,
+    the temporary folder becomes ``final`` in one step. When the body raises, the temporary folder is
+    removed. The next writer removes what a killed process left behind: the kernel drops the lock of
+    a dead process, so a temporary folder without a lock is stale.
     """
     root = final.parent
     (root / _LOCKS).mkdir(parents=True, exist_ok=True)

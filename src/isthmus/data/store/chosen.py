@@ -23,7 +23,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """The rows of a block that are kept; ``kept``: their places in it, None where all are."""
+    """The rows of a block that are kept.
+
+    ``kept``: places int64 (rows,) of the kept rows in the block, or None where all are kept.
+    """
 
     batch: pa.RecordBatch
     block: Block
@@ -75,10 +78,11 @@ class Chosen:
         )
 
     def pieces(self, columns: Sequence[str], stage: str) -> Iterator[Piece]:
-        """The kept rows in table order, none of the pieces empty, with these columns and the domain.
+        """The kept rows in table order, with these columns. No piece is empty.
 
-        Tells the progress after each. Raises ``SchemaError`` at the end of the first pass for a
-        chosen domain that no row has.
+        The columns that decide about rows, domain and weight, are there too. Tells the progress
+        after each block. Raises ``SchemaError`` at the end of the first pass for a chosen domain
+        that no row has.
         """
         deciding = [self._column] if self._domains is not None else []
         deciding += [self._weight] if self._weight is not None else []

@@ -34,7 +34,9 @@ class DomainCount:
 
 
 class Dataset:
-    """A table encoded on disk: ``Dataset.from_table`` makes or finds it, ``Dataset.open`` reads it.
+    """A table encoded on disk. ``Dataset.from_table`` encodes a table or finds it encoded before.
+
+    ``Dataset.open`` reads an encoded table.
 
     ``domain_names``: all domains of the table, first the trained ones (ids 1 to ``n_domains``),
     then those without a train row.
@@ -114,7 +116,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> "Dataset":
-        """Open an encoded table; ``BundleError`` where it is damaged or of another version."""
+        """Open an encoded table. Raises ``BundleError`` for a damaged one or another version."""
         folder = Path(folder)
         path = folder / META
         try:
@@ -151,7 +153,7 @@ class Dataset:
 
     @cached_property
     def domain_names(self) -> tuple[str, ...]:
-        """Names of all domains; the one with report id ``i`` stands at ``i - 1``."""
+        """Names of all domains. The domain with report id ``i`` stands at place ``i - 1``."""
         return tuple(self._meta["domain_names"])
 
     @property
@@ -182,7 +184,10 @@ class Dataset:
 
 
 def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:
-    """Key of an encoded table: equal for equal config, encoding and files, wherever it is named."""
+    """Key of an encoded table: equal for equal config, encoding and files.
+
+    The path that the config gives for the table has no part in the key.
+    """
     content = {
         "config": config.content(),
         "version": passes.VERSION,

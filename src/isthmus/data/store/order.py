@@ -26,7 +26,7 @@ BUFFER_ROWS = 1 << 20
 def in_order(
     arrays: Arrays, batch_rows: int, start: int, stop: int, n_domains: int
 ) -> Iterator[Batch]:
-    """Batches of rows ``start .. stop`` as they stand; the last one may be short."""
+    """Batches of rows ``start .. stop`` in the order of the arrays. The last batch may be short."""
     for first in range(start, stop, batch_rows):
         last = min(first + batch_rows, stop)
         yield arrays.gather([(first, last)]).tensors(n_domains)
@@ -70,9 +70,9 @@ class Shuffle:
         return [(start, min(start + SHUFFLE_BLOCK_ROWS, self.rows)) for start in starts]
 
     def batches(self, batch_rows: int, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the rows ``start .. stop`` of the stream; the last one may be short.
+        """Batches of the rows ``start .. stop`` of the stream. The last batch may be short.
 
-        A batch may lie over the seam of two buffers. Skipping reads no more than the domains.
+        A batch may hold rows of two buffers. Of skipped buffers only the domains are read.
         """
         reached, rest = 0, None
         for number, blocks in enumerate(self._buffers):
@@ -183,7 +183,7 @@ def _shares(have: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def join(batches: list[Batch]) -> Batch:
-    """Put batches one after another."""
+    """One batch of all rows, batch after batch."""
     lists = []
     for column in zip(*(batch.lists for batch in batches), strict=True):
         lengths = torch.cat([jagged.offsets.diff() for jagged in column])

@@ -11,7 +11,11 @@ from isthmus.data.store.order import Sampling, Shuffle, in_order
 
 
 class Rows:
-    """One split, mapped or in memory. ``row``: numbers in the table; ``group``: ids, or None."""
+    """The rows of one split, mapped or in memory.
+
+    ``row``: number of each row in the table, int64 (rows,). ``group``: ids int64 (rows,), or None
+    where the config names no group.
+    """
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ too few times becomes the unknown (id 0), and a domain that none of them belongs
 Rows are copied.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -30,15 +30,59 @@ CAP_SEED = 0xCA9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """What the chosen train rows could teach: by column, which ids; and which domains.
+    """The ids and the domains that the chosen train rows could teach a model.
 
-    ``categorical``, ``lists``: one bool array (table rows,) a column, in the order of a batch; True
-    where the id is kept. ``domain``: (report ids + 1,) bool.
+    ``categorical``, ``lists``: one bool array (table rows,) for each column, in the order of a
+    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,).
     """
 
     categorical: tuple[Bool[np.ndarray, " ids"], ...]
     lists: tuple[Bool[np.ndarray, " ids"] | None, ...]  # None for a list of numbers
     domain: Bool[np.ndarray, " domains"]
+
+    @classmethod
+    def of_tables(
+        cls,
+        fields: Sequence[FittedField],
+        tables: Mapping[str, np.ndarray],
+        domain: Bool[np.ndarray, " domains"],
+    ) -> "Known":
+        """What is known where columns share tables. ``tables``: kept ids by name of the table."""
+        single, listed = _by_ids(fields)
+        return cls(
+            categorical=tuple(tables[field.table] for field in single),
+            lists=tuple(tables[field.table] if field.table else None for field in listed),
+            domain=domain,
+        )
+
+    def tables(self, fields: Sequence[FittedField]) -> dict[str, Bool[np.ndarray, " ids"]]:
+        """The kept ids by name of the table; the columns of one table agree."""
+        single, listed = _by_ids(fields)
+        pairs = [
+            *zip(single, self.categorical, strict=True),
+            *zip(listed, self.lists, strict=True),
+        ]
+        return {field.table: kept for field, kept in pairs if kept is not None}
+
+    def forget(
+        self, categorical: np.ndarray, lists: Iterable[np.ndarray], domain: np.ndarray
+    ) -> np.ndarray:
+        """Set every id that is not known to 0 in place; give the domains, the unknown ones as 0.
+
+        ``lists``: the values of each list column.
+        """
+        for column, kept in enumerate(self.categorical):
+            _forget(categorical[:, column], kept)
+        for values, kept in zip(lists, self.lists, strict=True):
+            if kept is not None:
+                _forget(values, kept)
+        return np.where(self.domain[domain], domain, 0).astype(domain.dtype)
+
+
+def _by_ids(fields: Sequence[FittedField]) -> tuple[list[FittedField], list[FittedField]]:
+    """The fields that are columns of ids in a batch, and those that are lists in a batch."""
+    single = [field for field in fields if field.kind == "categorical"]
+    return single, [field for field in fields if field.kind.endswith("_list")]
 
 
 class Subset:
@@ -79,7 +123,7 @@ class Subset:
 
     @property
     def key(self) -> str:
-        """Key of the dataset that it is a part of."""
+        """Key of the whole dataset."""
         return self._dataset.key
 
     @property
@@ -119,7 +163,7 @@ class Subset:
         return self._view(rows, at)
 
     def scored(self, split: SplitName, domains: Sequence[str] | None) -> Rows:
-        """The rows of some domains in a split, as this part's model is to see them."""
+        """The rows of some domains in a split, as a model of this part reads them. None: all domains."""
         rows = self._dataset.rows(split)
         if domains is None:
             return self._view(rows, None)
@@ -147,13 +191,12 @@ class Subset:
 
     @cached_property
     def known(self) -> Known | None:
-        """What this part's model knows; None where nothing is hidden from it."""
+        """What a model of these rows knows; None where nothing is hidden from the model."""
         if self._all_known or self._train_positions is None:
             return None
         rows, at = self._dataset.rows("train"), self._train_positions
         fields = self.encoder.fields
-        categorical = [field for field in fields if field.kind == "categorical"]
-        listed = [field for field in fields if field.kind.endswith("_list")]
+        categorical, listed = _by_ids(fields)
         counts = {
             field.table: np.zeros(field.table_rows, dtype=np.int64)
             for field in fields
@@ -171,11 +214,7 @@ class Subset:
         kept = {name: count >= self._least(name) for name, count in counts.items()}
         domain = np.zeros(len(self.domain_names) + 1, dtype=bool)
         domain[np.unique(rows.domain[at])] = True
-        return Known(
-            categorical=tuple(kept[field.table] for field in categorical),
-            lists=tuple(kept[field.table] if field.table else None for field in listed),
-            domain=domain,
-        )
+        return Known.of_tables(fields, kept, domain)
 
     def _least(self, table: str) -> int:
         """How often the chosen train rows must hold a value for it to be known."""
@@ -191,15 +230,9 @@ class Subset:
         domain = np.asarray(rows.domain[at])
         seen = domain
         if known is not None:
-            seen = np.where(known.domain[domain], domain, 0).astype(np.int32)
-            for (items, _), kept in zip(arrays.lists, known.lists, strict=True):
-                if kept is not None:
-                    _forget(items, kept)
-        for column in range(arrays.categorical.shape[1]):
-            if column in hidden:
-                arrays.categorical[:, column] = 0
-            elif known is not None:
-                _forget(arrays.categorical[:, column], known.categorical[column])
+            seen = known.forget(arrays.categorical, [each for each, _ in arrays.lists], domain)
+        for column in hidden:
+            arrays.categorical[:, column] = 0
         return Rows(
             replace(arrays, domain=seen),
             row=np.asarray(rows.row[at]),
@@ -215,8 +248,8 @@ class Subset:
 
 def domain_columns(fields: Sequence[FittedField]) -> tuple[int, ...]:
     """Positions in ``Batch.categorical`` that hold the domain."""
-    categorical = [field for field in fields if field.kind == "categorical"]
-    return tuple(place for place, field in enumerate(categorical) if field.is_domain)
+    single, _ = _by_ids(fields)
+    return tuple(place for place, field in enumerate(single) if field.is_domain)
 
 
 def stopping_half(rows: Rows) -> Bool[np.ndarray, " rows"]:
@@ -231,24 +264,18 @@ def stopping_half(rows: Rows) -> Bool[np.ndarray, " rows"]:
 
 
 def hide(batch: Batch, known: Known) -> Batch:
-    """The batch as a part's model is to see it. Model ids of domains are those of the dataset."""
-    categorical = batch.categorical.numpy().copy()
-    for column, kept in enumerate(known.categorical):
-        _forget(categorical[:, column], kept)
-    lists = []
-    for jagged, kept in zip(batch.lists, known.lists, strict=True):
-        if kept is not None:
-            items = jagged.values.numpy().copy()
-            _forget(items, kept)
-            jagged = replace(jagged, values=torch.from_numpy(items))
-        lists.append(jagged)
-    domain = batch.domain.numpy()
-    return replace(
+    """The batch as a model that knows only ``known`` reads it.
+
+    Model ids of domains are those of the dataset.
+    """
+    batch = replace(
         batch,
-        categorical=torch.from_numpy(categorical),
-        lists=tuple(lists),
-        domain=torch.from_numpy(np.where(known.domain[domain], domain, 0)),
+        categorical=batch.categorical.clone(),
+        lists=tuple(replace(jagged, values=jagged.values.clone()) for jagged in batch.lists),
     )
+    values = [jagged.values.numpy() for jagged in batch.lists]
+    domain = known.forget(batch.categorical.numpy(), values, batch.domain.numpy())
+    return replace(batch, domain=torch.from_numpy(domain))
 
 
 def _at_most(at: np.ndarray, rows: Rows, cap: int) -> np.ndarray:

@@ -82,9 +82,10 @@ def numbers(array: pa.Array) -> np.ndarray:
 
 
 def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, np.ndarray | None]:
-    """Float64 (rows,), with 0 where a number is missing, and where that is; None for nowhere.
+    """Numbers float64 (rows,), and where they are missing, bool (rows,) or None for nowhere.
 
-    A null is missing. ``nan``: so is a NaN, or it stays as it is and is refused later.
+    A missing number is 0. A null is missing. ``nan``: a NaN is missing too, or the NaN stays and is
+    refused later.
     """
     x = numbers(array)
     missing = null_mask(array) if array.null_count else None
@@ -97,12 +98,15 @@ def numbers_and_missing(array: pa.Array, nan: NotANumber) -> tuple[np.ndarray, n
 def check_finite(
     column: str, x: np.ndarray, origin: Origin, lengths: np.ndarray | None = None
 ) -> None:
-    """Refuse NaN and inf; ``lengths`` of the lists, where ``x`` are their items."""
+    """Raise ``SchemaError`` for the first NaN or inf.
+
+    ``lengths``: of the lists, where ``x`` are the items of lists.
+    """
     origin.refuse(column, "be finite", ~np.isfinite(x), x, lengths=lengths)
 
 
 def refuse_nulls(column: str, role: str, array: pa.Array, origin: Origin) -> None:
-    """Refuse the first null of a column that must have a value in every row."""
+    """Raise ``SchemaError`` for the first null of a column that needs a value in every row."""
     if array.null_count:
         origin.refuse(column, f"have a value in every row ({role})", null_mask(array), "null")
 
@@ -126,7 +130,7 @@ def vectors(column: str, array: pa.Array, width: int, origin: Origin) -> np.ndar
 
 
 def labels(label: Label, array: pa.Array, origin: Origin) -> np.ndarray:
-    """Float32 (rows,) in {0, 1}."""
+    """Labels float32 (rows,) in {0, 1}. Raises ``SchemaError`` for a null and for other values."""
     column = label.column
     decoded = decode(array)
     refuse_nulls(column, "it is the label", decoded, origin)
@@ -166,7 +170,10 @@ def _equal(array: pa.Array, value: bool | int | float | date | str) -> np.ndarra
 
 
 def weights(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
-    """Float32 (rows,), 0 or more and finite. A row of weight 0 is to be left out."""
+    """Weights float32 (rows,). A row of weight 0 is to be left out.
+
+    Raises ``SchemaError`` for a weight below 0, a weight that is not finite, and a null.
+    """
     array = decode(array)
     refuse_nulls(column, "it is the weight", array, origin)
     with np.errstate(over="ignore"):
@@ -177,7 +184,10 @@ def weights(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
 
 
 def groups(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
-    """Int64 ids (rows,) of the groups: the key of the value, or a stable 64-bit hash of a text."""
+    """Ids int64 (rows,) of the groups: the key of a value, or the stable 64-bit hash of a text.
+
+    Raises ``SchemaError`` for a null and for NaN.
+    """
     decoded = decode(array)
     refuse_nulls(column, "it is the group", decoded, origin)
     if kind(decoded.type) in TEXTS:
@@ -191,9 +201,9 @@ def groups(column: str, array: pa.Array, origin: Origin) -> np.ndarray:
 
 
 def domains(array: pa.Array, like: str | None) -> tuple[np.ndarray, pa.Array]:
-    """Codes int32 (rows,) into the names of a block; -1 where there is no domain.
+    """Codes int32 (rows,) of the domains, and the names that the codes count, from 0.
 
-    ``like``: the kind that the names were fitted with.
+    A row without a domain has code -1. ``like``: the kind that the names were fitted with.
     """
     if pa.types.is_null(array.type):
         return np.full(len(array), -1, np.int32), pa.array([], pa.large_string())

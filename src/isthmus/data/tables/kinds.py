@@ -80,7 +80,7 @@ def comparable(one: str, other: str) -> bool:
 
 
 def joined(one: str, other: str) -> str:
-    """The kind of a column that is of one kind here and of a comparable one there."""
+    """The kind of a column that has one kind in one file and a comparable kind in another file."""
     if "null" in (one, other):
         return other if one == "null" else one
     for members in (NUMBERS, TEXTS, MOMENTS):

@@ -32,10 +32,10 @@ PACKED = (".gz", ".bz2", ".zst")
 def open_table(source: "Source | Table") -> Table:
     """Open a table.
 
-    ``source``: a Parquet or CSV file, a glob, a folder (a hive tree's ``key=value`` folders
-    become columns), a pandas or polars frame, or whatever gives an Arrow stream. The last suffix
-    of a file's name says what it is, in either case; where it says nothing, its first bytes do.
-    Raises ``SchemaError`` for no file, a damaged file, or a column name that occurs twice.
+    ``source``: a Parquet or CSV file, a glob, a folder, a pandas or polars frame, or whatever gives
+    an Arrow stream. The ``key=value`` folders of a hive tree become columns. The last suffix of a
+    file's name says what the file is, in upper or lower case. Where the suffix says nothing, the
+    first bytes of the file do. Raises ``SchemaError`` for no file, a damaged file, or a column name that occurs twice.
     """
     if isinstance(source, Table):
         return source

@@ -81,7 +81,7 @@ def _from_views(array: pa.Array) -> pa.Array:
     # Not by a cast: pyarrow 26 gives empty lists for some of them.
     lengths = np.where(null_mask(array), 0, np.asarray(array.sizes).astype(np.int64))
     places = ragged(np.asarray(array.offsets).astype(np.int64), lengths)
-    return _large_list(plain(array.values.take(pa.array(places))), lengths, array)
+    return _large_list(plain(array.values).take(pa.array(places)), lengths, array)
 
 
 def _large_list(items: pa.Array, lengths: np.ndarray, like: pa.Array) -> pa.Array:

@@ -55,12 +55,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class TablePart:
-    """One file, or a frame.
+    """One file of a table, or a frame.
 
-    ``types``: as they are stored. ``read``: record batches of chosen columns, of about so many
-    rows. ``unusable``: columns whose values no use fits, with the message for whoever uses one.
-    ``reread``: of a CSV file, the same rows with some columns read in another way (`Way`); ``odd``:
-    row and text of the first value that is no number, of each of its columns that has one.
+    ``types``: the stored types. ``read``: gives record batches of chosen columns, of about as many
+    rows as asked for. ``unusable``: the columns whose values fit no use, each with the message for
+    whoever uses the column. ``reread``: only for a CSV file, gives the same rows with some columns
+    read in another `Way`. ``odd``: the columns of a CSV file that hold a value that is no number,
+    each with the row and the text of the first such value.
     """
 
     name: str
@@ -74,9 +75,9 @@ class TablePart:
 
 
 class Table:
-    """Rows somewhere, numbered through the files in the order of their names.
+    """The rows of files or of a frame, numbered through the files in the order of their names.
 
-    Made by ``open_table``. Nothing is held in memory but what was given as a frame.
+    ``open_table`` makes a table. Only a frame is held in memory.
     """
 
     def __init__(self, parts: Sequence[TablePart], source: str) -> None:
@@ -89,7 +90,7 @@ class Table:
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
-        """Columns of all files with their stored types, of each the first that is no null."""
+        """Columns of all files. The type is that of the first file where the column is not null."""
         found: dict[str, pa.DataType] = {}
         for part in self.parts:
             for name, dtype in part.types.items():
@@ -114,7 +115,7 @@ class Table:
 
     @property
     def files(self) -> tuple[dict[str, Any], ...]:
-        """What identifies each file without reading it all: see ``fingerprint``."""
+        """What identifies each file, without a reading of the whole file: see ``fingerprint``."""
         return self.fingerprint()
 
     def fingerprint(self, *, verify_content: bool = False) -> tuple[dict[str, Any], ...]:
@@ -185,7 +186,7 @@ class Table:
             first_row += file_row
 
     def kind(self, column: str) -> str:
-        """Kind of a column's values over all files; it must be there, of one family."""
+        """Kind of a column's values over all files, which must all have the column, of one family."""
         found = "null"
         for part in self.parts:
             found = joined(found, kind(part.types[column]))
