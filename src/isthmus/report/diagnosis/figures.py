@@ -63,6 +63,7 @@ SCALES = {
     "gradients": "cosine",
     "distance": "distance",
 }
+AXES = ("source →", "target ↓")
 SIDES = {"start": "left", "middle": "center", "end": "right"}
 
 
@@ -157,12 +158,13 @@ def _heat(view: Matrix) -> Element:
     side, high = (46, 30) if view.numbers else (19, 19)
     order = view.orders["alike"]
     names = [shorten(view.names[place], LONG_NAME) for place in order]
-    margin = 26 + round(6.6 * max(map(len, names)))
-    top = margin
+    longest = max(map(len, names))
+    margin = 26 + round(6.6 * max(longest, len(AXES[0])))
+    top = 26 + round(6.6 * longest)
     right, low = margin + side * len(order), top + high * len(order)
     parts = [
-        label(margin - 8, top - 22, "source →", "note", "end"),
-        label(margin - 8, top - 6, "target ↓", "note", "end"),
+        label(margin - 8, top - 22, AXES[0], "note", "end"),
+        label(margin - 8, top - 6, AXES[1], "note", "end"),
     ]
     for place, name in enumerate(names):
         x, y = margin + side * (place + 0.5) + 4, top + high * (place + 0.5) + 4
