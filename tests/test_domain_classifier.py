@@ -1,10 +1,19 @@
 """The domain classifier: its formula by hand, and what turning the gradient's sign leaves alone."""
 
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import t as student
 
+from isthmus.data import Dataset
 from isthmus.layers.sites import SiteSpec
 from isthmus.objectives import DomainClassifier
+from isthmus.schema import DataConfig
+from isthmus.train import End, train
+from test_objectives_training import config, make_model, probed
 from weighed import batch_of
 
 
@@ -50,3 +59,48 @@ def test_reversed_the_network_has_the_other_sign_and_the_classifier_the_same(rev
     assert torch.equal(to_h, -to_h_plain if reverse else to_h_plain)
     for gradient, wanted in zip(to_own, to_own_plain, strict=True):
         assert torch.equal(gradient, wanted)
+
+
+def planted(seed: int, cache: Path) -> Dataset:
+    """Three domains that are an input, and a label that follows ``x`` alone."""
+    rng = np.random.default_rng(seed)
+    d, x = rng.integers(0, 3, 3000), rng.normal(size=3000)
+    names = np.array(["home", "feed", "shop"])[d]
+    click = (rng.random(3000) < 1 / (1 + np.exp(-1.5 * x))).astype(np.int64)
+    features = {"x": "numeric", "tab": {"kind": "categorical", "dim": 4}}
+    data = {"domain": "tab", "label": "click", "features": features}
+    data["split"] = {"fractions": (0.6, 0.3, 0.1)}
+    table = pa.table({"tab": names, "x": x, "click": click})
+    return Dataset.from_table(DataConfig.model_validate(data), table, cache=cache)
+
+
+def test_over_many_tables_a_fresh_probe_tells_less_after_reversed_training(tmp_path: Path):
+    """Paired over tables that had no part in the choice of PACE; removal is partial, not total."""
+    differences = []
+    for k in range(16):
+        dataset = planted(1000 + k, tmp_path / str(k))
+        told = []
+        for objectives in ([], [{"name": "domain_classifier", "reverse": True}]):
+            backbone = {"name": "mlp", "widths": [16, 8], "dropout": 0.0, "norm": "none"}
+            model = make_model(dataset, 2000 + k, backbone=backbone)
+            with torch.no_grad():
+                model.tables()[0].weight.normal_(std=0.5)
+            settings = config(
+                seed=2000 + k,
+                lr=0.001,
+                epochs=40,
+                patience=40,
+                looks_per_epoch=1,
+                domain_dropout=0.0,
+                objectives=objectives,
+            )
+            last: dict[str, torch.Tensor] = {}
+            for event in train(model, dataset, settings):
+                if not isinstance(event, End):  # the last weights, not those of the best look
+                    last = {name: one.clone() for name, one in model.state_dict().items()}
+            model.load_state_dict(last)
+            told.append(probed(model, dataset))
+        differences.append(told[1] - told[0])
+    found = np.array(differences)
+    half = student.ppf(0.975, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
+    assert found.mean() + half < 0

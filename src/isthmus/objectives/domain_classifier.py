@@ -1,4 +1,4 @@
-"""Tell the domain of a row from its hidden state; or, reversed, make the hidden state forget it.
+"""Tell the domain of a row from its hidden state; or, reversed, hide the domain there.
 
 Source: Ganin et al., Domain-Adversarial Training of Neural Networks, JMLR 17 (59), 2016,
 arXiv:1505.07818, eq. 13 to 18. With hidden state h of a row of domain d:
@@ -14,11 +14,15 @@ Departures:
   Here ``weight`` multiplies the whole loss and is constant. Adam's steps do not depend on the scale
   of a gradient, so the classifier learns at the same pace.
 - The classifier's steps are `PACE` times as long as the network's. A classifier that lags is fooled
-  while the domain can still be told. Measured on the planted table of the tests (three domains,
-  chance .33, lr 0.001, mean of three seeds): a fresh logistic regression tells .82 of the validation
-  rows' domains from the site without this objective, .83 after reversed training with steps of equal
-  length, and .47 with PACE 10.
+  while the domain can still be told.
 - Rows without a domain do not count.
+
+Reversed, the network hides the domain from this classifier. That takes out a part of what the state
+tells, seldom all of it. Measured on 16 planted tables with a seed each, none of which had a part in
+the choice of PACE (three domains, chance .33, lr 0.001, 40 epochs, validation rows): how often a
+fresh logistic regression tells the domain, reversed minus without, paired, 95 %. Where a number tells
+the domain: -.15 +- .11 from .81, and -.06 +- .09 with steps of equal length. Where the domain is an
+input: -.25 +- .16 from .87, and -.08 +- .10. Single tables end anywhere from .32 to .99.
 """
 
 from collections.abc import Mapping
@@ -37,7 +41,7 @@ PACE = 10.0
 
 
 class DomainClassifierConfig(AbstractObjectiveConfig):
-    """Tell a row's domain from its hidden state; or, reversed, make the hidden state forget it."""
+    """Tell a row's domain from its hidden state; or, reversed, hide the domain there."""
 
     compares_domains: ClassVar[bool] = True
 
@@ -48,7 +52,8 @@ class DomainClassifierConfig(AbstractObjectiveConfig):
         " ones count from the end, or `input`, the embedded row",
     )
     reverse: bool = Field(
-        default=False, description="turn the gradient's sign: the network forgets the domain there"
+        default=False,
+        description="turn the gradient's sign: the network hides the domain from the classifier",
     )
     hidden_widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(64,), description="the classifier's hidden layers of Linear and ReLU"
