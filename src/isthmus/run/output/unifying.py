@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as test
 
+from isthmus.data.tables.plain import offsets_of
 from isthmus.errors import SchemaError
 
 Schemas: TypeAlias = Sequence[tuple[str, Mapping[str, pa.DataType]]]
@@ -214,11 +215,6 @@ def is_list(dtype: pa.DataType) -> bool:
     )
 
 
-def is_text(dtype: pa.DataType) -> bool:
-    """Whether the type is text, in whatever layout."""
-    return test.is_string(dtype) or test.is_large_string(dtype) or test.is_string_view(dtype)
-
-
 def converted(array: pa.Array, dtype: pa.DataType) -> pa.Array:
     """The same values as another type; ``ArrowException`` where that loses some."""
     have = array.type
@@ -300,7 +296,7 @@ def _struct(array: pa.Array, dtype: pa.DataType) -> pa.Array:
 
 def _list(array: pa.Array, dtype: pa.DataType) -> pa.Array:
     items, lengths = items_of(array)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    offsets = pa.array(offsets_of(lengths))
     missing = array.is_null()
     if test.is_map(dtype):
         keys = converted(items.field(0), dtype.key_type)

@@ -14,21 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types as test
 
+from isthmus.data.tables.kinds import is_text
 from isthmus.disk import whole_file
 from isthmus.errors import RunError
-from isthmus.run.output.unifying import (
-    as_type,
-    converted,
-    decoded,
-    is_list,
-    is_text,
-    plain_type,
-    risky,
-    unified,
-)
+from isthmus.run.output.unifying import converted, decoded, is_list, plain_type
 from isthmus.run.output.writable import TEXT, as_text, csv_lines, is_bare
-
-__all__ = ["ScoredWriter", "as_type", "risky", "unified"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Names that promise what is not written.
