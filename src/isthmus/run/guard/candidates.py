@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName
 from isthmus.data.store.dataset import DomainCount
+from isthmus.data.store.subset import stopping_half
 from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.arms import (
     LOWER_LR,
@@ -22,7 +23,7 @@ from isthmus.experiments.arms import (
     of_few,
     patient,
 )
-from isthmus.run.guard.choosing import Arm, halves
+from isthmus.run.guard.choosing import Arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Candidates:
         self.joint = Training(model=joint, train=config.train, half=True)
         self.adapted = replace(self.joint, model=adapted)
         rows = dataset.rows("validation")
-        stopping = halves(rows)[0]
+        stopping = stopping_half(rows)
         domain, label = np.asarray(rows.domain)[stopping], np.asarray(rows.label)[stopping] > 0
         names, ids = dataset.domain_names, len(dataset.domain_names) + 1
         counts = (

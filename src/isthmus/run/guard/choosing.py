@@ -1,7 +1,8 @@
 """The guard: which trained model serves each domain, so that none is served worse than alone.
 
 The weights are trained and stay as they are, so only the draw of rows is left to chance. Validation
-rows are parted by group: one half stops the trainings (`halves`), the other decides here.
+rows are parted by group: one half stops the trainings (`isthmus.data.store.subset.stopping_half`),
+the other decides here.
 
 A candidate (joint, adapted, tuned) is compared with *solo*, the model of the domain's own rows, on
 the deciding rows. d is the paired difference in AUC, SE its clustered standard error by DeLong's
@@ -25,11 +26,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.special import ndtri, stdtrit
 
-from isthmus.data import Rows
-from isthmus.data.store.subset import stopping_half
 from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.ranking import Ranking
-from isthmus.metrics.spread import Cells
+from isthmus.metrics.intervals import shortfalls
+from isthmus.metrics.spread import Cells, Estimate, Seeds
 
 Guard = Literal["strict", "balanced"]
 Arm = Literal["joint", "adapted", "tuned", "solo"]
@@ -37,8 +37,6 @@ CANDIDATES: tuple[Arm, ...] = ("joint", "adapted", "tuned")  # the cheapest to k
 ARMS: tuple[Arm, ...] = (*CANDIDATES, "solo")
 MARGIN = 0.005
 ALPHA = 0.05
-POSITIVES = NEGATIVES = 50  # deciding rows below which the quantile would not hold
-CLUSTERS = 30
 PROMISE = (
     "the chance that any domain is truly worse than alone by more than m is at most 5 %"
     " (large samples, no drift)"
@@ -116,50 +114,35 @@ class Judged:
 class Areas:
     """AUC of every arm and domain, with what its intervals need; nan where undefined."""
 
-    value: Mapping[str, Float64[np.ndarray, " domains"]]  # id 0 first
-    influence: Mapping[str, Float64[np.ndarray, " cells"]]
-    cells: Cells
-    clusters: Float64[np.ndarray, " domains"]
+    arms: Mapping[str, Seeds]  # of one seed
+    clusters: Float64[np.ndarray, " domains"]  # id 0 first
 
     @staticmethod
     def of(judged: Judged) -> "Areas":
-        """One sort an arm serves all domains."""
+        """Measure every arm in every domain. One sort of the rows serves all domains."""
         n = len(judged.names)
         cells = Cells.of(judged.domain, judged.cluster, n)
-        value: dict[str, np.ndarray] = {}
-        influence: dict[str, np.ndarray] = {}
+        arms: dict[str, Seeds] = {}
         for arm, logits in judged.logits.items():
             absent = np.isnan(logits)
             ranking = Ranking.of(np.where(absent, 0.0, logits), judged.domain, n + 1)
             auc = segment_auc(ranking, judged.label, influence=True)
             assert auc.influence is not None
-            known = judged.counts(absent) == 0
-            value[arm] = np.where(known, auc.value, np.nan)
-            influence[arm] = cells.cell_sums(auc.influence)
-        return Areas(value, influence, cells, cells.domain_sums(np.ones(len(cells.domain))))
+            value = np.where(judged.counts(absent) == 0, auc.value, np.nan)
+            estimate = Estimate(value, pooled=np.nan, influence=cells.cell_sums(auc.influence))
+            arms[arm] = Seeds([estimate], cells)
+        return Areas(arms, cells.domain_sums(np.ones(len(cells.domain))))
 
     def difference(
         self, arm: str, other: str
     ) -> tuple[Float64[np.ndarray, " domains"], Float64[np.ndarray, " domains"]]:
-        """Paired ``arm - other`` of each domain, id 0 first, and its clustered standard error.
+        """Give the paired difference ``arm - other`` of each domain, id 0 first, and its SE.
 
-        SE^2 = G / (G - 1) * sum over the domain's G clusters of (sum of psi)^2; nan for G < 2.
+        The clustered standard error is SE^2 = G / (G - 1) * sum over the domain's G clusters of
+        (sum of psi)^2. It is nan for G < 2.
         """
-        psi = self.influence[arm] - self.influence[other]
-        squares = self.cells.domain_sums(psi * psi)
-        groups = self.clusters
-        inflated = squares * groups / np.maximum(groups - 1, 1)
-        return self.value[arm] - self.value[other], np.sqrt(np.where(groups > 1, inflated, np.nan))
-
-
-def halves(rows: Rows) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """Which validation rows stop the trainings, and which decide; a group is never parted.
-
-    By a hash of the group, or of the row's number where the table has no groups, so that neither
-    half knows anything of the other.
-    """
-    stop = stopping_half(rows)
-    return stop, ~stop
+        found = (self.arms[arm] - self.arms[other]).domains()
+        return found.value, np.sqrt(found.variance)
 
 
 def quantile(domains: int, clusters: int | None = None) -> float:
@@ -241,13 +224,9 @@ def _with_solo(judged: Judged, reasons: Mapping[str, str]) -> Bool[np.ndarray, "
 
 def too_few(rows: int, positives: int, clusters: float) -> str | None:
     """Why the rows are too few for an interval, or None."""
-    for what, number, least in (
-        ("positives", int(positives), POSITIVES),
-        ("negatives", int(rows - positives), NEGATIVES),
-        ("clusters", int(clusters), CLUSTERS),
-    ):
-        if number < least:
-            return f"{number} {what} in {int(rows)} deciding rows, {least} are needed"
+    # Below these counts the quantile would not hold.
+    for count, what, least in shortfalls(int(positives), int(rows - positives), int(clusters)):
+        return f"{count} {what} in {int(rows)} deciding rows, {least} are needed"
     return None
 
 

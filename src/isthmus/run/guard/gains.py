@@ -96,7 +96,7 @@ def measure_gains(test: Judged, choices: Sequence[Choice], other: Sequence[Choic
             rows=int(counts[place]),
             auc={
                 arm: float(values[place]) if np.isfinite(values[place]) else None
-                for arm, values in areas.value.items()
+                for arm, values in ((arm, of.value) for arm, of in areas.arms.items())
                 if arm != OTHER
             },
             **{key: _gain(found, place, areas.clusters[place], few) for key, found in each.items()},
@@ -117,22 +117,17 @@ def _gain(
 
 def _mean(areas: Areas, arm: str, other: str) -> Gain:
     """Mean over the domains where both are defined; a cluster's rows in all of them count once."""
-    if other not in areas.value:
+    if other not in areas.arms:
         return Gain(None, reason=f"there is no {other}")
-    difference, _ = areas.difference(arm, other)
-    defined = np.isfinite(difference)
-    defined[0] = False
-    share = defined / max(int(defined.sum()), 1)
-    if not defined.any():
+    found = areas.arms[arm] - areas.arms[other]
+    share = found.share(np.ones(len(found.value)))
+    if not share.any():
         return Gain(None, reason="undefined in every domain")
-    cells = areas.cells
-    psi = cells.cluster_sums((areas.influence[arm] - areas.influence[other]) * share[cells.domain])
-    used = np.unique(cells.cluster[defined[cells.domain]])
-    value = float(difference[defined].mean())
-    if len(used) < 2:
+    value = float(found.value[share > 0].mean())
+    _, variance, df = found.mean(share).at(0)
+    if np.isnan(variance):
         return Gain(value, reason="one cluster of rows")
-    variance = float(psi @ psi) * len(used) / (len(used) - 1)
-    return Gain(value, interval(value, variance, len(used) - 1))
+    return Gain(value, interval(value, variance, df))
 
 
 def other_guard(guard: Guard) -> Guard:

@@ -15,6 +15,7 @@ from isthmus.bundle import Bundle, Part
 from isthmus.bundle.calibration import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
+from isthmus.data.store.subset import stopping_half
 from isthmus.errors import ConfigError
 from isthmus.experiments import Engine, Training
 from isthmus.metrics import ScoredRows, evaluate_rows
@@ -24,7 +25,7 @@ from isthmus.run.external import group_numbers
 from isthmus.run.fit_plan import FitPlan
 from isthmus.run.folder import RunState
 from isthmus.run.guard.candidates import Candidates, TrainedArms
-from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, halves, quantile
+from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, quantile
 from isthmus.run.guard.gains import (
     guard_content,
     guard_table,
@@ -124,7 +125,7 @@ class GuardedFit:
     def _short_of_rows(self) -> int:
         """How many domains have so few deciding rows that strict lets few true gains through."""
         rows = self.dataset.rows("validation")
-        deciding = np.asarray(rows.domain)[halves(rows)[1]]
+        deciding = np.asarray(rows.domain)[~stopping_half(rows)]
         counts = np.bincount(deciding, minlength=len(self.dataset.domain_names) + 1)[1:]
         named = zip(self.dataset.domain_names, counts, strict=True)
         return sum(name in self.candidates.grids and count < FEW_ROWS for name, count in named)
@@ -134,7 +135,7 @@ class GuardedFit:
         self.tell(Notice("score", "choosing for each domain"))
         validation = arms.logits("validation", self.dataset)
         rows = self.dataset.rows("validation")
-        deciding = self._judged("validation", validation, halves(rows)[1])
+        deciding = self._judged("validation", validation, ~stopping_half(rows))
         choices = choose(deciding, guard=self.guard, no_solo=arms.no_solo)
         other = choose(deciding, guard=other_guard(self.guard), no_solo=arms.no_solo)
         scored = self._scored("validation", validation, choices)
