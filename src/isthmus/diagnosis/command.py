@@ -42,9 +42,10 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build
 from isthmus.printable import shown
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
-from isthmus.run.notice import Listener, Notice, silent
+from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 
+MARGIN = 0.005  # of AUC, and of the logloss as a share
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
 
@@ -81,7 +82,7 @@ def diagnose(
     *,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = 0.005,
+    margin: float = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -98,7 +99,16 @@ def diagnose(
     Raises ConfigError, SchemaError or RunError, naming key, column, domain or folder.
     """
     with prepared(
-        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+        config,
+        table,
+        out,
+        level=level_named(level),
+        set=set,
+        margin=margin,
+        item=item,
+        jobs=jobs,
+        cache=cache,
+        progress=progress,
     ) as (study, folder):
         plan = _plan(study)
         study.tell(str(shown(plan)), None)
@@ -112,7 +122,7 @@ def plan_diagnosis(
     *,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = 0.005,
+    margin: float = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -123,7 +133,16 @@ def plan_diagnosis(
     The table is encoded, and a few steps are taken to see how fast they go.
     """
     with prepared(
-        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+        config,
+        table,
+        out,
+        level=level_named(level),
+        set=set,
+        margin=margin,
+        item=item,
+        jobs=jobs,
+        cache=cache,
+        progress=progress,
     ) as (study, _):
         return _plan(study)
 
@@ -131,20 +150,22 @@ def plan_diagnosis(
 @contextmanager
 def prepared(
     config: str | Path | Mapping[str, Any] | Config,
-    table: Any,
-    out: str | Path,
+    table: Any = None,
+    out: str | Path = "diagnosis",
+    *,
     level: Level,
-    overrides: Sequence[str],
-    margin: float,
-    item: str | None,
-    jobs: int,
-    cache: str | Path | None,
-    tell: Listener,
+    set: Sequence[str] = (),
+    margin: float = MARGIN,
+    item: str | None = None,
+    jobs: int = 1,
+    cache: str | Path | None = None,
+    progress: Listener | None = None,
 ) -> Iterator[tuple[Study, Path]]:
     """Check everything, encode the table, and open the engine."""
+    tell = progress or silent
     if not 0 < margin < 0.5:
         raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
-    original = load_config(config, overrides)
+    original = load_config(config, set)
     if (why := original.model.unsound) is not None:
         raise ConfigError(f"a diagnosis advises models that are served, but {why}")
     source = original.data.table if table is None else table
@@ -158,26 +179,12 @@ def prepared(
     data = encoded_as(original.data)
     replicates = _replicates(data, opened.rows, level)
     datasets = [
-        Dataset.from_table(
-            one,
-            opened,
-            cache=cache,
-            progress=lambda stage, done, rows: tell(
-                Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
-            ),
-        )
-        for one in replicates
+        Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     measured = measure(datasets, pairs=level.dear)
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    study: Study | None = None
-
-    def told(what: str, done: int, of: int, training: Any) -> None:
-        assert study is not None
-        study.progress(what, done, of, training)
-
-    with Engine(datasets, folder / "trainings", jobs=jobs, tell=told) as engine:
+    with Engine(datasets, folder / "trainings", jobs=jobs) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),
@@ -189,6 +196,7 @@ def prepared(
             item=item,
             tell=lambda text, done: tell(Notice("diagnose", text, done)),
         )
+        engine.tell = study.progress
         yield study, folder
 
 

@@ -16,7 +16,7 @@ from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Replicate
 from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
-from isthmus.experiments.arms import best
+from isthmus.experiments.arms import best, has_adapter
 from isthmus.experiments.cost import Pace, steps
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
@@ -100,11 +100,9 @@ class Study:
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
         self.rows = ReplicateRows(per_replicate, item)
         self.began = time.perf_counter()
-        self.planned = 0
         self.pace = Pace(1.0)
         self.work = 0.0
         self.done_work = 0.0
-        self.notes: list[str] = []
         self.choices: dict[str | None, list[Outcome]] = {}
         self.arm_outcomes: dict[str, dict[str, list[Outcome]]] = {}
         self.joint: list[Outcome] = []
@@ -123,7 +121,6 @@ class Study:
                 phases[phase] = len(new)
             seen |= new
         missing = [training for training in seen.values() if not self.engine.is_done(training)]
-        self.planned = len(seen)
         self.pace = pace
         self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
         return DiagnosisPlan(
@@ -297,7 +294,7 @@ class Study:
         return told
 
     def _told_notes(self) -> list[str]:
-        told = list(self.notes)
+        told = []
         if self.config.data.group is None:
             told.append("no group column: rows are taken as independent")
         if self.config.data.weight is not None:
@@ -331,7 +328,7 @@ class Study:
         told, config = [], self.original
         if self.arms.hide_domain:
             told.append("the domain is no feature: no arm sees it as an input")
-        if config.model.adapter.name != "none":
+        if has_adapter(config.model):
             told.append(
                 f"the config's adapter, {config.model.adapter.name}, is worn by the adapted arm;"
                 " the joint arm goes without"

@@ -30,10 +30,14 @@ SHARE = 50  # a small domain's epoch has about so many steps
 
 def joint_and_adapted(model: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
     """The network of the joint arm, and that of the adapted arm."""
-    named = not isinstance(model.adapter, NoAdapterConfig)
     joint = model.model_copy(update={"adapter": NoAdapterConfig()})
-    worn = model.adapter if named else HamurConfig()
+    worn = model.adapter if has_adapter(model) else HamurConfig()
     return joint, joint.model_copy(update={"adapter": worn})
+
+
+def has_adapter(model: ModelConfig) -> bool:
+    """Whether the config names an adapter."""
+    return not isinstance(model.adapter, NoAdapterConfig)
 
 
 def patient(train: TrainConfig) -> TrainConfig:

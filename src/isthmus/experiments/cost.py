@@ -10,6 +10,7 @@ import torch
 
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
+from isthmus.experiments.arms import has_adapter
 from isthmus.experiments.outcome import build
 from isthmus.experiments.training import Training
 from isthmus.models import ModelConfig
@@ -21,6 +22,7 @@ from isthmus.train.generators import turn
 EPOCHS = 5  # after which the best look is taken to have come, before patience runs out
 STEP_ROWS = 300.0  # rows whose computing costs as much as the fixed part of a step, unless probed
 SCORING = 0.3  # of a row's training
+WITH_ADAPTER = 2.7  # times the work without
 PROBE_STEPS = 6  # of each of two batches: the larger, and a fiftieth of it as solos may choose
 
 
@@ -58,7 +60,7 @@ def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> 
         looks = count / per_epoch * min(training.train.looks_per_epoch, per_epoch)
     else:
         looks = training.budget.looks
-    weight = 1.0 if training.model.adapter.name == "none" else 2.7
+    weight = WITH_ADAPTER if has_adapter(training.model) else 1.0
     work = count * (batch + step_rows)
     return weight * (work + looks * SCORING * watched_rows(training, dataset))
 

@@ -58,8 +58,6 @@ class Engine:
         self.tell = tell
         self.trained = self.cached = 0
         self.asked: set[str] = set()
-        self.expected = 0.0  # cost of all that will be asked for, where somebody planned it
-        self.spent = 0.0  # cost of what has been trained
         self.seconds = 0.0
         self._workers = Workers(jobs)
         with ExitStack() as opening:
@@ -177,7 +175,6 @@ class Engine:
 
     def _count(self, training: Training, what: str, number: int, of: int) -> None:
         self.trained += 1
-        self.spent += self._cost(training)
         self.tell(what, number, of, training)
 
     def _clear(self) -> None:

@@ -80,6 +80,11 @@ class FitPlan:
                 " (--allow-other-threads accepts that)"
             )
 
+    def make_folder(self) -> None:
+        """Make the run folder, unless a fit that was stopped left one to go on with."""
+        if not (self.resume and self.target.exists()):
+            self.folder.create()
+
     def check_table(self, key: str) -> None:
         """Raise RunError where the table is not the one that the run began with."""
         if self.begun and (was := self.folder.read_state().dataset_key) != key:

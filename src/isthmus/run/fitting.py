@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
-from isthmus.run.notice import Listener, Notice, silent
+from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.result import Run
 from isthmus.run.split_scores import SplitScores
 from isthmus.run.texts import (
@@ -100,9 +101,7 @@ def fit(
         cache=cache,
         verify_content=verify_content,
         block_rows=block_rows,
-        progress=lambda stage, done, rows: tell(
-            Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
-        ),
+        progress=encoding(tell),
     )
     tell(Notice("encode", dataset_text(dataset)))
     model = build(Training(model=settings.model, train=settings.train), dataset)
@@ -148,10 +147,9 @@ class _Fit:
         with closing(events):
             # The first event comes after the first steps: what they refuse leaves no folder.
             first = next(events)
-            if not (self.plan.resume and self.folder.path.exists()):
-                self.folder.create()
+            self.plan.make_folder()
             with self.folder.locked():
-                return self._guarded(_chain(first, events), (), begin=True)
+                return self._guarded(chain([first], events), (), begin=True)
 
     def _resumed(self) -> Run:
         if not checkpoint.exists(self.folder.checkpoint):
@@ -237,8 +235,3 @@ class _Fit:
     def _score(self, split: SplitName) -> ScoredRows:
         self.tell(Notice("score", f"{split} rows"))
         return self.scores.of(split, score_rows(self.model, self.dataset.rows(split)))
-
-
-def _chain(first: TrainEvent, rest: Iterator[TrainEvent]) -> Iterator[TrainEvent]:
-    yield first
-    yield from rest

@@ -26,5 +26,12 @@ class Notice:
 Listener = Callable[[Notice], None]
 
 
+def encoding(tell: Listener) -> Callable[[str, int, int], None]:
+    """Give what `isthmus.data.Dataset.from_table` calls while it encodes: ``tell`` gets the news."""
+    return lambda stage, done, rows: tell(
+        Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
+    )
+
+
 def silent(_: Notice) -> None:
     """Tell nobody."""

@@ -9,7 +9,7 @@ rows that did not choose it, against random groupings of the same sizes.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import comb, factorial, prod
+from math import factorial, prod
 from typing import Literal
 
 import numpy as np
@@ -184,29 +184,3 @@ def random_groupings(
         if groups != refused:
             found[groups] = None
     return tuple(found)
-
-
-def adjusted_rand(one: Iterable[Iterable[int]], other: Iterable[Iterable[int]]) -> float:
-    """Agreement of two partitions: 1 for equal ones, about 0 for what chance gives.
-
-    Source: Hubert and Arabie, Journal of Classification 2 (1985), eq. 5. Two partitions of no
-    choice (all together, or all apart, in both) agree: 1. Raises ValueError unless both have the
-    same members.
-    """
-    left, right = _labels(one), _labels(other)
-    if left.keys() != right.keys():
-        raise ValueError("both partitions must have the same members")
-    members = sorted(left)
-
-    def pairs(labels: Iterable[object]) -> int:
-        return sum(comb(times, 2) for times in Counter(labels).values())
-
-    together = pairs((left[member], right[member]) for member in members)
-    a, b, total = pairs(left.values()), pairs(right.values()), comb(len(members), 2)
-    expected = a * b / total if total else 0.0
-    most = (a + b) / 2
-    return 1.0 if most == expected else (together - expected) / (most - expected)
-
-
-def _labels(groups: Iterable[Iterable[int]]) -> dict[int, int]:
-    return {member: label for label, group in enumerate(groups) for member in group}

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from scipy.stats import norm, t
 
+from isthmus.diagnosis.level import LevelName
 from isthmus.diagnosis.verdicts.wording import Wording
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import not_worse, same
@@ -39,7 +40,6 @@ Action = Literal[
 ]
 Finding = Literal["gains", "same", "no harm beyond m"]
 Remedy = Literal["adapter", "tuning"]
-Level = Literal["quick", "standard", "full"]
 
 CLAIM_P = 0.05  # Holm's, of harm, and of what a remedy adds where there is none
 # How surely a claim holds, by the chance of seeing as much if it did not.
@@ -76,7 +76,7 @@ class Evidence:
     group_solo: Effect | None = None
     group_joint: Effect | None = None
     group: tuple[str, ...] = ()
-    level: Level = "standard"
+    level: LevelName = "standard"
     replicates: int = 5
     kind: Literal["seeds", "folds"] = "seeds"
     rows: int | None = None

@@ -82,8 +82,7 @@ class GuardedFit:
     def run(self) -> Run:
         """Train, choose and fill the folder; a fault before the first training leaves none."""
         began = time.perf_counter()
-        if not (self.plan.resume and self.folder.path.exists()):
-            self.folder.create()
+        self.plan.make_folder()
         with (
             self.folder.locked(),
             self.folder.kept_where(
