@@ -1,7 +1,7 @@
-"""The engine: trainings in, outcomes out; each is run once, several at a time.
+"""The engine takes trainings and gives outcomes. Each training is run once, several at a time.
 
-Outcomes lie in one folder under the key of what decided them, so a killed engine goes on where it
-stopped, and whoever asks for a training again gets it for nothing.
+Outcomes lie in one folder. The name of an outcome is the key of all that decided it. So a killed
+engine goes on where it stopped, and a training that is asked for again costs nothing.
 """
 
 import shutil
@@ -23,7 +23,7 @@ from isthmus.experiments.training import Training
 from isthmus.experiments.workers import Job, Workers
 
 Tell = Callable[[str, int, int, Training], None]
-"""``tell(what, done, of, training)`` after each training."""
+"""The engine calls ``tell(what, done, of, training)`` after each training."""
 
 
 def silent(what: str, done: int, of: int, training: Training) -> None:
@@ -32,12 +32,15 @@ def silent(what: str, done: int, of: int, training: Training) -> None:
 
 
 class Engine:
-    """Runs trainings on ``datasets`` (one a fold, or a single one) and keeps them in ``folder``.
+    """Runs trainings and keeps their outcomes in ``folder``.
 
-    ``jobs``: processes of one thread each; 1 stays in this process, with its threads. ``trained``
-    and ``cached`` count what was asked for since the engine was made. The folder has one engine at
-    a time, until `close` or the end of a ``with`` block; raises RunError, naming the folder, where
-    another is at work, ValueError for numbers out of range.
+    ``datasets``: one for each fold, or a single one. ``jobs``: processes of one thread each. With 1
+    job the trainings run in this process, with its threads. ``trained`` and ``cached`` count the
+    trainings that were asked for since the engine was made.
+
+    A folder has one engine at a time, until `close` or the end of a ``with`` block. Raises RunError,
+    which names the folder, where another engine is at work. Raises ValueError for numbers out of
+    range.
     """
 
     def __init__(
@@ -80,11 +83,11 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the processes and free the folder; outcomes can still be read."""
+        """End the processes and free the folder. Outcomes can still be read."""
         self._closing()
 
     def dataset(self, training: Training) -> Dataset:
-        """The dataset of its replicate; raises ValueError where there is none."""
+        """Give the dataset of the training's replicate. Raises ValueError where there is none."""
         if training.replicate >= len(self.datasets):
             raise ValueError(
                 f"replicate must be below the number of datasets, {len(self.datasets)},"
@@ -93,23 +96,24 @@ class Engine:
         return self.datasets[training.replicate]
 
     def path(self, training: Training) -> Path:
-        """Where its outcome lies."""
+        """Give the folder of the training's outcome, whether it is there or not."""
         return self.folder / training.key(self.dataset(training))
 
     def is_done(self, training: Training) -> bool:
-        """Whether its outcome is there, and of this version."""
+        """Whether the training's outcome is there, and of this version."""
         return is_whole(self.path(training))
 
     def outcome(self, training: Training) -> Outcome:
-        """A finished training's outcome."""
+        """Give the outcome of a finished training."""
         return Outcome(self.path(training), training, self.dataset(training))
 
     def run(self, trainings: Iterable[Training], what: str) -> list[Outcome]:
-        """Outcomes in the order asked for; what is missing, starts too, is trained first.
+        """Train what is missing, and give the outcomes in the order of ``trainings``.
 
-        ``what``: words for the progress. Raises RunError, naming the training, when one fails; the
-        others are then stopped, and those that are finished stay. Raises ValueError for a training
-        that does not fit the datasets, before anything is trained.
+        A training that another one starts from is trained first. ``what``: words for the progress.
+        Raises RunError, which names the training, where one fails. The other trainings are then
+        stopped, and finished ones stay. Raises ValueError for a training that does not fit the
+        datasets, before anything is trained.
         """
         wanted = list(trainings)
         for training in wanted:
@@ -178,7 +182,7 @@ class Engine:
         self.tell(what, number, of, training)
 
     def _clear(self) -> None:
-        """Remove what a killed engine left and nobody needs."""
+        """Remove what a killed engine left behind and nobody needs."""
         remove_leftovers(self.folder)
         for saved in self.folder.glob(f"*{CHECKPOINT}"):
             if is_whole(saved.with_suffix("")):
