@@ -222,8 +222,8 @@ def _with_table(config: Config, source: Any) -> Config:
 def encoded_as(data: DataConfig) -> DataConfig:
     """The data section of a diagnosis: the domain can be an input, and the unknown is trained.
 
-    A value of a single train row is unknown to every arm, so that the unknown is trained in solo and
-    joint alike; a domain that is no feature is encoded too, and hidden from the arms.
+    A value of a single train row is unknown to every arm, so that the unknown is trained in solo
+    and joint alike; a domain that is no feature is encoded too, and hidden from the arms.
     """
     features = dict(data.features)
     for name, feature in features.items():

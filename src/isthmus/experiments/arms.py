@@ -5,8 +5,8 @@ The guard of a fit and the diagnosis both read this file:
 - *joint* learns from all rows, without an adapter. *adapted* is joint with an adapter: the config's
   adapter, or HAMUR with its defaults where the config names no adapter.
 - *solo* learns from one domain's own rows. Solo is a serious opponent. Patience stops solo, not a
-  number of epochs. Solo looks at the validation rows often. Solo is the best, on validation rows, of
-  two batches by two learning rates.
+  number of epochs. Solo looks at the validation rows often. Solo is the best, on validation rows,
+  of two batches by two learning rates.
 - *tuned* begins with joint's weights and goes on with one domain's own rows, more slowly.
 
 A training of one domain does without weighting of domains, sampling of domains, and objectives that
@@ -51,9 +51,10 @@ def patient(train: TrainConfig) -> TrainConfig:
 def of_few(training: Training, watched: Mapping[str, DomainCount]) -> Training:
     """Give the training as far as a few domains allow it.
 
-    Every row is drawn with the same chance. Logloss takes the place of a monitor that the validation
-    labels leave undefined. A training on the rows of one domain does without objectives that compare
-    domains. ``watched``: by domain, the counts of the validation rows that may stop the training.
+    Every row is drawn with the same chance. Logloss takes the place of a monitor that the
+    validation labels leave undefined. A training on the rows of one domain does without objectives
+    that compare domains. ``watched``: by domain, the counts of the validation rows that may stop
+    the training.
     """
     train = training.train
     changes: dict[str, object] = {"domain_sampling": "proportional"}

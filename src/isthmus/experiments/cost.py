@@ -52,7 +52,7 @@ def watched_rows(training: Training, dataset: Dataset) -> int:
 
 
 def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> float:
-    """Give the work of a training in rows. The fixed part of a step counts as ``step_rows`` rows."""
+    """Give the work of a training in rows. The fixed part of a step counts ``step_rows`` rows."""
     batch = min(training.train.batch_rows, train_rows(training, dataset))
     count = steps(training, dataset)
     if training.budget is None:

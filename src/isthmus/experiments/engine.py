@@ -38,9 +38,9 @@ class Engine:
     job the trainings run in this process, with its threads. ``trained`` and ``cached`` count the
     trainings that were asked for since the engine was made.
 
-    A folder has one engine at a time, until `close` or the end of a ``with`` block. Raises RunError,
-    which names the folder, where another engine is at work. Raises ValueError for numbers out of
-    range.
+    A folder has one engine at a time, until `close` or the end of a ``with`` block. Raises
+    RunError, which names the folder, where another engine is at work. Raises ValueError for numbers
+    out of range.
     """
 
     def __init__(

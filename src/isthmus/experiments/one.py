@@ -25,10 +25,10 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
     """Train, score the rows, and write ``folder``. ``start``: the outcome of ``training.start``.
 
     A checkpoint stands beside the folder until the training is done. A network that ends by giving
-    every row the same answer was dead from its first weights: every unit of a narrow layer was at 0.
-    Such a network is trained again from other first weights, in `STARTS` attempts at most, and the
-    outcome says how often. Raises what `train` raises. Raises RunError where the start does not fit,
-    where a logit is not finite, or where the disk does not take the outcome.
+    every row the same answer was dead from its first weights: every unit of a narrow layer was at
+    0. Such a network is trained again from other first weights, in `STARTS` attempts at most, and
+    the outcome says how often. Raises what `train` raises. Raises RunError where the start does not
+    fit, where a logit is not finite, or where the disk does not take the outcome.
     """
     began = time.perf_counter()
     subset = training.subset(dataset)

@@ -186,7 +186,8 @@ class Outcome:
 def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractModel:
     """Build the model with its first weights, which are drawn with the training's seed.
 
-    ``restart``: the number of the attempt, from 0. Each attempt draws other weights. Raises ConfigError where the model does not fit the dataset's features.
+    ``restart``: the number of the attempt, from 0. Each attempt draws other weights. Raises
+    ConfigError where the model does not fit the dataset's features.
     """
     with seeded(training.train.seed + restart * RESTART_SEED):
         try:

@@ -80,7 +80,7 @@ class Training:
 
     @property
     def _knows_all(self) -> bool:
-        """Whether nothing is hidden: the training, or one that it starts from, has all train rows."""
+        """Whether nothing is hidden: the training, or one it starts from, has all train rows."""
         if self.domains is None and self.rows_per_domain is None:
             return True
         return self.start is not None and self.start._knows_all

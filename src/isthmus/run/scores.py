@@ -1,8 +1,8 @@
-"""Scored rows on disk: what evaluation and comparison read, so that they need no table.
+"""Scored rows on disk. Evaluation and comparison read them, and so need no table.
 
-One row for each row of the split: ``row`` (its number in the table), ``domain``, ``label``, ``logit``
-(calibrated, not corrected for ``negative_rate``), and ``weight`` and ``group`` where the config names
-them.
+The file has one row for each row of the split. Its columns are ``row`` (the number in the table),
+``domain``, ``label``, ``logit`` (calibrated, not corrected for ``negative_rate``), and ``weight``
+and ``group`` where the config names them.
 """
 
 import json
@@ -47,7 +47,7 @@ def write_scores(path: Path, scored: ScoredRows) -> None:
 
 
 def read_scores(path: Path, *, source: str = "") -> ScoredRows:
-    """Read what `write_scores` wrote; ``source``: what to call the model in tables.
+    """Read what `write_scores` wrote. ``source``: the name of the model in tables.
 
     Raises RunError where the file is missing or damaged.
     """
@@ -75,7 +75,7 @@ def read_scores(path: Path, *, source: str = "") -> ScoredRows:
 
 
 def _domain_ids(column: pa.ChunkedArray, names: tuple[str, ...]) -> np.ndarray:
-    """Ids int64 (rows,) of domain names: 1 for the first of ``names``, 0 for null."""
+    """Give the id of each domain name, int64 (rows,): 1 for the first of ``names``, 0 for null."""
     number = {name: place for place, name in enumerate(names, start=1)}
     ids = [np.empty(0, dtype=np.int64)]
     for chunk in column.chunks:

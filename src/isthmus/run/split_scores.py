@@ -1,4 +1,4 @@
-"""The scored rows of a run: made of logits, calibrated, and kept in the run's folder."""
+"""The scored rows of a run. They are made of logits, calibrated, and kept in the run's folder."""
 
 from dataclasses import replace
 
@@ -23,7 +23,10 @@ class SplitScores:
         self.fingerprint = fingerprint(table)
 
     def of(self, split: SplitName, logits: Float64[np.ndarray, " rows"]) -> ScoredRows:
-        """The rows of a split with logits in their order, not calibrated."""
+        """Give the rows of a split with their logits, which are not calibrated yet.
+
+        ``logits``: one for each row of the split, in the order of the rows.
+        """
         rows = self.dataset.rows(split)
         return ScoredRows(
             split=split,
@@ -40,7 +43,7 @@ class SplitScores:
         )
 
     def calibration(self, validation: ScoredRows) -> Calibration | None:
-        """Slope and offset for each domain, where the config asks for calibration."""
+        """Fit a slope and an offset for each domain. None where the config asks for none."""
         if self.config.model.calibration != "per_domain":
             return None
         return fit_calibration(
@@ -52,7 +55,7 @@ class SplitScores:
         )
 
     def write(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
-        """Calibrate the logits of a split as the bundle does, and keep the rows in the folder."""
+        """Calibrate the logits of a split as the bundle does. Write the rows, and give them."""
         logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
         scored = replace(scored, logits=logits)
         self.folder.scores.mkdir(exist_ok=True)
@@ -60,5 +63,5 @@ class SplitScores:
         return scored
 
     def _model_ids(self, domain: np.ndarray) -> np.ndarray:
-        """Report ids as a model knows them: a domain without train rows is unknown."""
+        """Turn report ids into model ids. A domain without train rows is unknown, id 0."""
         return np.where(domain <= self.dataset.n_domains, domain, 0)

@@ -1,9 +1,9 @@
 """Which domains to train together: groups out of a pairwise matrix, and controls for them.
 
-A grouping is worth the sum over its pairs of ``A_sym - penalty``, where ``A_sym`` is the mean of what
-each of the two does for the other. The penalty is the margin below which a gain does not count:
-with 0, noise above 0 merges everything. What is found this way must be trained and confirmed on
-rows that did not choose it, against random groupings of the same sizes.
+A grouping is worth the sum over its pairs of ``A_sym - penalty``, where ``A_sym`` is the mean of
+what each of the two does for the other. The penalty is the margin below which a gain does not
+count: with 0, noise above 0 merges everything. What is found this way must be trained and confirmed
+on rows that did not choose it, against random groupings of the same sizes.
 """
 
 from collections import Counter

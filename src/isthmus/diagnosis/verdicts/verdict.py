@@ -52,13 +52,13 @@ class Evidence:
     """All that one metric says of one domain; every effect is signed so that above 0 is better.
 
     ``margin``: in AUC, or in nats. ``solo``, ``joint``: mean score of arms S and J (logloss: nats).
-    ``net``: J - S, with ``p_holm`` wherever it has a ``p``; ``tuned_plus`` and ``adapted_plus`` too,
-    over both of all domains. Arms that were not trained are None:
-    ``transfer`` F - S+, ``tuned_solo`` F - S, ``tuned`` F - J, ``tuned_plus`` F - J+ (which is the
-    interference), ``adapted_solo`` A - S, ``adapted`` A - J, ``adapted_plus`` A - J+,
-    ``group_solo`` and ``group_joint``: joint training of the group ``group`` (names of the other
-    members) chosen on validation, minus S and minus J, on test rows. Hand over an adapter only
-    where its weights were really trained. ``level`` ``quick``: no verdict of harm.
+    ``net``: J - S, with ``p_holm`` wherever it has a ``p``; ``tuned_plus`` and ``adapted_plus``
+    too, over both of all domains. Arms that were not trained are None: ``transfer`` F - S+,
+    ``tuned_solo`` F - S, ``tuned`` F - J, ``tuned_plus`` F - J+ (which is the interference),
+    ``adapted_solo`` A - S, ``adapted`` A - J, ``adapted_plus`` A - J+, ``group_solo`` and
+    ``group_joint``: joint training of the group ``group`` (names of the other members) chosen on
+    validation, minus S and minus J, on test rows. Hand over an adapter only where its weights were
+    really trained. ``level`` ``quick``: no verdict of harm.
     """
 
     metric: EffectMetric

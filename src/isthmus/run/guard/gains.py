@@ -1,4 +1,4 @@
-"""What a guard gained and what it cost, on the test rows, which had no part in its choice."""
+"""What a guard gained and what it cost, on test rows. Test rows have no part in the choice."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,10 @@ GUARD_FILE = "guard.json"
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A paired difference in AUC on test rows; ``ci``: 95 % over the draw of rows, unadjusted."""
+    """A paired difference in AUC on test rows.
+
+    ``ci``: the 95 % interval over the draw of rows, not adjusted. ``reason``: why a value is None.
+    """
 
     estimate: float | None
     ci: tuple[float, float] | None = None
@@ -40,7 +43,10 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class DomainGain:
-    """One domain's test rows. ``auc``: by arm, and of what is served; None where undefined."""
+    """The gain on one domain's test rows.
+
+    ``auc``: by arm, and of what is served. An undefined AUC is None.
+    """
 
     rows: int
     auc: Mapping[str, float | None]
@@ -51,7 +57,7 @@ class DomainGain:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Every domain, and their mean where all that is subtracted is defined."""
+    """The gain in every domain, and the mean over the domains where the difference is defined."""
 
     domains: Mapping[str, DomainGain]
     over_joint: Gain
@@ -64,7 +70,10 @@ def served(
     choices: Sequence[Choice],
     domain: Int64[np.ndarray, " rows"],
 ) -> Float64[np.ndarray, " rows"]:
-    """The logit that each row is served: its domain's arm, joint for rows of no domain."""
+    """Give the logit that each row is served: that of its domain's arm.
+
+    ``domain``: report ids. Rows of no domain, id 0, are served by joint.
+    """
     arms = [arm for arm in ARMS if arm in logits]
     number_of = np.array([0, *(arms.index(choice.arm) for choice in choices)])
     every = np.stack([logits[arm] for arm in arms])
@@ -72,7 +81,7 @@ def served(
 
 
 def measure_gains(test: Judged, choices: Sequence[Choice], other: Sequence[Choice]) -> Gains:
-    """Gain and cost on test rows. ``other``: what the other guard would have chosen."""
+    """Measure gain and cost on test rows. ``other``: what the other guard would have chosen."""
     logits = {
         **test.logits,
         SERVED: served(test.logits, choices, test.domain),
@@ -116,7 +125,7 @@ def _gain(
 
 
 def _mean(areas: Areas, arm: str, other: str) -> Gain:
-    """Mean over the domains where both are defined; a cluster's rows in all of them count once."""
+    """Average over the domains where both arms are defined. A cluster counts once in all."""
     if other not in areas.arms:
         return Gain(None, reason=f"there is no {other}")
     found = areas.arms[arm] - areas.arms[other]
@@ -131,7 +140,7 @@ def _mean(areas: Areas, arm: str, other: str) -> Gain:
 
 
 def other_guard(guard: Guard) -> Guard:
-    """The one that is not in force."""
+    """Give the guard that is not in force."""
     return "balanced" if guard == "strict" else "strict"
 
 
@@ -144,7 +153,7 @@ def guard_content(
     margin: float = MARGIN,
     z: float,
 ) -> dict[str, Any]:
-    """What ``guard.json`` says, as plain values."""
+    """Give what ``guard.json`` says, as plain values."""
     return {
         "guard": guard,
         "other": other_guard(guard),
@@ -174,7 +183,7 @@ def write_guard(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_guard(folder: Path) -> dict[str, Any]:
-    """Read what `write_guard` wrote; raises RunError where it is missing or damaged."""
+    """Read what `write_guard` wrote. Raises RunError where the file is missing or damaged."""
     file = folder / GUARD_FILE
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -185,7 +194,10 @@ def read_guard(folder: Path) -> dict[str, Any]:
 
 
 def guard_table(content: Mapping[str, Any]) -> TextTable:
-    """What serves each domain, and its gain and cost on the test rows, from `guard_content`."""
+    """Make the table of what serves each domain, with gain and cost on the test rows.
+
+    ``content``: from `guard_content`.
+    """
     rows = []
     for name, domain in content["domains"].items():
         test = domain["test"]

@@ -1,7 +1,8 @@
 """fit() under a guard: several trainings, a choice for each domain, one bundle of what was chosen.
 
-Finished trainings lie in ``RUN/trainings`` until the bundle is written, so that a killed run goes
-on where it stopped. Test rows are looked at when all is chosen, to say what that gained and cost.
+Finished trainings lie in ``RUN/trainings`` until the bundle is written, so a killed run goes on
+where it stopped. Test rows are looked at when all is chosen. They say what the choice gained and
+cost.
 """
 
 import shutil
@@ -57,7 +58,7 @@ def check_guard(config: Config, guard: str) -> None:
 
 
 class GuardedFit:
-    """One guarded fit with its folder. ``jobs``: trainings that run side by side."""
+    """One guarded fit with its run folder. ``jobs``: how many trainings run side by side."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class GuardedFit:
         self.state = RunState.running(dataset, table, guard=guard)
 
     def run(self) -> Run:
-        """Train, choose and fill the folder; a fault before the first training leaves none."""
+        """Train, choose and fill the folder. A fault before any training is done leaves none."""
         began = time.perf_counter()
         self.plan.make_folder()
         with (
@@ -122,7 +123,7 @@ class GuardedFit:
         return self.candidates.train(engine)
 
     def _short_of_rows(self) -> int:
-        """How many domains have so few deciding rows that strict lets few true gains through."""
+        """Count the domains with so few deciding rows that strict lets few true gains through."""
         rows = self.dataset.rows("validation")
         deciding = np.asarray(rows.domain)[~stopping_half(rows)]
         counts = np.bincount(deciding, minlength=len(self.dataset.domain_names) + 1)[1:]
@@ -130,7 +131,7 @@ class GuardedFit:
         return sum(name in self.candidates.grids and count < FEW_ROWS for name, count in named)
 
     def _finish(self, arms: TrainedArms, engine: Engine, seconds: float) -> None:
-        """Choose, write what is shipped, and say that the run is finished."""
+        """Choose, write what is shipped, and mark the run as finished."""
         self.tell(Notice("score", "choosing for each domain"))
         validation = arms.logits("validation", self.dataset)
         rows = self.dataset.rows("validation")
@@ -167,7 +168,7 @@ class GuardedFit:
         shutil.rmtree(self.trainings, ignore_errors=True)  # the bundle holds what was chosen
 
     def _facts(self, arms: TrainedArms, engine: Engine) -> Iterator[str]:
-        """What a reader of the report must know of the trainings."""
+        """Give the lines of the report that tell of the trainings."""
         train = self.config.train
         yield (
             f"- Trainings: {engine.trained} trained, {engine.cached} found from before; monitor"
@@ -208,7 +209,7 @@ class GuardedFit:
     def _bundle(
         self, arms: TrainedArms, choices: Sequence[Choice], calibration: Calibration | None
     ) -> Bundle:
-        """Joint for every domain, and beside it what else was chosen."""
+        """Bundle joint for every domain, and the other models that were chosen."""
         parts: dict[str, Part] = {}
         routes: dict[str, str] = {}
         for choice in choices:

@@ -1,8 +1,8 @@
 """Values of any Arrow type as text, for CSV and for what Parquet cannot take.
 
-Numbers have no exponent between 1e-40 and 1e40, floats always a point. Moments are ISO with a
-blank, those of a zone in UTC. Bytes are hexadecimal digits, durations such as ``1500 ms``, intervals
-such as ``1M2d3ns``; lists, structs and maps are JSON.
+Numbers between 1e-40 and 1e40 have no exponent. Floats always have a point. Moments are ISO with a
+blank, and moments with a zone are in UTC. Bytes are hexadecimal digits. Durations read ``1500 ms``,
+intervals read ``1M2d3ns``. Lists, structs and maps are JSON.
 """
 
 import json
@@ -33,7 +33,7 @@ Spelling = Callable[[pa.Array], pa.Array]
 
 
 def as_text(array: pa.Array) -> pa.Array:
-    """The values as large_string (rows,); a null stays null."""
+    """Give the values as large_string (rows,). A null stays null."""
     array = converted(array, plain_type(array.type))
     dtype = array.type
     if test.is_dictionary(dtype):
@@ -64,7 +64,7 @@ def as_text(array: pa.Array) -> pa.Array:
 
 
 def as_json(array: pa.Array) -> pa.Array:
-    """The values as JSON, large_string (rows,); a null is ``null``."""
+    """Give the values as JSON, large_string (rows,). A null is ``null``."""
     array = converted(array, plain_type(array.type))
     dtype = array.type
     if test.is_dictionary(dtype):
@@ -95,10 +95,10 @@ def as_json(array: pa.Array) -> pa.Array:
 
 
 def csv_lines(columns: list[pa.Array], separator: str) -> bytes:
-    """Rows of a CSV file, each with its line end. ``columns``: at least one, of any type.
+    """Give the rows of a CSV file, each with its line end. ``columns``: at least one, of any type.
 
-    A field is quoted where it holds a quote, a separator, a line end or outer blanks, or is empty;
-    a null is empty, without quotes.
+    A field is quoted where it holds a quote, a separator, a line end or outer blanks, and where it
+    is the empty text. A null is empty, without quotes.
     """
     odd = rf'^$|["\r\n{separator}]|^\s|\s$'
     null = '""' if len(columns) == 1 else ""  # an empty line would be no row
