@@ -1,12 +1,12 @@
-"""diagnose(): a config in, a folder with verdicts, numbers, pages and ready configs out.
+"""diagnose() takes a config, and gives a folder with verdicts, numbers, pages and ready configs.
 
     report.json, report.md, report.html    the same content three times
     figures/                               charts as PNG and SVG, where matplotlib is installed
     configs/                               what each verdict asks for, ready for ``isthmus fit``
     trainings/                             one outcome a training, by content
 
-A killed diagnosis goes on where it stopped, and a higher level takes over what a lower one trained:
-give the same folder again.
+Give the same folder again, and a killed diagnosis goes on where it stopped. A higher level then
+takes over what a lower level trained.
 """
 
 import json
@@ -58,7 +58,7 @@ class Diagnosis:
 
     @classmethod
     def open(cls, path: str | Path) -> "Diagnosis":
-        """Read a finished folder; RunError where there is none."""
+        """Read the folder of a finished diagnosis. Raises RunError where there is none."""
         file = Path(path) / "report.json"
         try:
             return cls(Path(path), json.loads(file.read_text(encoding="utf-8")))
@@ -68,7 +68,7 @@ class Diagnosis:
             raise RunError(f"{file} is damaged: {fault}") from fault
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``report.json`` holds."""
+        """Give what ``report.json`` holds."""
         return self.report
 
     def __str__(self) -> str:
@@ -90,13 +90,16 @@ def diagnose(
 ) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
-    ``config``, ``table``, ``set``: as for `isthmus.fit`. ``out``: folder; given again, finished
-    trainings are taken from it. ``level``: ``quick``, ``standard`` or ``full``. ``margin``: the
-    difference that does not matter, in AUC and as a share of the logloss; fix it before looking.
-    ``item``: a categorical feature whose values are a second way of clustering test rows. ``jobs``:
-    processes of one thread each (from a script, more than 1 needs ``if __name__ == "__main__"``).
+    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
+    ``out``: the folder to write. Finished trainings in the folder are not trained again.
+    ``level``: ``quick``, ``standard`` or ``full``.
+    ``margin``: the difference that does not matter, in AUC and as a share of the logloss. Fix the
+    margin before you look at results.
+    ``item``: a categorical feature. Test rows are then clustered by the feature's values, too.
+    ``jobs``: processes of one thread each. A script that asks for more than 1 needs
+    ``if __name__ == "__main__"``.
 
-    Raises ConfigError, SchemaError or RunError, naming key, column, domain or folder.
+    Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
     with prepared(
         config,
@@ -128,9 +131,9 @@ def plan_diagnosis(
     cache: str | Path | None = None,
     progress: Listener | None = None,
 ) -> DiagnosisPlan:
-    """What `diagnose` would train with the same arguments, and about how long; nothing is trained.
+    """Tell what `diagnose` would train with the same arguments, and about how long that takes.
 
-    The table is encoded, and a few steps are taken to see how fast they go.
+    The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
     """
     with prepared(
         config,
@@ -161,7 +164,10 @@ def prepared(
     cache: str | Path | None = None,
     progress: Listener | None = None,
 ) -> Iterator[tuple[Study, Path]]:
-    """Check everything, encode the table, and open the engine."""
+    """Check everything, encode the table, and open the engine. Give the study and its folder.
+
+    The arguments are those of `diagnose`.
+    """
     tell = progress or silent
     if not 0 < margin < 0.5:
         raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
@@ -202,7 +208,7 @@ def prepared(
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Name the folder where the disk does not take what is written."""
+    """Raise RunError, which names the folder, where the disk does not take what is written."""
     try:
         yield
     except OSError as fault:
@@ -212,7 +218,10 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def _with_table(config: Config, source: Any) -> Config:
-    """The config with the table that is read, wherever its copies will lie; None for a frame."""
+    """Name the table in the config by its full path, so that copies of the config find it.
+
+    A frame has no path, and the config then names no table.
+    """
     path = None
     if isinstance(source, str | Path):
         path = str(Path(source).expanduser().absolute())
@@ -220,10 +229,10 @@ def _with_table(config: Config, source: Any) -> Config:
 
 
 def encoded_as(data: DataConfig) -> DataConfig:
-    """The data section of a diagnosis: the domain can be an input, and the unknown is trained.
+    """Give the data section of a diagnosis: the domain can be an input, and the unknown is trained.
 
-    A value of a single train row is unknown to every arm, so that the unknown is trained in solo
-    and joint alike; a domain that is no feature is encoded too, and hidden from the arms.
+    A value of a single train row is unknown to every arm, so solo and joint alike train the
+    unknown. A domain that is no feature is encoded too, and hidden from the arms.
     """
     features = dict(data.features)
     for name, feature in features.items():
@@ -237,9 +246,10 @@ def encoded_as(data: DataConfig) -> DataConfig:
 
 
 def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
-    """One data section a fold for a small table; else a single one, whose replicates are seeds.
+    """Give one data section for each fold of a small table, and a single one for any other table.
 
-    Two folds would leave one degree of freedom: a level of so few takes two seeds of the first.
+    Replicates are seeds where there is a single data section. Two folds would leave one degree of
+    freedom, so a level of two replicates takes two seeds of the first fold.
     """
     if data.split.by == "time" or rows >= SMALL_TABLE:
         return [data]
@@ -332,7 +342,7 @@ def _support(study: Study, name: str) -> dict[str, int]:
 
 
 def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
-    """A domain that nothing was trained for: named, with the reason."""
+    """Give the report of a domain that nothing was trained for, with the reason."""
     return {
         **_support(study, name),
         "auc": None,
@@ -364,5 +374,5 @@ def _write(report: dict[str, Any], folder: Path, study: Study) -> None:
 
 
 def processes() -> int:
-    """How many trainings the command line runs at a time: one a core."""
+    """Give the number of cores. The command line runs so many trainings at a time."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

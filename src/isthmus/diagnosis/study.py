@@ -1,4 +1,4 @@
-"""A diagnosis from start to end: plan, choices, arms, matrices, verdicts; every training once."""
+"""The study: a diagnosis from the plan over the choices to the arms. Each training is run once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +30,12 @@ SHOWN = 10  # domains that a plan names one by one
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisPlan:
-    """What a diagnosis will train, and about how long it takes.
+    """What a diagnosis will train, and about how long that takes.
 
-    ``phases``: trainings of each, in order; ``cached``: how many of those that can be named before
-    the choices are made are finished already. ``seconds``: expected, of those that are not.
+    ``phases``: the number of trainings of each phase, in order. ``cached``: how many trainings are
+    finished already, among those that can be named before the choices are made. ``seconds``: the
+    expected time of all others. ``measured``: the domains that are trained alone. ``left_out``: why
+    every other domain is not. ``sampled``: which domains were drawn, where there are too many.
     """
 
     level: str
@@ -51,7 +53,7 @@ class DiagnosisPlan:
 
     @property
     def trainings(self) -> int:
-        """All trainings."""
+        """The number of all trainings."""
         return sum(self.phases.values())
 
     def __str__(self) -> str:
@@ -71,10 +73,10 @@ class DiagnosisPlan:
 
 
 class Study:
-    """The parts of one diagnosis, and what it has found so far.
+    """The parts of one diagnosis, and what the diagnosis has found so far.
 
-    ``datasets``: one a replicate where replicates are folds, otherwise a single one. ``config``
-    is that of the encoded rows; ``original`` the user's own.
+    ``datasets``: one for each replicate where replicates are folds, otherwise a single one.
+    ``config``: the config of the encoded rows. ``original``: the user's own config.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Study:
         self.joint: list[Outcome] = []
 
     def plan(self, pace: Pace) -> DiagnosisPlan:
-        """What will be trained, with the recipes that are known so far."""
+        """Tell what will be trained, by the recipes that are known so far."""
         if all(self.engine.is_done(t) for grid in self.phases.choices().values() for t in grid):
             self.choose()
         planned = self.phases.planned()
@@ -161,7 +163,10 @@ class Study:
                 self.phases.recipes.solo[name] = recipe
 
     def train_arms(self) -> None:
-        """N, and at the levels that have them T, I and the adapted arm."""
+        """Train the arms: solo and joint, and what else the level has.
+
+        Solo and joint give the net effect N. The second stages give transfer T and interference I.
+        """
         phases, names = self.phases, self.measured.names
         self.engine.run(phases.first_stage(), "solo and joint")
         self.joint = [self.engine.outcome(phases.joint(k)) for k in phases.seeds]
@@ -181,14 +186,17 @@ class Study:
                 self.arm_outcomes[name]["adapted"] = adapted
 
     def reading(self, name: str, replicates: int | None = None) -> DomainReading:
-        """The test rows of a domain."""
+        """Give the test rows of a domain as the metrics read them.
+
+        ``replicates``: how many, by default all replicates of N.
+        """
         return DomainReading(self.rows, name, replicates or self.level.seeds, self.margins)
 
     def effects(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Domain -> metric -> levels and effects.
+        """Give levels and effects, by domain and metric.
 
-        Holm's p is filled in for the net effect, over domains, and for what remedies add to longer
-        joint training, over remedies and domains.
+        Holm's p is filled in for two families of effects: for the net effect over all domains, and
+        for what remedies add to longer joint training over all remedies and domains.
         """
         found = {
             name: dict(self.reading(name).effects(self.arm_outcomes[name]))
@@ -211,7 +219,7 @@ class Study:
         return found  # type: ignore[return-value]
 
     def _seen(self, name: str) -> dict[str, Effect]:
-        """N on the test rows whose values the solo had all seen."""
+        """Give the net effect on the test rows whose values the solo had all seen."""
         arms = self.arm_outcomes[name]
         keep = [self.rows.seen(name, k, solo) for k, solo in enumerate(arms["solo"])]
         reading = DomainReading(self.rows, name, self.level.seeds, self.margins, keep=keep)
@@ -223,7 +231,7 @@ class Study:
         }
 
     def flags(self, name: str) -> list[str]:
-        """What makes a domain's numbers less sure."""
+        """Say what makes a domain's numbers less sure."""
         solos = self.arm_outcomes[name]["solo"]
         capped = sum(one.told.stopped == "epochs" for one in solos)
         told = []
@@ -243,7 +251,7 @@ class Study:
         return told
 
     def told_plan(self, plan: DiagnosisPlan) -> dict[str, Any]:
-        """The ``plan`` of the report."""
+        """Give the ``plan`` of the report."""
         train = self.config.train
         choices = {None: {}} | {name: {} for name in self.measured.names}
         for name, outcomes in self.choices.items():
@@ -303,7 +311,7 @@ class Study:
         return told + self._told_arms()
 
     def _told_rows(self) -> list[str]:
-        """What is not as a reader of the config would take it, in the rows."""
+        """Say which rows are not as a reader of the config would expect."""
         told = []
         if self.folds:
             told.append(
@@ -324,7 +332,7 @@ class Study:
         return told
 
     def _told_arms(self) -> list[str]:
-        """What is not as a reader of the config would take it, in the arms."""
+        """Say which arms are not as a reader of the config would expect."""
         told, config = [], self.original
         if self.arms.hide_domain:
             told.append("the domain is no feature: no arm sees it as an input")
@@ -342,7 +350,7 @@ class Study:
 
 
 def named(effects: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of levels and effects."""
+    """Give plain values of levels and effects."""
     return {
         name: value.to_dict() if isinstance(value, Effect) else value
         for name, value in effects.items()
