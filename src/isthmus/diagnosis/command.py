@@ -268,7 +268,7 @@ def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
 
 
 def _plan(study: Study) -> DiagnosisPlan:
-    study.tell("probe: how fast are a few steps", None)
+    study.tell("taking a few steps to see how fast they go", None)
     arms = study.arms
     if study.level.adapted:
         build(study.phases.adapted()[0], arms.dataset(0))  # now, not after hours of trainings

@@ -59,7 +59,7 @@ def gradients(study: Study) -> Cells:
     path = path.with_name(f"{path.name}.gradients.json")
     if (kept := _read(path, names)) is not None:
         return kept
-    study.tell("early gradients", None)
+    study.tell("comparing early gradients", None)
     dataset = study.arms.dataset(0)
     agreed = early_cosines(
         build(training, dataset), training.subset(dataset), training.train, domains=names

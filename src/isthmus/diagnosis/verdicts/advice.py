@@ -75,7 +75,7 @@ def _of_group(
 
 
 class Configs:
-    """Writes each advice once, as a config that ``fit`` accepts, and gives the path to it.
+    """Writes each advice once, as a config that ``fit`` accepts. Gives its path from the report.
 
     A config is the arm that was measured. It has the arm's features, network and recipe, and the
     split of the user's own config. Configs of an earlier diagnosis that no advice asks for any more

@@ -132,7 +132,7 @@ class GuardedFit:
 
     def _finish(self, arms: TrainedArms, engine: Engine, seconds: float) -> None:
         """Choose, write what is shipped, and mark the run as finished."""
-        self.tell(Notice("score", "choosing for each domain"))
+        self.tell(Notice("score", "choosing what serves each domain"))
         validation = arms.logits("validation", self.dataset)
         rows = self.dataset.rows("validation")
         deciding = self._judged("validation", validation, ~stopping_half(rows))
