@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +305,7 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
         domains = {}
         for name in study.measured.names:
             domains[name] = {
-                **_support(study, name),
+                **asdict(study.measured.support[name]),
                 **{metric: named(found[name][metric]) for metric in METRICS},
                 **advice[name].to_dict(),
                 "config": configs.of(name, advice[name].verdict),
@@ -331,20 +331,10 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     return Diagnosis(folder, report)
 
 
-def _support(study: Study, name: str) -> dict[str, int]:
-    support = study.measured.support[name]
-    return {
-        "rows": support.rows,
-        "positives": support.positives,
-        "clusters": support.clusters,
-        "train_rows": support.train_rows,
-    }
-
-
 def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
     """Give the report of a domain that nothing was trained for, with the reason."""
     return {
-        **_support(study, name),
+        **asdict(study.measured.support[name]),
         "auc": None,
         "logloss": None,
         "verdict": "not enough data",

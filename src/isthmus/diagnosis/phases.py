@@ -7,7 +7,7 @@ N, T and I are effects: net, transfer and interference. `isthmus.diagnosis.recip
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import get_args
@@ -25,14 +25,6 @@ from isthmus.train.weighting import WeightingName, build_weighting
 WEIGHTINGS = tuple(name for name in get_args(WeightingName) if name != "proportional")
 
 
-@dataclass(slots=True)
-class Recipes:
-    """The recipes that were chosen on the first replicate: of the joint arm, and of each solo."""
-
-    joint: Recipe
-    solo: dict[str, Recipe] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class Width:
     """One point of the capacity curve.
@@ -48,15 +40,15 @@ class Width:
 class Phases:
     """The trainings of each phase at a level, for the domains that are measured.
 
-    ``recipes`` hold the first choice of each grid until a choice is made.
+    ``recipes``: the recipe of the joint arm, under None, and of each domain's solo. They are the first
+    of each grid until a choice is made on the first replicate.
     """
 
     def __init__(self, arms: ArmTrainings, measured: Measured, level: Level) -> None:
         self.arms = arms
         self.measured = measured
         self.level = level
-        first = {name: Recipe.of(grid[0]) for name, grid in self.choices().items()}
-        self.recipes = Recipes(first.pop(None), {name: first[name] for name in measured.names})
+        self.recipes = {name: Recipe.of(grid[0]) for name, grid in self.choices().items()}
 
     @property
     def seeds(self) -> range:
@@ -77,11 +69,11 @@ class Phases:
 
     def joint(self, k: int) -> Training:
         """Give the joint training of a replicate."""
-        return self.arms.joint(k, self.recipes.joint)
+        return self.arms.joint(k, self.recipes[None])
 
     def solo(self, k: int, name: str) -> Training:
         """Give the solo of a domain in a replicate."""
-        return self.arms.solo(k, name, self.recipes.solo[name])
+        return self.arms.solo(k, name, self.recipes[name])
 
     def first_stage(self) -> list[Training]:
         """List the joint training and every solo, in every replicate."""
@@ -94,7 +86,7 @@ class Phases:
 
     def stage_two(self, k: int, name: str) -> dict[str, Training]:
         """Give the second stages of one domain: ``solo_plus``, ``joint_plus`` and ``tuned``."""
-        recipe, joint = self.recipes.solo[name], self.joint(k)
+        recipe, joint = self.recipes[name], self.joint(k)
         return {
             "solo_plus": self.arms.stage_two(self.solo(k, name), name, recipe, own=True),
             "joint_plus": self.arms.stage_two(joint, name, recipe, own=False),
@@ -112,12 +104,12 @@ class Phases:
 
     def adapted(self) -> list[Training]:
         """List the adapted training of every replicate."""
-        return [self.arms.adapted(k, self.recipes.joint) for k in self.seeds]
+        return [self.arms.adapted(k, self.recipes[None]) for k in self.seeds]
 
     def recipe_of(self, domains: Sequence[str]) -> Recipe:
         """Give the recipe of several domains: that of the domain with the most train rows."""
         support = self.measured.support
-        return self.recipes.solo[max(domains, key=lambda name: support[name].train_rows)]
+        return self.recipes[max(domains, key=lambda name: support[name].train_rows)]
 
     def together(self, k: int, domains: Sequence[str]) -> Training:
         """Give the training of some domains together. One domain is its solo, all are joint."""
@@ -151,7 +143,7 @@ class Phases:
         others = tuple(n for n in self.arms.dataset(k).domain_names if n != name)
         if len(others) == 1:
             return self.solo(k, others[0])
-        return self.arms.joint(k, self.recipes.joint, domains=others)
+        return self.arms.joint(k, self.recipes[None], domains=others)
 
     def leave_one_out(self) -> list[Training]:
         """List the training without each domain of the matrix."""
@@ -168,8 +160,8 @@ class Phases:
         """Give joint, for the name None, or a solo, at a width and with the chosen recipe."""
         hide = not width.domain_input
         if name is None:
-            return self.arms.joint(k, self.recipes.joint, model=width.model, hide_domain=hide)
-        recipe = self.recipes.solo[name]
+            return self.arms.joint(k, self.recipes[None], model=width.model, hide_domain=hide)
+        recipe = self.recipes[name]
         return self.arms.solo(k, name, recipe, model=width.model, hide_domain=hide)
 
     def capacity(self) -> list[Training]:
@@ -184,7 +176,7 @@ class Phases:
 
     def weighted(self, k: int, name: str) -> Training:
         """Give the joint training under another weighting of the domains' losses."""
-        return self.arms.joint(k, self.recipes.joint, weighting=name)
+        return self.arms.joint(k, self.recipes[None], weighting=name)
 
     @cached_property
     def refused(self) -> dict[str, str]:

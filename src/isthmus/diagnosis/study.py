@@ -156,11 +156,7 @@ class Study:
         for name, grid in grids.items():
             self.choices[name] = outcomes[at : at + len(grid)]
             at += len(grid)
-            recipe = Recipe.of(best(self.choices[name]).training)
-            if name is None:
-                self.phases.recipes.joint = recipe
-            else:
-                self.phases.recipes.solo[name] = recipe
+            self.phases.recipes[name] = Recipe.of(best(self.choices[name]).training)
 
     def train_arms(self) -> None:
         """Train the arms: solo and joint, and what else the level has.
@@ -253,10 +249,10 @@ class Study:
     def told_plan(self, plan: DiagnosisPlan) -> dict[str, Any]:
         """Give the ``plan`` of the report."""
         train = self.config.train
-        choices = {None: {}} | {name: {} for name in self.measured.names}
-        for name, outcomes in self.choices.items():
-            recipe = self.phases.recipes.joint if name is None else self.phases.recipes.solo[name]
-            choices[name] = recipe.to_dict() | {"tried": [one.facts() for one in outcomes]}
+        choices = {
+            name: self.phases.recipes[name].to_dict() | {"tried": [one.facts() for one in outcomes]}
+            for name, outcomes in self.choices.items()
+        }
         return {
             "level": self.level.name,
             "table": plan.table,

@@ -133,7 +133,7 @@ class Engine:
         if missing and not self._closing.alive:
             raise ValueError(f"an engine must be open to train, got a closed one at {self.folder}")
         # The dearest first, so that no process is left alone with a long one at the end.
-        order = sorted(missing.items(), key=lambda item: -self._cost(item[1]))
+        order = sorted(missing.items(), key=lambda item: -cost(item[1], self.dataset(item[1])))
         began = time.perf_counter()
         try:
             if self.jobs == 1 or len(order) <= 1:
@@ -143,9 +143,6 @@ class Engine:
         finally:
             self.seconds += time.perf_counter() - began
         return [self.outcome(training) for training in wanted]
-
-    def _cost(self, training: Training) -> float:
-        return cost(training, self.dataset(training))
 
     def _start(self, training: Training) -> Path | None:
         return None if training.start is None else self.path(training.start)

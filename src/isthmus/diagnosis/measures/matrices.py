@@ -43,26 +43,24 @@ def pairwise(study: Study) -> tuple[Cells, np.ndarray]:
     """
     phases = study.phases
     study.engine.run(phases.pairwise(), "pairs")
-
-    def together(pair: tuple[str, str]) -> list[Outcome]:
-        return [study.engine.outcome(phases.together(k, pair)) for k in phases.few]
-
-    cells = _pairs(study, {pair: together(pair) for pair in phases.pairs()})
+    held = {}
+    for pair in phases.pairs():
+        outcomes = [study.engine.outcome(phases.together(k, pair)) for k in phases.few]
+        held[pair] = held[pair[::-1]] = outcomes
+    cells = _directed(study, held)
     names = study.measured.paired
     chosen = np.full((len(names), len(names)), np.nan)
-    for pair in phases.pairs():
-        outcomes = together(pair)
-        for target, source in (pair, pair[::-1]):
-            solos = study.arm_outcomes[target]["solo"]
-            gains = np.array(
-                [
-                    _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
-                    for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
-                ]
-            )
-            there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
-            if len(there):
-                chosen[names.index(target), names.index(source)] = there.mean()
+    for (target, source), outcomes in held.items():
+        solos = study.arm_outcomes[target]["solo"]
+        gains = np.array(
+            [
+                _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
+                for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
+            ]
+        )
+        there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
+        if len(there):
+            chosen[names.index(target), names.index(source)] = there.mean()
     return cells, chosen
 
 
@@ -95,13 +93,6 @@ def leave_one_out(study: Study) -> Cells:
             if source != target:
                 effects[target, source] = reading.difference(study.joint, without[source])
     return _cells(effects)
-
-
-def _pairs(study: Study, outcomes: Mapping[tuple[str, str], list[Outcome]]) -> Cells:
-    held = {}
-    for (one, other), pair in outcomes.items():
-        held[one, other] = held[other, one] = pair
-    return _directed(study, held)
 
 
 def _directed(study: Study, held: Mapping[tuple[str, str], list[Outcome]]) -> Cells:

@@ -106,7 +106,7 @@ class Configs:
         """Write the config that a verdict asks for, and give its path. None without a config."""
         study, phases = self.study, self.study.phases
         if verdict.action == "adapt" and verdict.remedy == "adapter":
-            return self._write("adapted", phases.arms.adapted(0, phases.recipes.joint))
+            return self._write("adapted", phases.arms.adapted(0, phases.recipes[None]))
         if verdict.action in ("share", "adapt"):
             return self._write("joint", phases.joint(0))
         if verdict.action == "group":

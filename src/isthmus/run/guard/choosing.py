@@ -293,20 +293,12 @@ def _within(difference: tuple[float, float]) -> bool:
 
 
 def _why_none(standings: Mapping[Arm, Standing], margin: float, guard: Guard) -> str:
-    reasons = {standing.reason for standing in standings.values() if standing.reason}
-    if guard == "strict" and reasons:
-        return f"nothing can be shown of the others: {'; '.join(sorted(reasons))}"
-    shown = [
-        (
-            f"{arm} {standing.lower:+.4f}"
-            if guard == "strict"
-            else f"{arm} {standing.difference:+.4f}"
-        )
-        for arm, standing in standings.items()
-        if standing.difference is not None and (guard == "balanced" or standing.lower is not None)
-    ]
-    if not shown:
-        return f"nothing can be shown of the others: {'; '.join(sorted(reasons)) or 'none there'}"
-    if guard == "strict":
-        return f"no other is surely above {-margin:g} AUC of solo; lower bounds: {', '.join(shown)}"
-    return f"no other is above solo; differences in AUC: {', '.join(shown)}"
+    strict = guard == "strict"
+    reasons = sorted({standing.reason for standing in standings.values() if standing.reason})
+    values = {arm: of.lower if strict else of.difference for arm, of in standings.items()}
+    shown = ", ".join(f"{arm} {value:+.4f}" for arm, value in values.items() if value is not None)
+    if not shown or (strict and reasons):
+        return f"nothing can be shown of the others: {'; '.join(reasons) or 'none there'}"
+    if strict:
+        return f"no other is surely above {-margin:g} AUC of solo; lower bounds: {shown}"
+    return f"no other is above solo; differences in AUC: {shown}"
