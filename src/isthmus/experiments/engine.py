@@ -26,11 +26,6 @@ Tell = Callable[[str, int, int, Training], None]
 """The engine calls ``tell(what, done, of, training)`` after each training."""
 
 
-def silent(what: str, done: int, of: int, training: Training) -> None:
-    """Tell nothing."""
-    del what, done, of, training
-
-
 class Engine:
     """Runs trainings and keeps their outcomes in ``folder``.
 
@@ -49,7 +44,7 @@ class Engine:
         folder: Path,
         *,
         jobs: int = 1,
-        tell: Tell = silent,
+        tell: Tell = lambda *_: None,
     ) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")

@@ -19,9 +19,7 @@ others with AUC .91 at 6,000. Without ``hidden by label``: .75, .91, .91; with n
 may have nothing to teach each other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +27,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.split import SplitName
 from isthmus.data.store.subset import Subset, domain_columns
 from isthmus.diagnosis.measures.grouping import symmetric
 from isthmus.diagnosis.measures.sample import sample_rows
@@ -56,13 +53,6 @@ class DomainVectors:
     parts: dict[str, slice]
     rows: Int64[np.ndarray, " domains"]
     names: tuple[str, ...]
-
-    def only(self, parts: Sequence[str]) -> "DomainVectors":
-        """Keep some parts only. Raises ValueError for a part that is not there."""
-        unknown = [part for part in parts if part not in self.parts]
-        if unknown or not parts:
-            raise ValueError(f"parts must be among {list(self.parts)}, got {list(parts)}")
-        return replace(self, parts={part: self.parts[part] for part in parts})
 
 
 class _Sums:
@@ -111,12 +101,11 @@ def domain_vectors(
     model: AbstractModel,
     dataset: Dataset | Subset,
     *,
-    split: SplitName = "train",
     rows_per_domain: int = 2000,
     buckets: int = 32,
     seed: int = 0,
 ) -> DomainVectors:
-    """Give every domain its vector from one pass over a sample of its rows.
+    """Give every domain its vector from one pass over a sample of its train rows.
 
     The parts of a vector are:
 
@@ -134,11 +123,11 @@ def domain_vectors(
     """
     if buckets < 2:
         raise ValueError(f"buckets must be at least 2, got {buckets}")
-    rows, names = dataset.rows(split), dataset.domain_names
+    rows, names = dataset.rows("train"), dataset.domain_names
     most = min(rows_per_domain, max(LEAST_ROWS, SAMPLE_ROWS // len(names)))
     at, domain = sample_rows(rows, len(names), most, seed=seed)
     if not len(at):
-        raise ValueError(f"the {split} split must hold rows of domains, got none")
+        raise ValueError("the train split must hold rows of domains, got none")
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
     sums = _Sums(len(names))
     skip = domain_columns(dataset.encoder.fields)
@@ -251,16 +240,13 @@ def _bucket(ids: np.ndarray, buckets: int) -> np.ndarray:
 
 
 def distances(
-    vectors: DomainVectors, *, how: Literal["euclid", "cosine"] = "euclid"
+    vectors: DomainVectors,
 ) -> Float64[np.ndarray, "domains domains"]:
     """Measure the distance of every two domains.
 
-    The diagonal is 0. Distances of a domain without a vector are nan. Each part weighs the same.
-
-    ``euclid``: the root of the mean over parts of the mean over entries of squared differences,
-    less what chance makes of them (noise / n_a + noise / n_b), at least 0. ``cosine``: 1 - cosine
-    of the vectors around their mean, from 0 to 2. A vector that lies at the mean has a distance of
-    1.
+    A distance is the root of the mean over parts of the mean over entries of squared differences,
+    less what chance makes of them (noise / n_a + noise / n_b), at least 0. So each part weighs the
+    same. The diagonal is 0. Distances of a domain without a vector are nan.
     """
     blocks = [vectors.values[:, part] for part in vectors.parts.values()]
     blocks = [block / np.sqrt(block.shape[1] * len(blocks)) for block in blocks]
@@ -272,15 +258,10 @@ def distances(
     x = x[there] - x[there].mean(axis=0)
     product = x @ x.T
     square = np.diag(product)
-    if how == "euclid":
-        noise = np.mean([vectors.noise[part].mean() for part in vectors.parts.values()])
-        chance = noise / vectors.rows[there]
-        apart = square[:, None] + square[None, :] - 2 * product
-        between = np.sqrt((apart - chance[:, None] - chance[None, :]).clip(min=0.0))
-    else:
-        size = np.sqrt(square[:, None] * square[None, :])
-        cosine = np.divide(product, size, out=np.zeros_like(size), where=size > 1e-300)
-        between = 1.0 - cosine.clip(-1.0, 1.0)
+    noise = np.mean([vectors.noise[part].mean() for part in vectors.parts.values()])
+    chance = noise / vectors.rows[there]
+    apart = square[:, None] + square[None, :] - 2 * product
+    between = np.sqrt((apart - chance[:, None] - chance[None, :]).clip(min=0.0))
     np.fill_diagonal(between, 0.0)
     found[np.ix_(there, there)] = between
     return found

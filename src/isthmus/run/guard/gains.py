@@ -150,7 +150,6 @@ def guard_content(
     other: Sequence[Choice],
     gains: Gains,
     *,
-    margin: float = MARGIN,
     z: float,
 ) -> dict[str, Any]:
     """Give what ``guard.json`` says, as plain values."""
@@ -158,7 +157,7 @@ def guard_content(
         "guard": guard,
         "other": other_guard(guard),
         "promise": PROMISE if guard == "strict" else None,
-        "margin": margin,
+        "margin": MARGIN,
         "z": z,
         "domains": {
             choice.domain: {
