@@ -33,7 +33,7 @@ from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.result import Run
-from isthmus.run.split_scores import SplitScores
+from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
     dataset_text,
     end_text,

@@ -75,13 +75,12 @@ class Candidates:
         rows = dataset.rows("validation")
         stopping = stopping_half(rows)
         domain, label = np.asarray(rows.domain)[stopping], np.asarray(rows.label)[stopping] > 0
-        names, ids = dataset.domain_names, len(dataset.domain_names) + 1
-        counts = (
-            np.bincount(domain, minlength=ids)[1:],
-            np.bincount(domain[label], minlength=ids)[1:],
+        names = dataset.domain_names
+        both = (
+            np.bincount(of, minlength=len(names) + 1)[1:].tolist() for of in (domain, domain[label])
         )
-        pairs = zip(names, *(count.tolist() for count in counts), strict=True)
-        self._stopping = {name: DomainCount(rows, positives) for name, rows, positives in pairs}
+        counted = (DomainCount(*pair) for pair in zip(*both, strict=True))
+        self._stopping = dict(zip(names, counted, strict=True))
         counts = dataset.summary()["train"]
         self.no_solo = self._without_solo(counts)
         self.grids = {

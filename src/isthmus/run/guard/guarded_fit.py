@@ -37,7 +37,7 @@ from isthmus.run.guard.gains import (
 )
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.result import Run
-from isthmus.run.split_scores import SplitScores
+from isthmus.run.scores import SplitScores
 from isthmus.run.texts import weightless_text
 
 # A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
