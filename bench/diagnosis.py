@@ -89,9 +89,7 @@ def matrix(folder: Path) -> tuple[float, int]:
     config = insteval(folder / "insteval") / "config.yaml"
     level = replace(LEVELS["full"], seeds=3, few=3, stages=False, adapted=False)
     began = time.perf_counter()
-    with prepared(
-        config, None, folder / "pairs", level, (), 0.005, None, JOBS, None, lambda _: None
-    ) as (study, _):
+    with prepared(config, None, folder / "pairs", level=level, jobs=JOBS) as (study, _):
         study.choose()
         study.train_arms()
         pairwise(study)

@@ -22,7 +22,6 @@ from isthmus.diagnosis.measures import confirmation as grouping
 from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
 from isthmus.metrics.intervals import holm
-from isthmus.run.notice import silent
 from isthmus.sources.planted import conflict, groups, planted
 
 Report = dict[str, Any]
@@ -126,13 +125,17 @@ class Case:
     @contextmanager
     def study(self, level: str) -> Iterator[Study]:
         """The parts of a finished diagnosis, its arms read from the folder."""
-        with small_levels():
-            args = (LEVELS[level], (), 0.005, None, 1, self.cache, silent)
-            with prepared(self.config, None, self.out, *args) as (study, _):
-                study.choose()
-                study.train_arms()
-                assert study.engine.trained == 0
-                yield study
+        with (
+            small_levels(),
+            prepared(self.config, out=self.out, level=LEVELS[level], cache=self.cache) as (
+                study,
+                _,
+            ),
+        ):
+            study.choose()
+            study.train_arms()
+            assert study.engine.trained == 0
+            yield study
 
 
 def on_disk(folder: Path, table: pa.Table, config: dict[str, Any]) -> Case:

@@ -13,7 +13,6 @@ from isthmus.diagnosis import command as diagnosing
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.study import Study
-from isthmus.run.notice import silent
 
 
 @contextmanager
@@ -29,10 +28,7 @@ def study_of(
     """A prepared diagnosis; nothing is trained yet."""
     with (
         small_levels(),
-        prepared(config, table, out, LEVELS[level], (), 0.005, item, 1, cache, silent) as (
-            study,
-            _,
-        ),
+        prepared(config, table, out, level=LEVELS[level], item=item, cache=cache) as (study, _),
     ):
         yield study
 

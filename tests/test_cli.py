@@ -60,6 +60,18 @@ def test_help_answers_at_once_and_names_every_command():
     assert done.stdout.strip() == "[]", "help must not wait for heavy imports"
 
 
+def test_help_shows_the_defaults_that_are_words(monkeypatch: pytest.MonkeyPatch):
+    # In brackets they would be markup to rich, and swallowed.
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, default in (
+        ("data", "(default: NAME)"),
+        ("fit", "(default: runs/NAME-TIME)"),
+        ("evaluate", "(default: test)"),
+        ("diagnose", "(default: one a core)"),
+    ):
+        assert default in isthmus_in_process(command, "--help").stdout
+
+
 def test_fit_prints_the_table_and_where_the_run_is(made: Path):
     text, log = (made / "fit.txt").read_text(), (made / "fit.log").read_text()
     for word in ("home", "mail", "search", "pooled", "macro", "worst", f"run folder: {made}"):

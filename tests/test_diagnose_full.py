@@ -116,7 +116,7 @@ def test_every_kind_of_config_is_the_arm_and_trains(grouped: Case, tmp_path: Pat
     with grouped.study("full") as study:
         configs = Configs(study, tmp_path / "configs")
         assert configs.of("d0", KINDS[kind]) == f"configs/{kind}.yaml"
-        arms, recipe = study.phases.arms, study.phases.recipes.joint
+        arms, recipe = study.phases.arms, study.phases.recipes[None]
         arm = {
             "joint": study.phases.joint(0),
             "adapted": arms.adapted(0, recipe),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.errors import SchemaError
-from isthmus.run.output.writing import as_type, risky, unified
+from isthmus.run.output.unifying import as_type, risky, unified
 from written_columns import (
     BIG,
     F16,

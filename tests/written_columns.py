@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from isthmus.run.output.writing import ScoredWriter, as_type, unified
+from isthmus.run.output.unifying import as_type, unified
+from isthmus.run.output.writing import ScoredWriter
 
 D, S, I8, I32, I64 = Decimal, pa.string(), pa.int8(), pa.int32(), pa.int64()
 U64, F16, F32, F64 = pa.uint64(), pa.float16(), pa.float32(), pa.float64()

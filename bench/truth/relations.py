@@ -1,9 +1,10 @@
 """Self-checks 4 and 5: planted groups and graded relations."""
 
 import numpy as np
+from sklearn.metrics import adjusted_rand_score
 
 from bench.truth.repeat import Result, study_of
-from isthmus.diagnosis.measures.grouping import adjusted_rand, group_domains
+from isthmus.diagnosis.measures.grouping import Groups, group_domains
 from isthmus.diagnosis.measures.matrices import cross_scores, pairwise
 from isthmus.metrics.equivalence import spearman
 from isthmus.metrics.formulas.auc import auc
@@ -27,8 +28,8 @@ def grouped(seed: int, sizes: list[int], rows: int | list[int], loners: int = 0)
     truth = _groups(relation, [int(name[1:]) for name in names])
     test = _matrix(cells, names)
     return {
-        "rand": adjusted_rand(chosen.groups, truth),
-        "rand_without_penalty": adjusted_rand(free.groups, truth),
+        "rand": _rand(chosen.groups, truth),
+        "rand_without_penalty": _rand(free.groups, truth),
         "groups": [list(group) for group in chosen.groups],
         "within": _within(test, truth),
         "within_cross_scores": _within(_matrix(crossed, names), truth),
@@ -70,6 +71,18 @@ def _groups(relation: np.ndarray, of: list[int]) -> list[list[int]]:
     for place, domain in enumerate(of):
         groups_of.setdefault(int(np.argmax(relation[domain] > 0.5)), []).append(place)
     return list(groups_of.values())
+
+
+def _rand(found: Groups, truth: list[list[int]]) -> float:
+    """Agreement of two partitions: 1 for equal ones, about 0 for what chance gives."""
+    sides = [
+        [
+            label
+            for _, label in sorted((place, label) for label, of in enumerate(part) for place in of)
+        ]
+        for part in (found, truth)
+    ]
+    return float(adjusted_rand_score(*sides))
 
 
 def _within(matrix: np.ndarray, truth: list[list[int]]) -> float:

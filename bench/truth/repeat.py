@@ -90,16 +90,7 @@ def study_of(
     with (
         tempfile.TemporaryDirectory() as folder,
         prepared(
-            config,
-            made.table,
-            Path(folder) / "out",
-            level,
-            (),
-            0.005,
-            None,
-            1,
-            Path(folder) / "cache",
-            lambda _: None,
+            config, made.table, Path(folder) / "out", level=level, cache=Path(folder) / "cache"
         ) as (study, _),
     ):
         yield study

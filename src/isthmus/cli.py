@@ -32,6 +32,10 @@ FAULT = 2  # exit code of everything that isthmus refuses by name
 INTERRUPTED = 130
 
 Arguments = ParamSpec("Arguments")
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key of the config")
+]
 JsonTarget = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write JSON to FILE, or - for stdout."),
@@ -75,7 +79,7 @@ def _version(asked: bool) -> None:
 def main(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """One model over many domains: train it, adapt it per domain, see what each domain gets."""
@@ -85,12 +89,11 @@ def main(
 
 @command(app, "data")
 def data(
-    name: Annotated[str, typer.Argument(help="movielens-1m, insteval or synthetic")],
+    name: Annotated[str, typer.Argument(help="One of movielens-1m, insteval and synthetic")],
     domain: Annotated[
-        str | None,
-        typer.Option(help="movielens-1m only: age, gender or occupation [default: age]"),
+        str | None, typer.Option(help="For movielens-1m: age, gender or occupation (default: age)")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write [default: NAME]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write (default: NAME)")] = None,
 ) -> None:
     """Write a named data set: one Parquet file and a config that fit accepts."""
     from isthmus import sources
@@ -136,33 +139,31 @@ def init(
 
 @command(app, "fit")
 def fit(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/NAME-TIME]")] = None,
+    config: ConfigFile,
+    set_: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME-TIME)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run")] = False,
     allow_other_threads: Annotated[
-        bool, typer.Option(help="Resume though the last bits of the result may differ")
+        bool, typer.Option(help="Resume with other threads, though the last bits may differ")
     ] = False,
     verify_content: Annotated[
         bool, typer.Option(help="Hash the whole table to find its encoded copy")
     ] = False,
     block_rows: Annotated[
-        int, typer.Option(min=1, help="Rows held at once while encoding: bounds the memory")
+        int, typer.Option(min=1, help="Rows held at once while the table is encoded; bounds memory")
     ] = 262_144,
     guard: Annotated[
         str | None,
         typer.Option(
             metavar="strict|balanced",
-            help="Train each domain's alternatives too; ship per domain what serves it best",
+            help="Train the alternatives of each domain, too, and ship what serves each domain best",
         ),
     ] = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="With --guard: trainings side by side, one thread each")
     ] = 1,
 ) -> None:
-    """Train one model over all domains and report each of them."""
+    """Train one model over all domains, and report every domain."""
     import isthmus
 
     if guard not in (None, "strict", "balanced"):
@@ -190,13 +191,13 @@ def fit(
 @command(app, "evaluate")
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
-    split: Annotated[str | None, typer.Option(help="test or validation [default: test]")] = None,
+    split: Annotated[str | None, typer.Option(help="test or validation (default: test)")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Score this whole table instead; it is named external")
+        str | None, typer.Option(help="Score this whole table in place of a split, as external")
     ] = None,
     json_target: JsonTarget = None,
 ) -> None:
-    """Metrics of every domain with 95 % intervals."""
+    """Print the metrics of every domain with 95 % intervals."""
     import isthmus
 
     with ProgressView() as progress:
@@ -230,7 +231,7 @@ def compare(
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
     json_target: JsonTarget = None,
 ) -> None:
-    """Compare each later run with the first, paired on the same rows."""
+    """Compare each later run with the first run, paired on the same rows."""
     import isthmus
 
     if len(runs) < 2:
@@ -243,26 +244,24 @@ def compare(
 
 @command(app, "diagnose")
 def diagnose(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml")],
-    out: Annotated[Path, typer.Option(help="Folder; given again, finished trainings are kept")],
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option(help="Folder to write; finished trainings in it are kept")],
     level: Annotated[str, typer.Option(help="quick, standard or full")] = "standard",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the time it needs, and stop")
     ] = False,
     margin: Annotated[
-        float, typer.Option(help="AUC difference that does not matter; fix it before looking")
+        float, typer.Option(help="AUC difference that does not matter; fix it before you look")
     ] = 0.005,
     item: Annotated[
-        str | None, typer.Option(help="Categorical feature that test rows are clustered by too")
+        str | None, typer.Option(help="Categorical feature by which test rows are clustered, too")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trainings at a time [default: one a core]")
+        int | None, typer.Option(min=1, help="Trainings that run at a time (default: one a core)")
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key")
-    ] = None,
+    set_: Changes = None,
 ) -> None:
-    """Does training together help or hurt each domain, because of whom, and what to do."""
+    """Tell whether training together helps or hurts each domain, because of whom, and what to do."""
     from isthmus.diagnosis import diagnose as run_diagnosis
     from isthmus.diagnosis import plan_diagnosis, processes
 
@@ -316,7 +315,7 @@ def cache_clear() -> None:
 
 
 class ProgressView:
-    """Shows what a long call does: a bar on a terminal, plain lines without one; on stderr."""
+    """Shows on stderr what a long call does: as a bar on a terminal, else as plain lines."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -368,7 +367,7 @@ PLAIN_STEP = 0.1  # share of a stage between two plain lines
 
 
 def _deliver(result: Any, content: dict[str, Any], target: str | None) -> None:
-    """Print a result; with ``--json`` write its content as JSON, to stdout in place of the table."""
+    """Print a result. With ``--json`` write its content as JSON; ``-`` takes the table's place."""
     if target == "-":
         _print(json_text(content, sys.stdout.encoding))
         return

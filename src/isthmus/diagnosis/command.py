@@ -1,19 +1,19 @@
-"""diagnose(): a config in, a folder with verdicts, numbers, pages and ready configs out.
+"""diagnose() takes a config, and gives a folder with verdicts, numbers, pages and ready configs.
 
     report.json, report.md, report.html    the same content three times
     figures/                               charts as PNG and SVG, where matplotlib is installed
     configs/                               what each verdict asks for, ready for ``isthmus fit``
     trainings/                             one outcome a training, by content
 
-A killed diagnosis goes on where it stopped, and a higher level takes over what a lower one trained:
-give the same folder again.
+Give the same folder again, and a killed diagnosis goes on where it stopped. A higher level then
+takes over what a lower level trained.
 """
 
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,10 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build
 from isthmus.printable import shown
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
-from isthmus.run.notice import Listener, Notice, silent
+from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 
+MARGIN = 0.005  # of AUC, and of the logloss as a share
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
 
@@ -57,7 +58,7 @@ class Diagnosis:
 
     @classmethod
     def open(cls, path: str | Path) -> "Diagnosis":
-        """Read a finished folder; RunError where there is none."""
+        """Read the folder of a finished diagnosis. Raises RunError where there is none."""
         file = Path(path) / "report.json"
         try:
             return cls(Path(path), json.loads(file.read_text(encoding="utf-8")))
@@ -67,7 +68,7 @@ class Diagnosis:
             raise RunError(f"{file} is damaged: {fault}") from fault
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``report.json`` holds."""
+        """Give what ``report.json`` holds."""
         return self.report
 
     def __str__(self) -> str:
@@ -81,7 +82,7 @@ def diagnose(
     *,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = 0.005,
+    margin: float = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -89,16 +90,28 @@ def diagnose(
 ) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
-    ``config``, ``table``, ``set``: as for `isthmus.fit`. ``out``: folder; given again, finished
-    trainings are taken from it. ``level``: ``quick``, ``standard`` or ``full``. ``margin``: the
-    difference that does not matter, in AUC and as a share of the logloss; fix it before looking.
-    ``item``: a categorical feature whose values are a second way of clustering test rows. ``jobs``:
-    processes of one thread each (from a script, more than 1 needs ``if __name__ == "__main__"``).
+    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
+    ``out``: the folder to write. Finished trainings in the folder are not trained again.
+    ``level``: ``quick``, ``standard`` or ``full``.
+    ``margin``: the difference that does not matter, in AUC and as a share of the logloss. Fix the
+    margin before you look at results.
+    ``item``: a categorical feature. Test rows are then clustered by the feature's values, too.
+    ``jobs``: processes of one thread each. A script that asks for more than 1 needs
+    ``if __name__ == "__main__"``.
 
-    Raises ConfigError, SchemaError or RunError, naming key, column, domain or folder.
+    Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
     with prepared(
-        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+        config,
+        table,
+        out,
+        level=level_named(level),
+        set=set,
+        margin=margin,
+        item=item,
+        jobs=jobs,
+        cache=cache,
+        progress=progress,
     ) as (study, folder):
         plan = _plan(study)
         study.tell(str(shown(plan)), None)
@@ -112,18 +125,27 @@ def plan_diagnosis(
     *,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = 0.005,
+    margin: float = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
     progress: Listener | None = None,
 ) -> DiagnosisPlan:
-    """What `diagnose` would train with the same arguments, and about how long; nothing is trained.
+    """Tell what `diagnose` would train with the same arguments, and about how long that takes.
 
-    The table is encoded, and a few steps are taken to see how fast they go.
+    The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
     """
     with prepared(
-        config, table, out, level_named(level), set, margin, item, jobs, cache, progress or silent
+        config,
+        table,
+        out,
+        level=level_named(level),
+        set=set,
+        margin=margin,
+        item=item,
+        jobs=jobs,
+        cache=cache,
+        progress=progress,
     ) as (study, _):
         return _plan(study)
 
@@ -131,20 +153,25 @@ def plan_diagnosis(
 @contextmanager
 def prepared(
     config: str | Path | Mapping[str, Any] | Config,
-    table: Any,
-    out: str | Path,
+    table: Any = None,
+    out: str | Path = "diagnosis",
+    *,
     level: Level,
-    overrides: Sequence[str],
-    margin: float,
-    item: str | None,
-    jobs: int,
-    cache: str | Path | None,
-    tell: Listener,
+    set: Sequence[str] = (),
+    margin: float = MARGIN,
+    item: str | None = None,
+    jobs: int = 1,
+    cache: str | Path | None = None,
+    progress: Listener | None = None,
 ) -> Iterator[tuple[Study, Path]]:
-    """Check everything, encode the table, and open the engine."""
+    """Check everything, encode the table, and open the engine. Give the study and its folder.
+
+    The arguments are those of `diagnose`.
+    """
+    tell = progress or silent
     if not 0 < margin < 0.5:
         raise ConfigError(f"margin must be above 0 and below 0.5, got {margin}")
-    original = load_config(config, overrides)
+    original = load_config(config, set)
     if (why := original.model.unsound) is not None:
         raise ConfigError(f"a diagnosis advises models that are served, but {why}")
     source = original.data.table if table is None else table
@@ -158,26 +185,12 @@ def prepared(
     data = encoded_as(original.data)
     replicates = _replicates(data, opened.rows, level)
     datasets = [
-        Dataset.from_table(
-            one,
-            opened,
-            cache=cache,
-            progress=lambda stage, done, rows: tell(
-                Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
-            ),
-        )
-        for one in replicates
+        Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     measured = measure(datasets, pairs=level.dear)
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    study: Study | None = None
-
-    def told(what: str, done: int, of: int, training: Any) -> None:
-        assert study is not None
-        study.progress(what, done, of, training)
-
-    with Engine(datasets, folder / "trainings", jobs=jobs, tell=told) as engine:
+    with Engine(datasets, folder / "trainings", jobs=jobs) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),
@@ -189,12 +202,13 @@ def prepared(
             item=item,
             tell=lambda text, done: tell(Notice("diagnose", text, done)),
         )
+        engine.tell = study.progress
         yield study, folder
 
 
 @contextmanager
 def _writable(folder: Path) -> Iterator[None]:
-    """Name the folder where the disk does not take what is written."""
+    """Raise RunError, which names the folder, where the disk does not take what is written."""
     try:
         yield
     except OSError as fault:
@@ -204,7 +218,10 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def _with_table(config: Config, source: Any) -> Config:
-    """The config with the table that is read, wherever its copies will lie; None for a frame."""
+    """Name the table in the config by its full path, so that copies of the config find it.
+
+    A frame has no path, and the config then names no table.
+    """
     path = None
     if isinstance(source, str | Path):
         path = str(Path(source).expanduser().absolute())
@@ -212,10 +229,10 @@ def _with_table(config: Config, source: Any) -> Config:
 
 
 def encoded_as(data: DataConfig) -> DataConfig:
-    """The data section of a diagnosis: the domain can be an input, and the unknown is trained.
+    """Give the data section of a diagnosis: the domain can be an input, and the unknown is trained.
 
-    A value of a single train row is unknown to every arm, so that the unknown is trained in solo and
-    joint alike; a domain that is no feature is encoded too, and hidden from the arms.
+    A value of a single train row is unknown to every arm, so solo and joint alike train the
+    unknown. A domain that is no feature is encoded too, and hidden from the arms.
     """
     features = dict(data.features)
     for name, feature in features.items():
@@ -229,9 +246,10 @@ def encoded_as(data: DataConfig) -> DataConfig:
 
 
 def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
-    """One data section a fold for a small table; else a single one, whose replicates are seeds.
+    """Give one data section for each fold of a small table, and a single one for any other table.
 
-    Two folds would leave one degree of freedom: a level of so few takes two seeds of the first.
+    Replicates are seeds where there is a single data section. Two folds would leave one degree of
+    freedom, so a level of two replicates takes two seeds of the first fold.
     """
     if data.split.by == "time" or rows >= SMALL_TABLE:
         return [data]
@@ -250,7 +268,7 @@ def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
 
 
 def _plan(study: Study) -> DiagnosisPlan:
-    study.tell("probe: how fast are a few steps", None)
+    study.tell("taking a few steps to see how fast they go", None)
     arms = study.arms
     if study.level.adapted:
         build(study.phases.adapted()[0], arms.dataset(0))  # now, not after hours of trainings
@@ -287,7 +305,7 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
         domains = {}
         for name in study.measured.names:
             domains[name] = {
-                **_support(study, name),
+                **asdict(study.measured.support[name]),
                 **{metric: named(found[name][metric]) for metric in METRICS},
                 **advice[name].to_dict(),
                 "config": configs.of(name, advice[name].verdict),
@@ -313,20 +331,10 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     return Diagnosis(folder, report)
 
 
-def _support(study: Study, name: str) -> dict[str, int]:
-    support = study.measured.support[name]
-    return {
-        "rows": support.rows,
-        "positives": support.positives,
-        "clusters": support.clusters,
-        "train_rows": support.train_rows,
-    }
-
-
 def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
-    """A domain that nothing was trained for: named, with the reason."""
+    """Give the report of a domain that nothing was trained for, with the reason."""
     return {
-        **_support(study, name),
+        **asdict(study.measured.support[name]),
         "auc": None,
         "logloss": None,
         "verdict": "not enough data",
@@ -356,5 +364,5 @@ def _write(report: dict[str, Any], folder: Path, study: Study) -> None:
 
 
 def processes() -> int:
-    """How many trainings the command line runs at a time: one a core."""
+    """Give the number of cores. The command line runs so many trainings at a time."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

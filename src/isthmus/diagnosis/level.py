@@ -1,4 +1,4 @@
-"""How much a diagnosis may cost: what each level measures, and how often."""
+"""Levels: how much a diagnosis may cost, what each level measures, and how often."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from isthmus.errors import ConfigError
 
 LevelName = Literal["quick", "standard", "full"]
-FOLDS = 5  # a small table is cut into so many test parts; a lower level takes the first of them
+FOLDS = 5  # test parts of a small table; a lower level takes the first of them
 MIN_FOLDS = 3
 SMALL_TABLE = 100_000  # rows below which replicates are folds, where the split allows it
 MAX_DOMAINS = 40  # domains that get trainings of their own
@@ -19,7 +19,11 @@ STAGE_TWO_LOOKS = 8
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a level measures. ``seeds``: replicates of N, T and I; ``few``: of all that is dearer."""
+    """What a level measures.
+
+    ``seeds``: the number of replicates of N, T and I. ``few``: the number of replicates of all that
+    is dearer.
+    """
 
     name: LevelName
     seeds: int
@@ -37,7 +41,7 @@ LEVELS: dict[str, Level] = {
 
 
 def level_named(name: str) -> Level:
-    """The level of that name; ConfigError where there is none."""
+    """Give the level of that name. Raises ConfigError where there is none."""
     if name not in LEVELS:
         raise ConfigError(f"level must be one of {', '.join(get_args(LevelName))}, got {name!r}")
     return LEVELS[name]

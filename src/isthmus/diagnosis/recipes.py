@@ -1,7 +1,9 @@
 """The trainings of a diagnosis: what each arm is, from one config.
 
-S solo, J joint; S+ own then own, J+ all then all, F all then own (the second stage of the three has
-the same steps, learning rate, batch and looks at the domain's validation rows); A adapted; pairs.
+S is solo, J is joint, A is adapted. Three arms have two stages. S+ learns from own rows, then from
+own rows. J+ learns from all rows, then from all rows. F, which is *tuned*, learns from all rows,
+then from own rows. The second stages of the three have the same steps, learning rate, batch and
+looks at the domain's validation rows. Pairs of domains are trained together, too.
 """
 
 from collections.abc import Sequence
@@ -19,25 +21,25 @@ from isthmus.train import Budget, TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Batch and learning rate that were chosen for an arm."""
+    """The batch and the learning rate that were chosen for an arm."""
 
     batch_rows: int
     lr: float
 
     @classmethod
     def of(cls, training: Training) -> "Recipe":
-        """What a training was given."""
+        """Take the recipe of a training."""
         return cls(training.train.batch_rows, training.train.lr)
 
     def to_dict(self) -> dict[str, float | int]:
-        """Plain values."""
+        """Give plain values."""
         return {"batch_rows": self.batch_rows, "lr": self.lr}
 
 
 class ArmTrainings:
-    """Makes the trainings of each arm for ``datasets``, one of which every replicate reads.
+    """Makes the trainings of each arm. Every replicate reads one of ``datasets``.
 
-    Which network an arm has, and with what settings, is said in `isthmus.experiments.arms`.
+    `isthmus.experiments.arms` says which network an arm has, and with what settings it is trained.
     """
 
     def __init__(self, config: Config, datasets: Sequence[Dataset], *, hide_domain: bool) -> None:
@@ -49,8 +51,8 @@ class ArmTrainings:
         )
 
     def dataset(self, k: int) -> Dataset:
-        """The dataset of replicate ``k``."""
-        return self.datasets[min(k, len(self.datasets) - 1)]
+        """Give the dataset of replicate ``k``."""
+        return self.datasets[self._replicate(k)]
 
     def _train(self, k: int, recipe: Recipe | None) -> TrainConfig:
         base = self.config.train
@@ -70,7 +72,7 @@ class ArmTrainings:
         hide_domain: bool | None = None,
         weighting: str = "proportional",
     ) -> Training:
-        """One model of all domains, or of some."""
+        """Give the training of one model of all domains, or of some."""
         chosen = None if domains is None else tuple(domains)
         training = Training(
             model=model or self.model,
@@ -83,7 +85,7 @@ class ArmTrainings:
         return training if chosen is None else self._of_few(training)
 
     def adapted(self, k: int, recipe: Recipe) -> Training:
-        """The joint arm with adapters."""
+        """Give the training of the joint arm with adapters."""
         return self.joint(k, recipe, model=self.adapted_model)
 
     def solo(
@@ -95,22 +97,28 @@ class ArmTrainings:
         model: ModelConfig | None = None,
         hide_domain: bool | None = None,
     ) -> Training:
-        """One domain alone; all are scored, which gives the cross-scores."""
+        """Give the training of one domain alone.
+
+        The rows of all domains are scored, which gives the cross-scores.
+        """
         training = self.joint(k, recipe, domains=(domain,), model=model, hide_domain=hide_domain)
         return replace(training, scored=None)
 
     def matched(self, k: int, pair: tuple[str, str], recipe: Recipe) -> Training:
-        """A pair whose larger domain is cut to the rows of the smaller."""
+        """Give the training of a pair whose larger domain is cut to the rows of the smaller one."""
         training = self.joint(k, recipe, domains=pair)
         rows = min(train_rows(replace(training, domains=(name,)), self.dataset(k)) for name in pair)
         return replace(training, rows_per_domain=rows)
 
     def grid(self, training: Training) -> list[Training]:
-        """The choices of a training: two batches by two learning rates."""
+        """Give the choices of a training: two batches by two learning rates."""
         return choices(training, train_rows(training, self.dataset(training.replicate)))
 
     def stage_two(self, first: Training, domain: str, recipe: Recipe, *, own: bool) -> Training:
-        """Begin with a first stage's weights: on the domain's own rows, or on all."""
+        """Give a training that begins with the weights of ``first``.
+
+        ``own``: it learns from the domain's own rows, otherwise from all rows.
+        """
         k = first.train.seed - self.config.train.seed
         budget = self.stage_budget(k, domain, recipe)
         slower = Recipe(recipe.batch_rows, self.config.train.lr * LOWER_LR)
@@ -131,7 +139,7 @@ class ArmTrainings:
         return of_few(training, self.dataset(training.replicate).summary()["validation"])
 
     def stage_budget(self, k: int, domain: str, recipe: Recipe) -> Budget:
-        """Steps and looks of a domain's second stage."""
+        """Give the steps and the looks of a domain's second stage."""
         solo = self.joint(k, recipe, domains=(domain,))
         rows = train_rows(solo, self.dataset(k))
         epoch = max(1, rows // recipe.batch_rows)

@@ -1,4 +1,4 @@
-"""A diagnosis from start to end: plan, choices, arms, matrices, verdicts; every training once."""
+"""The study: a diagnosis from the plan over the choices to the arms. Each training is run once."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, Replicate
 from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
-from isthmus.experiments.arms import best
+from isthmus.experiments.arms import best, has_adapter
 from isthmus.experiments.cost import Pace, steps
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import with_holm
@@ -30,10 +30,12 @@ SHOWN = 10  # domains that a plan names one by one
 
 @dataclass(frozen=True, slots=True)
 class DiagnosisPlan:
-    """What a diagnosis will train, and about how long it takes.
+    """What a diagnosis will train, and about how long that takes.
 
-    ``phases``: trainings of each, in order; ``cached``: how many of those that can be named before
-    the choices are made are finished already. ``seconds``: expected, of those that are not.
+    ``phases``: the number of trainings of each phase, in order. ``cached``: how many trainings are
+    finished already, among those that can be named before the choices are made. ``seconds``: the
+    expected time of all others. ``measured``: the domains that are trained alone. ``left_out``: why
+    every other domain is not. ``sampled``: which domains were drawn, where there are too many.
     """
 
     level: str
@@ -51,7 +53,7 @@ class DiagnosisPlan:
 
     @property
     def trainings(self) -> int:
-        """All trainings."""
+        """The number of all trainings."""
         return sum(self.phases.values())
 
     def __str__(self) -> str:
@@ -71,10 +73,10 @@ class DiagnosisPlan:
 
 
 class Study:
-    """The parts of one diagnosis, and what it has found so far.
+    """The parts of one diagnosis, and what the diagnosis has found so far.
 
-    ``datasets``: one a replicate where replicates are folds, otherwise a single one. ``config``
-    is that of the encoded rows; ``original`` the user's own.
+    ``datasets``: one for each replicate where replicates are folds, otherwise a single one.
+    ``config``: the config of the encoded rows. ``original``: the user's own config.
     """
 
     def __init__(
@@ -100,17 +102,15 @@ class Study:
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
         self.rows = ReplicateRows(per_replicate, item)
         self.began = time.perf_counter()
-        self.planned = 0
         self.pace = Pace(1.0)
         self.work = 0.0
         self.done_work = 0.0
-        self.notes: list[str] = []
         self.choices: dict[str | None, list[Outcome]] = {}
         self.arm_outcomes: dict[str, dict[str, list[Outcome]]] = {}
         self.joint: list[Outcome] = []
 
     def plan(self, pace: Pace) -> DiagnosisPlan:
-        """What will be trained, with the recipes that are known so far."""
+        """Tell what will be trained, by the recipes that are known so far."""
         if all(self.engine.is_done(t) for grid in self.phases.choices().values() for t in grid):
             self.choose()
         planned = self.phases.planned()
@@ -123,7 +123,6 @@ class Study:
                 phases[phase] = len(new)
             seen |= new
         missing = [training for training in seen.values() if not self.engine.is_done(training)]
-        self.planned = len(seen)
         self.pace = pace
         self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
         return DiagnosisPlan(
@@ -157,14 +156,13 @@ class Study:
         for name, grid in grids.items():
             self.choices[name] = outcomes[at : at + len(grid)]
             at += len(grid)
-            recipe = Recipe.of(best(self.choices[name]).training)
-            if name is None:
-                self.phases.recipes.joint = recipe
-            else:
-                self.phases.recipes.solo[name] = recipe
+            self.phases.recipes[name] = Recipe.of(best(self.choices[name]).training)
 
     def train_arms(self) -> None:
-        """N, and at the levels that have them T, I and the adapted arm."""
+        """Train the arms: solo and joint, and what else the level has.
+
+        Solo and joint give the net effect N. The second stages give transfer T and interference I.
+        """
         phases, names = self.phases, self.measured.names
         self.engine.run(phases.first_stage(), "solo and joint")
         self.joint = [self.engine.outcome(phases.joint(k)) for k in phases.seeds]
@@ -184,14 +182,17 @@ class Study:
                 self.arm_outcomes[name]["adapted"] = adapted
 
     def reading(self, name: str, replicates: int | None = None) -> DomainReading:
-        """The test rows of a domain."""
+        """Give the test rows of a domain as the metrics read them.
+
+        ``replicates``: how many, by default all replicates of N.
+        """
         return DomainReading(self.rows, name, replicates or self.level.seeds, self.margins)
 
     def effects(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Domain -> metric -> levels and effects.
+        """Give levels and effects, by domain and metric.
 
-        Holm's p is filled in for the net effect, over domains, and for what remedies add to longer
-        joint training, over remedies and domains.
+        Holm's p is filled in for two families of effects: for the net effect over all domains, and
+        for what remedies add to longer joint training over all remedies and domains.
         """
         found = {
             name: dict(self.reading(name).effects(self.arm_outcomes[name]))
@@ -214,7 +215,7 @@ class Study:
         return found  # type: ignore[return-value]
 
     def _seen(self, name: str) -> dict[str, Effect]:
-        """N on the test rows whose values the solo had all seen."""
+        """Give the net effect on the test rows whose values the solo had all seen."""
         arms = self.arm_outcomes[name]
         keep = [self.rows.seen(name, k, solo) for k, solo in enumerate(arms["solo"])]
         reading = DomainReading(self.rows, name, self.level.seeds, self.margins, keep=keep)
@@ -226,7 +227,7 @@ class Study:
         }
 
     def flags(self, name: str) -> list[str]:
-        """What makes a domain's numbers less sure."""
+        """Say what makes a domain's numbers less sure."""
         solos = self.arm_outcomes[name]["solo"]
         capped = sum(one.told.stopped == "epochs" for one in solos)
         told = []
@@ -246,12 +247,12 @@ class Study:
         return told
 
     def told_plan(self, plan: DiagnosisPlan) -> dict[str, Any]:
-        """The ``plan`` of the report."""
+        """Give the ``plan`` of the report."""
         train = self.config.train
-        choices = {None: {}} | {name: {} for name in self.measured.names}
-        for name, outcomes in self.choices.items():
-            recipe = self.phases.recipes.joint if name is None else self.phases.recipes.solo[name]
-            choices[name] = recipe.to_dict() | {"tried": [one.facts() for one in outcomes]}
+        choices = {
+            name: self.phases.recipes[name].to_dict() | {"tried": [one.facts() for one in outcomes]}
+            for name, outcomes in self.choices.items()
+        }
         return {
             "level": self.level.name,
             "table": plan.table,
@@ -297,7 +298,7 @@ class Study:
         return told
 
     def _told_notes(self) -> list[str]:
-        told = list(self.notes)
+        told = []
         if self.config.data.group is None:
             told.append("no group column: rows are taken as independent")
         if self.config.data.weight is not None:
@@ -306,7 +307,7 @@ class Study:
         return told + self._told_arms()
 
     def _told_rows(self) -> list[str]:
-        """What is not as a reader of the config would take it, in the rows."""
+        """Say which rows are not as a reader of the config would expect."""
         told = []
         if self.folds:
             told.append(
@@ -327,11 +328,11 @@ class Study:
         return told
 
     def _told_arms(self) -> list[str]:
-        """What is not as a reader of the config would take it, in the arms."""
+        """Say which arms are not as a reader of the config would expect."""
         told, config = [], self.original
         if self.arms.hide_domain:
             told.append("the domain is no feature: no arm sees it as an input")
-        if config.model.adapter.name != "none":
+        if has_adapter(config.model):
             told.append(
                 f"the config's adapter, {config.model.adapter.name}, is worn by the adapted arm;"
                 " the joint arm goes without"
@@ -345,7 +346,7 @@ class Study:
 
 
 def named(effects: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of levels and effects."""
+    """Give plain values of levels and effects."""
     return {
         name: value.to_dict() if isinstance(value, Effect) else value
         for name, value in effects.items()

@@ -1,4 +1,4 @@
-"""Which domains a diagnosis can say something about, and why not of the others."""
+"""Support: which domains a diagnosis can say something about, and why it cannot of the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ LEAST_ROWS = 2  # that a training takes, and that can stop it
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """Distinct test rows of a domain over all replicates, and its train rows in the first."""
+    """The distinct test rows of a domain over all replicates, and its train rows in the first.
+
+    ``rows``, ``positives``, ``clusters``: of the test rows.
+    """
 
     rows: int
     positives: int
@@ -29,10 +32,11 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``names``: domains that are trained alone; ``paired``: those in the pairwise matrix.
+    """The domains that a diagnosis measures.
 
-    ``left_out``: why each other domain is not among ``names``. ``sampled``: what was drawn because
-    there are more domains than a level affords, or None.
+    ``names``: the domains that are trained alone. ``paired``: the domains in the pairwise matrix.
+    ``left_out``: why each other domain is not among ``names``. ``sampled``: which domains were
+    drawn because there are more than a level affords, or None.
     """
 
     names: tuple[str, ...]
@@ -43,9 +47,9 @@ class Measured:
 
 
 def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
-    """Choose the domains; ``pairs``: the level trains them in pairs.
+    """Choose the domains to measure. ``pairs``: whether the level trains pairs of domains.
 
-    Raises SchemaError where fewer than two can be trained alone.
+    Raises SchemaError where fewer than two domains can be trained alone.
     """
     names = datasets[0].domain_names
     counts = [dataset.summary() for dataset in datasets]
@@ -79,7 +83,7 @@ def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
 
 
 def _left_out_text(left_out: Mapping[str, str]) -> str:
-    """Which domains are left out and why; empty for none."""
+    """Say which domains are left out and why."""
     told = [f"{name!r}: {why}" for name, why in left_out.items()]
     more = [f"{len(told) - NAMED:,} more"] if told[NAMED:] else []
     return f"; left out: {'; '.join([*told[:NAMED], *more])}" if told else " in all"
@@ -95,7 +99,7 @@ def _sampled(able: int, kept: int, paired: int) -> str | None:
 
 
 def _some(by_size: Sequence[str], most: int) -> list[str]:
-    """At most so many: the largest half, and a fixed draw of the others."""
+    """Take ``most`` domains at most: half of them the largest, half a fixed draw of the others."""
     if len(by_size) <= most:
         return list(by_size)
     first = most - most // 2
@@ -123,7 +127,7 @@ def _support(datasets: Sequence[Dataset], name: str, train_rows: int) -> Support
 
 
 def _fault(counts: Sequence[Counts], name: str) -> str | None:
-    """Why no solo can be trained, or None."""
+    """Say why no solo can be trained. None where one can."""
     for number, splits in enumerate(counts, start=1):
         fold = f" of fold {number}" if len(counts) > 1 else ""
         for split in ("train", "validation"):
@@ -137,7 +141,7 @@ def _fault(counts: Sequence[Counts], name: str) -> str | None:
 
 
 def _too_few(support: Support) -> str | None:
-    """Why it cannot be tested, or None."""
+    """Say why the domain cannot be tested. None where it can."""
     for count, what, least in shortfalls(
         support.positives, support.rows - support.positives, support.clusters
     ):

@@ -1,4 +1,4 @@
-"""Many trainings on parts of one dataset: described, cached by content, run side by side."""
+"""Many trainings on parts of one dataset. Each is a value, is run once, and is kept by content."""
 
 from isthmus.experiments.engine import Engine
 from isthmus.experiments.outcome import Outcome

@@ -1,15 +1,16 @@
 """The arms: which network each kind of training has, and with what settings it is trained.
 
-Said here once, for the guard of a fit and for the diagnosis:
+The guard of a fit and the diagnosis both read this file:
 
-- *joint* learns from all rows, without an adapter. *adapted* is joint with an adapter: the config's,
-  or HAMUR with its defaults where the config names none.
-- *solo* learns from one domain's own rows. Solo is a serious opponent: stopped by patience and not by
-  epochs, looked at often, and the best of two batches by two learning rates on validation rows.
+- *joint* learns from all rows, without an adapter. *adapted* is joint with an adapter: the config's
+  adapter, or HAMUR with its defaults where the config names no adapter.
+- *solo* learns from one domain's own rows. Solo is a serious opponent. Patience stops solo, not a
+  number of epochs. Solo looks at the validation rows often. Solo is the best, on validation rows,
+  of two batches by two learning rates.
 - *tuned* begins with joint's weights and goes on with one domain's own rows, more slowly.
 
-What a training of one domain cannot have, it does without: weighting and sampling of domains, and
-objectives that compare domains.
+A training of one domain does without weighting of domains, sampling of domains, and objectives that
+compare domains.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,26 +30,31 @@ SHARE = 50  # a small domain's epoch has about so many steps
 
 
 def joint_and_adapted(model: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
-    """The network of the joint arm, and that of the adapted arm."""
-    named = not isinstance(model.adapter, NoAdapterConfig)
+    """Give the network of the joint arm and the network of the adapted arm."""
     joint = model.model_copy(update={"adapter": NoAdapterConfig()})
-    worn = model.adapter if named else HamurConfig()
+    worn = model.adapter if has_adapter(model) else HamurConfig()
     return joint, joint.model_copy(update={"adapter": worn})
 
 
+def has_adapter(model: ModelConfig) -> bool:
+    """Whether the config names an adapter."""
+    return not isinstance(model.adapter, NoAdapterConfig)
+
+
 def patient(train: TrainConfig) -> TrainConfig:
-    """The ``train`` section of an arm that patience stops, in which every row weighs alike."""
+    """Give the ``train`` section of an arm that patience stops. Every row weighs alike in it."""
     looks = max(MIN_LOOKS, train.looks_per_epoch)
     changes = {"epochs": MAX_EPOCHS, "looks_per_epoch": looks, "weighting": "proportional"}
     return train.model_copy(update=changes)
 
 
 def of_few(training: Training, watched: Mapping[str, DomainCount]) -> Training:
-    """The same training as far as the domains that it watches allow.
+    """Give the training as far as a few domains allow it.
 
-    Rows are drawn alike. A monitor that the validation labels leave undefined gives way to logloss.
-    Where the train rows are of one domain, objectives that compare domains are left out. ``watched``:
-    counts of the validation rows that may stop the training, by domain.
+    Every row is drawn with the same chance. Logloss takes the place of a monitor that the
+    validation labels leave undefined. A training on the rows of one domain does without objectives
+    that compare domains. ``watched``: by domain, the counts of the validation rows that may stop
+    the training.
     """
     train = training.train
     changes: dict[str, object] = {"domain_sampling": "proportional"}
@@ -70,10 +76,10 @@ def _is_defined(monitor: Monitor, counts: Sequence[DomainCount]) -> bool:
 
 
 def choices(training: Training, rows: int) -> list[Training]:
-    """Two batches by two learning rates for a training on ``rows`` train rows.
+    """Give the grid of a training on ``rows`` train rows: two batches by two learning rates.
 
-    The first is the training's own batch (no larger than its rows) and rate. Four of them; two where
-    the batch is so small that it cannot be made smaller.
+    The first choice has the training's own batch, no larger than ``rows``, and its own rate. There
+    are four choices, or two where the batch is too small to be made smaller.
     """
     train = training.train
     batch = min(train.batch_rows, max(2, rows))
@@ -86,7 +92,7 @@ def choices(training: Training, rows: int) -> list[Training]:
 
 
 def best(outcomes: Sequence[Outcome]) -> Outcome:
-    """The outcome with the best look by its monitor; the first of equals."""
+    """Give the outcome with the best look by its monitor, and the first of equal ones."""
     return max(outcomes, key=_rank)
 
 

@@ -1,4 +1,4 @@
-"""How long trainings take: steps from their description, seconds a step from a short probe."""
+"""How long trainings take. Steps follow from a description, seconds per step from a short probe."""
 
 import math
 import time
@@ -10,6 +10,7 @@ import torch
 
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
+from isthmus.experiments.arms import has_adapter
 from isthmus.experiments.outcome import build
 from isthmus.experiments.training import Training
 from isthmus.models import ModelConfig
@@ -21,11 +22,12 @@ from isthmus.train.generators import turn
 EPOCHS = 5  # after which the best look is taken to have come, before patience runs out
 STEP_ROWS = 300.0  # rows whose computing costs as much as the fixed part of a step, unless probed
 SCORING = 0.3  # of a row's training
+WITH_ADAPTER = 2.7  # times the work without
 PROBE_STEPS = 6  # of each of two batches: the larger, and a fiftieth of it as solos may choose
 
 
 def steps(training: Training, dataset: Dataset) -> float:
-    """Steps that it is expected to take."""
+    """Give the number of steps that a training is expected to take."""
     if training.budget is not None:
         return training.budget.steps
     rows = train_rows(training, dataset)
@@ -34,7 +36,7 @@ def steps(training: Training, dataset: Dataset) -> float:
 
 
 def train_rows(training: Training, dataset: Dataset) -> int:
-    """Its number of train rows."""
+    """Give the number of train rows of a training."""
     counts = dataset.summary()["train"]
     names = counts if training.domains is None else set(training.domains)
     cap = training.rows_per_domain
@@ -42,7 +44,7 @@ def train_rows(training: Training, dataset: Dataset) -> int:
 
 
 def watched_rows(training: Training, dataset: Dataset) -> int:
-    """Its number of validation rows."""
+    """Give the number of validation rows that a training looks at."""
     counts = dataset.summary()["validation"]
     names = set(training.watch or training.domains or counts)
     rows = sum(counts[name].rows for name in names)
@@ -50,7 +52,7 @@ def watched_rows(training: Training, dataset: Dataset) -> int:
 
 
 def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> float:
-    """Work of a training in rows, the fixed part of each step counted as ``step_rows`` rows."""
+    """Give the work of a training in rows. The fixed part of a step counts ``step_rows`` rows."""
     batch = min(training.train.batch_rows, train_rows(training, dataset))
     count = steps(training, dataset)
     if training.budget is None:
@@ -58,32 +60,35 @@ def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> 
         looks = count / per_epoch * min(training.train.looks_per_epoch, per_epoch)
     else:
         looks = training.budget.looks
-    weight = 1.0 if training.model.adapter.name == "none" else 2.7
+    weight = WITH_ADAPTER if has_adapter(training.model) else 1.0
     work = count * (batch + step_rows)
     return weight * (work + looks * SCORING * watched_rows(training, dataset))
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Rows of `cost` a second, of one process; ``step_rows``: the fixed part of a step in rows."""
+    """How fast one process is.
+
+    ``rows``: rows of `cost` per second. ``step_rows``: the fixed part of a step, in rows.
+    """
 
     rows: float
     step_rows: float = STEP_ROWS
 
     def work(self, training: Training, dataset: Dataset) -> float:
-        """Its `cost` with the fixed part as probed."""
+        """Give the `cost` of a training, with the fixed part of a step as it was probed."""
         return cost(training, dataset, self.step_rows)
 
     def seconds(
         self, trainings: Sequence[Training], datasets: Sequence[Dataset], jobs: int
     ) -> float:
-        """Time that trainings are expected to take with so many processes."""
+        """Give the seconds that trainings are expected to take in ``jobs`` processes."""
         work = sum(self.work(training, datasets[training.replicate]) for training in trainings)
         return work / self.rows / jobs
 
 
 def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int) -> Pace:
-    """Take a few steps of a recipe and see how fast they go; nothing is kept."""
+    """Take a few steps of a recipe and measure how fast they go. Nothing is kept."""
     threads = torch.get_num_threads()
     if jobs > 1:
         torch.set_num_threads(1)
@@ -115,7 +120,7 @@ def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int
 
 
 def pace_of(seconds: Mapping[int, float]) -> Pace:
-    """From the seconds of a step by its batch's rows, the largest first.
+    """Give the pace that follows from the seconds of a step, by the rows of its batch.
 
     Reading a batch costs about a tenth of a step more.
 

@@ -1,7 +1,7 @@
-"""The engine: trainings in, outcomes out; each is run once, several at a time.
+"""The engine takes trainings and gives outcomes. Each training is run once, several at a time.
 
-Outcomes lie in one folder under the key of what decided them, so a killed engine goes on where it
-stopped, and whoever asks for a training again gets it for nothing.
+Outcomes lie in one folder. The name of an outcome is the key of all that decided it. So a killed
+engine goes on where it stopped, and a training that is asked for again costs nothing.
 """
 
 import shutil
@@ -23,21 +23,19 @@ from isthmus.experiments.training import Training
 from isthmus.experiments.workers import Job, Workers
 
 Tell = Callable[[str, int, int, Training], None]
-"""``tell(what, done, of, training)`` after each training."""
-
-
-def silent(what: str, done: int, of: int, training: Training) -> None:
-    """Tell nothing."""
-    del what, done, of, training
+"""The engine calls ``tell(what, done, of, training)`` after each training."""
 
 
 class Engine:
-    """Runs trainings on ``datasets`` (one a fold, or a single one) and keeps them in ``folder``.
+    """Runs trainings and keeps their outcomes in ``folder``.
 
-    ``jobs``: processes of one thread each; 1 stays in this process, with its threads. ``trained``
-    and ``cached`` count what was asked for since the engine was made. The folder has one engine at
-    a time, until `close` or the end of a ``with`` block; raises RunError, naming the folder, where
-    another is at work, ValueError for numbers out of range.
+    ``datasets``: one for each fold, or a single one. ``jobs``: processes of one thread each. With 1
+    job the trainings run in this process, with its threads. ``trained`` and ``cached`` count the
+    trainings that were asked for since the engine was made.
+
+    A folder has one engine at a time, until `close` or the end of a ``with`` block. Raises
+    RunError, which names the folder, where another engine is at work. Raises ValueError for numbers
+    out of range.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Engine:
         folder: Path,
         *,
         jobs: int = 1,
-        tell: Tell = silent,
+        tell: Tell = lambda *_: None,
     ) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -58,8 +56,6 @@ class Engine:
         self.tell = tell
         self.trained = self.cached = 0
         self.asked: set[str] = set()
-        self.expected = 0.0  # cost of all that will be asked for, where somebody planned it
-        self.spent = 0.0  # cost of what has been trained
         self.seconds = 0.0
         self._workers = Workers(jobs)
         with ExitStack() as opening:
@@ -82,11 +78,11 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """End the processes and free the folder; outcomes can still be read."""
+        """End the processes and free the folder. Outcomes can still be read."""
         self._closing()
 
     def dataset(self, training: Training) -> Dataset:
-        """The dataset of its replicate; raises ValueError where there is none."""
+        """Give the dataset of the training's replicate. Raises ValueError where there is none."""
         if training.replicate >= len(self.datasets):
             raise ValueError(
                 f"replicate must be below the number of datasets, {len(self.datasets)},"
@@ -95,23 +91,24 @@ class Engine:
         return self.datasets[training.replicate]
 
     def path(self, training: Training) -> Path:
-        """Where its outcome lies."""
+        """Give the folder of the training's outcome, whether it is there or not."""
         return self.folder / training.key(self.dataset(training))
 
     def is_done(self, training: Training) -> bool:
-        """Whether its outcome is there, and of this version."""
+        """Whether the training's outcome is there, and of this version."""
         return is_whole(self.path(training))
 
     def outcome(self, training: Training) -> Outcome:
-        """A finished training's outcome."""
+        """Give the outcome of a finished training."""
         return Outcome(self.path(training), training, self.dataset(training))
 
     def run(self, trainings: Iterable[Training], what: str) -> list[Outcome]:
-        """Outcomes in the order asked for; what is missing, starts too, is trained first.
+        """Train what is missing, and give the outcomes in the order of ``trainings``.
 
-        ``what``: words for the progress. Raises RunError, naming the training, when one fails; the
-        others are then stopped, and those that are finished stay. Raises ValueError for a training
-        that does not fit the datasets, before anything is trained.
+        A training that another one starts from is trained first. ``what``: words for the progress.
+        Raises RunError, which names the training, where one fails. The other trainings are then
+        stopped, and finished ones stay. Raises ValueError for a training that does not fit the
+        datasets, before anything is trained.
         """
         wanted = list(trainings)
         for training in wanted:
@@ -131,7 +128,7 @@ class Engine:
         if missing and not self._closing.alive:
             raise ValueError(f"an engine must be open to train, got a closed one at {self.folder}")
         # The dearest first, so that no process is left alone with a long one at the end.
-        order = sorted(missing.items(), key=lambda item: -self._cost(item[1]))
+        order = sorted(missing.items(), key=lambda item: -cost(item[1], self.dataset(item[1])))
         began = time.perf_counter()
         try:
             if self.jobs == 1 or len(order) <= 1:
@@ -141,9 +138,6 @@ class Engine:
         finally:
             self.seconds += time.perf_counter() - began
         return [self.outcome(training) for training in wanted]
-
-    def _cost(self, training: Training) -> float:
-        return cost(training, self.dataset(training))
 
     def _start(self, training: Training) -> Path | None:
         return None if training.start is None else self.path(training.start)
@@ -177,11 +171,10 @@ class Engine:
 
     def _count(self, training: Training, what: str, number: int, of: int) -> None:
         self.trained += 1
-        self.spent += self._cost(training)
         self.tell(what, number, of, training)
 
     def _clear(self) -> None:
-        """Remove what a killed engine left and nobody needs."""
+        """Remove what a killed engine left behind and nobody needs."""
         remove_leftovers(self.folder)
         for saved in self.folder.glob(f"*{CHECKPOINT}"):
             if is_whole(saved.with_suffix("")):

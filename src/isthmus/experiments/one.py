@@ -1,4 +1,4 @@
-"""Run one training to its end and write its outcome; it goes on where a killed one stopped."""
+"""Run one training to its end and write its outcome, or go on where a killed process stopped."""
 
 import shutil
 import time
@@ -22,13 +22,13 @@ STARTS = 5  # first weights that are tried before a network that learns nothing 
 
 
 def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | None) -> None:
-    """Train, score and write ``folder``. ``start``: the outcome of ``training.start``.
+    """Train, score the rows, and write ``folder``. ``start``: the outcome of ``training.start``.
 
-    While it trains, a checkpoint stands beside the folder. A network that ends by answering every
-    row alike was dead from its first weights (every unit of a narrow layer at 0): it is trained
-    again from others, up to `STARTS` times, and the outcome says so. Raises what `train` raises;
-    RunError where the start does not fit, a logit is not finite or the disk does not take the
-    outcome.
+    A checkpoint stands beside the folder until the training is done. A network that ends by giving
+    every row the same answer was dead from its first weights: every unit of a narrow layer was at
+    0. Such a network is trained again from other first weights, in `STARTS` attempts at most, and
+    the outcome says how often. Raises what `train` raises. Raises RunError where the start does not
+    fit, where a logit is not finite, or where the disk does not take the outcome.
     """
     began = time.perf_counter()
     subset = training.subset(dataset)
@@ -51,7 +51,7 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
 
 
 def _scored(training: Training, model: AbstractModel, subset: Subset) -> dict[str, np.ndarray]:
-    """Finite logits of the rows that are to be scored, by split."""
+    """Give the finite logits of the rows that are to be scored, by split."""
     logits = {split: score_rows(model, subset.scored(split, training.scored)) for split in SPLITS}
     for split, scores in logits.items():
         if not np.isfinite(scores).all():
@@ -60,7 +60,7 @@ def _scored(training: Training, model: AbstractModel, subset: Subset) -> dict[st
 
 
 def _train(training: Training, model: AbstractModel, subset: Subset, saved: Path) -> End:
-    """One training to its end, its checkpoints in ``saved``."""
+    """Train to the end. Checkpoints go to ``saved``."""
     state = _state(saved)
     events = train(model, subset, training.train, budget=training.budget, state=state, exact=False)
     del state
@@ -77,7 +77,7 @@ def _train(training: Training, model: AbstractModel, subset: Subset, saved: Path
 
 
 def _state(saved: Path) -> TrainState | None:
-    """Where a killed training stood; None where that is not known, so that it begins again."""
+    """Give the state of a killed training, or None where the training must begin again."""
     try:
         return checkpoint.load(saved) if checkpoint.exists(saved) else None
     except BundleError:

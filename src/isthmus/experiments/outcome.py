@@ -1,4 +1,4 @@
-"""What a training left on disk: logits, looks and weights; written whole or not at all.
+"""What a training left on disk: logits, looks and weights. All is written, or nothing.
 
 FOLDER/outcome.json            the description, looks, steps, seconds
 FOLDER/logits.safetensors      float64 logits of the scored rows, by split, in table order
@@ -37,9 +37,10 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How a training went. ``best``: the monitor at the best look; ``rows``: train rows.
+    """How a training went.
 
-    ``restarts``: how often it was begun again because the network answered every row alike.
+    ``best``: the monitor at the best look. ``rows``: the number of train rows. ``restarts``: how
+    often the training was begun again because the network gave every row the same answer.
     """
 
     best: float
@@ -55,7 +56,7 @@ class Told:
 
 
 def told(training: Training, end: End, rows: int, seconds: float, restarts: int) -> Told:
-    """Read what is kept of a training's end."""
+    """Take from a training's end what is kept of it."""
     best = end.best.metrics[training.train.monitor]
     assert best is not None
     return Told(
@@ -79,9 +80,9 @@ def write(
     logits: dict[str, np.ndarray],
     weights: dict[str, torch.Tensor],
 ) -> None:
-    """Write one outcome; whoever reads meets all of it or nothing.
+    """Write one outcome. A reader meets all of the outcome or nothing.
 
-    Raises RunError when the disk does not take it.
+    Raises RunError where the disk does not take the outcome.
     """
     content = {"format": FORMAT, "told": asdict(summary), "training": training.describe()}
     try:
@@ -119,7 +120,7 @@ def _read(folder: Path) -> Told:
 
 
 class Outcome:
-    """A finished training. ``told``: how it went."""
+    """A finished training. ``told``: how the training went."""
 
     def __init__(self, folder: Path, training: Training, dataset: Dataset) -> None:
         self.folder = folder
@@ -135,9 +136,10 @@ class Outcome:
             raise BundleError(f"logits in {self.folder} are damaged: {fault}") from fault
 
     def logits(self, split: str, domain: str | None = None) -> np.ndarray:
-        """Logits float64 of a domain's rows in a split, in table order; None: all scored rows.
+        """Give the logits, float64, of a domain's rows in a split, in table order.
 
-        Raises ValueError for a split or a domain whose rows were not scored.
+        ``domain``: None stands for all rows that were scored. Raises ValueError for a split or a
+        domain whose rows were not scored.
         """
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -157,20 +159,20 @@ class Outcome:
         return logits[of == names.index(domain) + 1]
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The best look's weights."""
+        """Give the weights of the best look."""
         try:
             return load_file(self.folder / WEIGHTS)
         except (OSError, SafetensorError) as fault:
             raise BundleError(f"weights in {self.folder} are damaged: {fault}") from fault
 
     def model(self) -> AbstractModel:
-        """The trained model, in eval mode."""
+        """Give the trained model, in eval mode."""
         model = build(self.training, self.dataset)
         model.load_state_dict(self.weights())
         return model.eval()
 
     def facts(self) -> dict[str, Any]:
-        """What a table of choices shows of it."""
+        """Give what a table of choices shows of the training."""
         train = self.training.train
         return {
             "batch_rows": train.batch_rows,
@@ -182,9 +184,10 @@ class Outcome:
 
 
 def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractModel:
-    """The model with its first weights, drawn with the training's seed.
+    """Build the model with its first weights, which are drawn with the training's seed.
 
-    ``restart``: draw others, where the first did not live. Raises ConfigError where the model does not fit the dataset's features.
+    ``restart``: the number of the attempt, from 0. Each attempt draws other weights. Raises
+    ConfigError where the model does not fit the dataset's features.
     """
     with seeded(training.train.seed + restart * RESTART_SEED):
         try:

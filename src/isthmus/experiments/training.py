@@ -1,4 +1,4 @@
-"""One training as a value: all that decides its result, and the key it is cached under."""
+"""One training as a value: all that decides its result, and the key of its outcome."""
 
 import hashlib
 import json
@@ -21,14 +21,17 @@ VERSION = 2  # raised when the same description would give other numbers
 class Training:
     """What is trained, on which rows, and whose rows are scored afterwards.
 
-    ``replicate``: number of the dataset in the engine (folds are datasets of their own).
-    ``domains``: whose train rows (None: all). ``watch``: whose validation rows choose the best look
-    (None: the same domains). ``scored``: whose validation and test rows are scored (None: all).
+    ``replicate``: number of the dataset in the engine. Each fold is a dataset of its own.
+    ``domains``: whose train rows there are. None: all domains.
+    ``watch``: whose validation rows choose the best look. None: those of ``domains``.
+    ``scored``: whose validation and test rows are scored. None: all domains.
     ``rows_per_domain``, ``hide_domain``, ``half``: see `isthmus.data.Subset`.
-    ``start``: begin with that training's best weights, and a fresh optimiser; what a start on all
-    rows has seen stays known. ``budget``: exactly so many steps and looks, in place of epochs and
-    patience. The order of names means nothing.
-    Raises ValueError for numbers out of range and a start of another replicate.
+    ``start``: begin with that training's best weights and a fresh optimiser. What a start on all
+    rows has seen stays known.
+    ``budget``: exactly so many steps and looks, in place of epochs and patience.
+
+    The order of names means nothing. Raises ValueError for numbers out of range, and for a start of
+    another replicate.
     """
 
     model: ModelConfig
@@ -63,7 +66,7 @@ class Training:
             )
 
     def subset(self, dataset: Dataset) -> Subset:
-        """The rows that it trains on and watches."""
+        """Give the rows that the model is trained on, and those that are watched."""
         return Subset(
             dataset,
             domains=self.domains,
@@ -77,13 +80,13 @@ class Training:
 
     @property
     def _knows_all(self) -> bool:
-        """Whether nothing is hidden from it: it, or what it starts from, has all train rows."""
+        """Whether nothing is hidden: the training, or one it starts from, has all train rows."""
         if self.domains is None and self.rows_per_domain is None:
             return True
         return self.start is not None and self.start._knows_all
 
     def describe(self) -> dict[str, Any]:
-        """Plain values of all that decides the result, but for the dataset."""
+        """Give plain values of all that decides the result, except the dataset."""
         start = None if self.start is None else self.start.describe()
         budget = None if self.budget is None else [self.budget.steps, self.budget.looks]
         train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes"})
@@ -101,7 +104,7 @@ class Training:
         }
 
     def key(self, dataset: Dataset) -> str:
-        """Key of its result: equal for equal description, dataset and torch."""
+        """Give the key of the result. Equal description, dataset and torch have the same key."""
         content = {
             "version": VERSION,
             "torch": torch.__version__.partition("+")[0],
@@ -112,11 +115,11 @@ class Training:
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
     def with_recipe(self, **changes: Any) -> "Training":
-        """The same with other values in the ``train`` section; raises ConfigError as a config does."""
+        """Change values of the ``train`` section. Raises ConfigError, as a config does."""
         return replace(self, train=validate(TrainConfig, self.train.model_dump() | changes))
 
     def trained_with(self, **changes: Any) -> "Training":
-        """The same with other values in the ``train`` section, which are known to be valid."""
+        """Change values of the ``train`` section to others that are known to be valid."""
         return replace(self, train=self.train.model_copy(update=changes))
 
 

@@ -1,4 +1,4 @@
-"""Processes that train, of one thread each. None of them outlives the process that started it."""
+"""Processes of one thread each that train. No process outlives the process that started it."""
 
 import os
 import signal
@@ -25,7 +25,11 @@ FOLDS = 16  # datasets that a process keeps open
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training to run, and where: its dataset, its outcome and that of its start."""
+    """A training to run.
+
+    ``dataset``: the folder of the encoded table. ``folder``: where the outcome goes. ``start``: the
+    folder of the outcome that the training starts from, or None.
+    """
 
     training: Training
     dataset: Path
@@ -34,16 +38,16 @@ class Job:
 
 
 class Workers:
-    """At most ``count`` processes, started when there is work for them and kept for more."""
+    """At most ``count`` processes. Each is started when there is work, and kept for more work."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._processes: dict[Connection, SpawnProcess] = {}
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, str | None]]:
-        """The number of each job when it ends, with what went wrong, or None.
+        """Give the number of each job when the job ends, with what went wrong, or None.
 
-        A caller that does not go on to the end must call `stop`.
+        A caller that does not read to the end must call `stop`.
         """
         left = deque(enumerate(jobs))
         busy: dict[Connection, int] = {}
@@ -60,7 +64,7 @@ class Workers:
                 yield busy.pop(pipe), self._answer(pipe)
 
     def stop(self) -> None:
-        """End every process at once, whatever it is at."""
+        """End every process at once, in the middle of a training if need be."""
         for process in self._processes.values():
             process.kill()
         for pipe, process in self._processes.items():
@@ -99,7 +103,7 @@ class Workers:
 
 
 def _ending(code: int) -> str:
-    """What is known of a process that ended before its training."""
+    """Say what is known of a process that ended before its training did."""
     if code >= 0:
         return (
             f"its process must live until it is done, but ended with exit code {code}: see the"
@@ -111,7 +115,7 @@ def _ending(code: int) -> str:
 
 
 def _work(pipe: Connection) -> None:
-    """What a process does: one job after another, until there is nobody who gives any."""
+    """Do one job after another, until nobody is left to give one. A process runs this."""
     threading.Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(1)
     opened = lru_cache(FOLDS)(Dataset.open)

@@ -1,4 +1,4 @@
-"""Runs: the only place where data, model, training and bundle meet."""
+"""Runs. Data, model, training and bundle meet here and nowhere else."""
 
 from isthmus.run.fitting import fit
 from isthmus.run.notice import Listener, Notice

@@ -1,4 +1,4 @@
-"""Tables that no run has seen: scored for evaluation, or written out with their scores."""
+"""Tables that no run has seen. They are scored for evaluation, or written out with their scores."""
 
 import hashlib
 import json
@@ -25,14 +25,18 @@ NAMED = 5  # untrained domains that a message names
 
 @dataclass(slots=True)
 class Untrained:
-    """The domains of a table that were not trained: how many rows each has, and the first of them."""
+    """The domains of a table that were not trained.
+
+    ``column``: the column of domains. ``rows``: the number of rows of each such domain. ``first``:
+    the file and the row where each domain comes first.
+    """
 
     column: str
     rows: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, scored: ScoredBlock) -> None:
-        """Take in one block."""
+        """Count the rows of one block."""
         encoded = scored.encoded
         unknown = encoded.domain == 0
         if not unknown.any():
@@ -48,7 +52,7 @@ class Untrained:
             self.first.setdefault(name, f"{scored.block.file}, row {row}")
 
     def warn(self) -> None:
-        """Say which they are, once, if there are any."""
+        """Warn once of all domains that were not trained, where there are any."""
         if self.rows:
             warnings.warn(str(self), UserWarning, stacklevel=3)
 
@@ -66,9 +70,9 @@ class Untrained:
 
 
 def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listener) -> ScoredRows:
-    """Score a whole labelled table; the split is named ``external``.
+    """Score a whole labelled table. The split is named ``external``.
 
-    Domains that were not trained are reported under their own names; rows of weight 0 are left out.
+    Domains that were not trained are reported under their own names. Rows of weight 0 are left out.
     """
     opened = open_table(table)
     refuse_empty(opened)
@@ -116,7 +120,7 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listene
 
 
 def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Listener) -> int:
-    """Write a table with a column ``score`` added, block by block; gives the number of rows.
+    """Write a table with a column ``score`` added, block by block. Give the number of rows.
 
     Warns of columns that the file can hold as text only, and of domains that were not trained.
     """
@@ -152,14 +156,14 @@ def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Listener) 
 
 
 def _check_values(table: Table, schema: pa.Schema) -> None:
-    """Refuse, before a row is scored, a value that the type of its column in all files cannot hold."""
+    """Refuse, before a row is scored, a value that the type of its column over all files lacks."""
     columns = risky(table.schemas, schema)
     for block in table.blocks(columns, stored=True) if columns else ():
         _as_written(block, pa.schema([schema.field(name) for name in columns]))
 
 
 def _as_written(block: Block, schema: pa.Schema) -> list[pa.Array]:
-    """The columns of a block as the whole table has them; nulls for one that the file lacks."""
+    """Give a block's columns as the whole table has them. A column that the file lacks is null."""
     held = set(block.batch.schema.names)
     return [
         as_type(block.batch.column(item.name), item.type, item.name, block.file, block.file_row)
@@ -170,7 +174,7 @@ def _as_written(block: Block, schema: pa.Schema) -> list[pa.Array]:
 
 
 def predict(bundle: Bundle, table: Any) -> np.ndarray:
-    """Probabilities (rows,) float64; warns of domains that were not trained."""
+    """Give probabilities, (rows,) float64. Warns of domains that were not trained."""
     untrained = Untrained(bundle.config.data.domain)
     parts = []
     for scored in bundle.score_blocks(table):
@@ -181,14 +185,14 @@ def predict(bundle: Bundle, table: Any) -> np.ndarray:
 
 
 def group_numbers(group: np.ndarray | None) -> np.ndarray | None:
-    """Groups numbered from 0: their keys are hashes, and may be negative."""
+    """Number the groups from 0, int64. Their keys are hashes, which may be negative."""
     if group is None:
         return None
     return np.unique(group, return_inverse=True)[1].astype(np.int64)
 
 
 def fingerprint(table: Table) -> str:
-    """What tells one table from another wherever it lies: the sizes and footers of its files."""
+    """Give what tells a table from others, wherever it lies: the sizes and footers of its files."""
     parts = [
         {name: value for name, value in file.items() if name not in ("path", "time")}
         for file in table.files

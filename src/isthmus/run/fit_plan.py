@@ -1,4 +1,4 @@
-"""What a fit is asked to do, held against what is on the disk: begin, go on, or refuse."""
+"""What a fit is asked to do, against what is on the disk: it begins, goes on, or is refused."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,12 @@ FREE = ("train.checkpoint_minutes",)
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """What is asked for, held against what is on the disk."""
+    """What is asked for, compared with what is on the disk.
+
+    ``target``: the run folder. ``resume``: go on with the run in ``target``.
+    ``allow_other_threads``: go on with another number of threads, too. ``guard``: ``strict``,
+    ``balanced``, or empty for none.
+    """
 
     config: Config
     target: Path
@@ -29,7 +34,7 @@ class FitPlan:
 
     @property
     def folder(self) -> RunFolder:
-        """The run folder, whether it is there or not."""
+        """Give the run folder, whether it is there or not."""
         return RunFolder(self.target)
 
     @property
@@ -39,11 +44,11 @@ class FitPlan:
 
     @property
     def finished(self) -> bool:
-        """Whether that run is finished."""
+        """Whether the run to go on with is finished already."""
         return self.begun and self.folder.read_state().state == "finished"
 
     def check(self) -> None:
-        """Raise RunError where the folder does not let the run begin or go on."""
+        """Raise RunError where what is in the folder does not let the run begin or go on."""
         with writing("run folder", self.target):
             if not self.target.exists():
                 check_place(self.target)  # now, not after the table is encoded
@@ -80,8 +85,16 @@ class FitPlan:
                 " (--allow-other-threads accepts that)"
             )
 
+    def make_folder(self) -> None:
+        """Make the run folder, unless a fit that was stopped left one to go on with."""
+        if not (self.resume and self.target.exists()):
+            self.folder.create()
+
     def check_table(self, key: str) -> None:
-        """Raise RunError where the table is not the one that the run began with."""
+        """Raise RunError where the table is another one than the run began with.
+
+        ``key``: see `isthmus.data.store.dataset.dataset_key`.
+        """
         if self.begun and (was := self.folder.read_state().dataset_key) != key:
             raise RunError(
                 f"run {self.target} must be resumed with the table it began with, but its files"
@@ -90,7 +103,12 @@ class FitPlan:
 
 
 def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
-    """The run folder: as asked for, or ``runs/NAME-TIME``; to resume, the last of that name."""
+    """Choose the run folder.
+
+    ``out`` is the run folder where it is given. A new run goes to ``runs/NAME-TIME``, where NAME is
+    the name of the config's file. To resume, the last run of that name is taken. Raises RunError
+    where there is none.
+    """
     if out is not None:
         return Path(out)
     name = Path(config).absolute().stem if isinstance(config, str | Path) else "run"
@@ -109,5 +127,5 @@ def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
 
 
 def _without_table(config: Config) -> Config:
-    """The config without the path of its table: the files themselves are compared."""
+    """Leave out the path of the table. The files themselves are compared."""
     return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})

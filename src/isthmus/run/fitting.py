@@ -1,7 +1,7 @@
-"""fit(): a config and a table in, a finished run folder out; safe to kill at any moment.
+"""fit() takes a config and a table, and gives a finished run folder. Kill it at any moment.
 
-The order of things is the promise: config, table and model are checked and the first steps taken
-before the run folder exists, so that a refused fit leaves none. Everything in the folder is written
+The order of things is a promise. Config, table and model are checked and the first steps are taken
+before the run folder exists, so a refused fit leaves no folder. Every file in the folder is written
 whole. The checkpoint carries all of the training's state, so a resumed run ends with the same bits.
 """
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
-from isthmus.run.notice import Listener, Notice, silent
+from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.result import Run
-from isthmus.run.split_scores import SplitScores
+from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
     dataset_text,
     end_text,
@@ -62,21 +63,29 @@ def fit(
 ) -> Run:
     """Train one model over the domains of a table, and score its validation and test rows.
 
-    ``config``: YAML file, nested dict or `Config`; ``set``: changes like ``train.epochs=3``.
-    ``table``: path or frame, in place of ``data.table``. ``out``: the run folder, which must not
-    exist; by default ``runs/NAME-TIME``. ``resume``: go on with the run in ``out`` (by default the
-    last one of that name), from its last checkpoint; where there is none it begins, and a finished
-    run is given back as it is. ``allow_other_threads``: resume on another thread count or torch,
-    though the last bits may differ. ``block_rows``: rows of the table that are held at once while
-    it is encoded, which bounds the memory; the result is the same. ``guard``: train what else could
-    serve each domain, too, and let the bundle hold what serves it best, see `isthmus.run.guard.choosing`;
-    ``jobs``: processes that train side by side then. ``progress``: is called with each `Notice`; try ``print``.
+    ``config``: a YAML file, a nested dict or a `Config`.
+    ``table``: a path or a frame, in place of ``data.table``.
+    ``out``: the run folder, which must not exist. The default is ``runs/NAME-TIME``. ``resume``: go
+    on with the run in ``out``, from its last checkpoint. The default of ``out`` is then the last
+    run of that name. Where there is no checkpoint yet, the run begins. A finished run is given back
+    as it is.
+    ``set``: changes of the config such as ``train.epochs=3``.
+    ``cache``: the folder of encoded tables. ``verify_content``: hash the whole table to find its
+    encoded copy, not only size, time and footer of its files.
+    ``block_rows``: rows of the table that are held at once while the table is encoded. The number
+    bounds the memory and does not change the result.
+    ``allow_other_threads``: resume with another number of threads or another torch, though the last
+    bits of the result may differ.
+    ``guard``: train the alternatives of each domain, too, and ship what serves each domain best.
+    See `isthmus.run.guard.choosing`. ``jobs``: with a guard, the number of processes that train
+    side by side.
+    ``progress``: is called with each `Notice`. Try ``print``.
 
-    Fits in threads of one process take turns, and each gives what it gives alone; processes are the
-    way to several cores.
+    Fits in threads of one process take turns, and each gives what it gives alone. Use processes for
+    several cores.
 
-    Raises ConfigError, SchemaError or RunError, naming key, file, column, row or folder; no run
-    folder is left then, unless a checkpoint makes it worth resuming.
+    Raises ConfigError, SchemaError or RunError, which names the key, file, column, row or folder. A
+    refused fit leaves no run folder, unless a checkpoint makes the folder worth resuming.
     """
     tell = progress or silent
     settings = load_config(config, set)
@@ -100,9 +109,7 @@ def fit(
         cache=cache,
         verify_content=verify_content,
         block_rows=block_rows,
-        progress=lambda stage, done, rows: tell(
-            Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
-        ),
+        progress=encoding(tell),
     )
     tell(Notice("encode", dataset_text(dataset)))
     model = build(Training(model=settings.model, train=settings.train), dataset)
@@ -120,7 +127,7 @@ def fit(
 
 
 class _Fit:
-    """One training with its folder."""
+    """One fit of one training, with its run folder."""
 
     def __init__(
         self,
@@ -148,10 +155,9 @@ class _Fit:
         with closing(events):
             # The first event comes after the first steps: what they refuse leaves no folder.
             first = next(events)
-            if not (self.plan.resume and self.folder.path.exists()):
-                self.folder.create()
+            self.plan.make_folder()
             with self.folder.locked():
-                return self._guarded(_chain(first, events), (), begin=True)
+                return self._guarded(chain([first], events), (), begin=True)
 
     def _resumed(self) -> Run:
         if not checkpoint.exists(self.folder.checkpoint):
@@ -168,7 +174,7 @@ class _Fit:
     def _guarded(
         self, events: Iterator[TrainEvent], history: tuple[Look, ...], *, begin: bool = False
     ) -> Run:
-        """Keep a folder that can be resumed; remove one that a fault left with nothing in it."""
+        """Train and finish. A fault keeps a folder that can be resumed, and removes any other."""
         with self.folder.kept_where(lambda: checkpoint.exists(self.folder.checkpoint), self.tell):
             if begin:
                 self.folder.begin(self.config, self.state)
@@ -199,7 +205,7 @@ class _Fit:
         return end
 
     def _finish(self, end: End) -> None:
-        """Score, write what is shipped, and say that the run is finished."""
+        """Score the rows, write what is shipped, and mark the run as finished."""
         self.tell(Notice("train", end_text(end), 1.0))
         scored = self._score("validation")
         bundle = Bundle(
@@ -226,7 +232,7 @@ class _Fit:
         )
 
     def _facts(self, end: End) -> Iterator[str]:
-        """What a reader of the report must know of the training."""
+        """Give the lines of the report that tell of the training."""
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
@@ -237,8 +243,3 @@ class _Fit:
     def _score(self, split: SplitName) -> ScoredRows:
         self.tell(Notice("score", f"{split} rows"))
         return self.scores.of(split, score_rows(self.model, self.dataset.rows(split)))
-
-
-def _chain(first: TrainEvent, rest: Iterator[TrainEvent]) -> Iterator[TrainEvent]:
-    yield first
-    yield from rest

@@ -1,4 +1,4 @@
-"""The folder of one training: what stands in it, who may write, how far the training came.
+"""The folder of one run: what stands in it, who may write, and how far the run came.
 
     config.yaml          the config with every default filled in
     run.json             state (running, finished), data set, domains, threads
@@ -9,7 +9,8 @@
     scores/              logits of the validation and test rows
     report.md            the table of the test rows
 
-``run.json`` is the first file in a new folder and says "finished" only when all else is there.
+``config.yaml`` and ``run.json`` are the first files in a new folder. ``run.json`` says "finished"
+only when all else is there.
 """
 
 import fcntl
@@ -39,7 +40,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What ``run.json`` holds. ``domains``: all names of the table, the trained ones first."""
+    """What ``run.json`` holds. ``domains``: all domains of the table, the trained ones first."""
 
     state: Literal["running", "finished"]
     dataset_key: str
@@ -59,7 +60,7 @@ class RunState:
 
     @classmethod
     def running(cls, dataset: Dataset, table: Table, *, guard: str = "") -> "RunState":
-        """The state of a run that begins now."""
+        """Give the state of a run that begins now."""
         return cls(
             state="running",
             dataset_key=dataset.key,
@@ -74,7 +75,7 @@ class RunState:
 
 
 class RunFolder:
-    """One run folder on disk; knows the names in it and nothing of models."""
+    """One run folder on disk. The class knows the names in the folder, and nothing of models."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,7 +88,7 @@ class RunFolder:
         self.report = path / "report.md"
 
     def create(self) -> None:
-        """Make the folder; raises `RunError` if the name is taken, or the disk does not take it."""
+        """Make the folder. Raises RunError where the name is taken, or the disk refuses."""
         with writing("run folder", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -96,21 +97,21 @@ class RunFolder:
                 raise RunError(f"run folder must not exist yet, got {self.path}") from None
 
     def begin(self, config: Config, state: RunState) -> None:
-        """Write config and state."""
+        """Write the config and the state."""
         write_whole(self.config_file, config.to_yaml())
         self.write_state(state)
 
     @property
     def how_to_go_on(self) -> str:
-        """What to type after a stop, as a line of text."""
+        """Say what to type after a stop."""
         return f"go on with --resume --out {printable(str(self.path))}"
 
     @contextmanager
     def kept_where(self, worth: Callable[[], bool], tell: Listener) -> Iterator[None]:
-        """Fill the folder. A fault says how to go on, or takes the folder away with it.
+        """Fill the folder in a ``with`` block. After a fault, say how to go on, or remove it.
 
-        ``worth``: whether the folder holds enough to be resumed. Raises RunError in place of what
-        isthmus or the system refuse.
+        ``worth``: whether the folder holds enough to be resumed. A folder that does not is removed.
+        Raises RunError in place of what isthmus or the system refuses.
         """
         try:
             yield
@@ -130,7 +131,7 @@ class RunFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the folder got so far that it can be resumed; a killed `create` may not."""
+        """Whether the folder can be resumed. A `create` that was killed leaves one that cannot."""
         return self.state_file.exists()
 
     @property
@@ -142,7 +143,7 @@ class RunFolder:
         )
 
     def read_config(self) -> Config:
-        """Read the config that the folder was made for."""
+        """Give the config that the folder was made for."""
         return validate(Config, read_yaml(self.config_file))
 
     def write_state(self, state: RunState) -> None:
@@ -150,7 +151,7 @@ class RunFolder:
         write_whole(self.state_file, json.dumps(asdict(state), indent=2) + "\n")
 
     def read_state(self) -> RunState:
-        """Read ``run.json``; raises `RunError` when the folder is no run or of another version."""
+        """Read ``run.json``. Raises RunError where the folder is no run, or of another version."""
         if not self.path.is_dir():
             raise RunError(f"run folder must exist, got {self.path}")
         try:
@@ -172,7 +173,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process that writes here; the lock goes with the process, even if killed."""
+        """Be the only process that writes in the folder.
+
+        The lock ends with the process, also when the process is killed. Raises RunError while
+        another process holds the lock.
+        """
         with writing("run folder", self.path):
             handle = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
         try:
@@ -190,7 +195,7 @@ LOCK = ".lock"
 
 
 class LookWriter:
-    """Writes each look at the validation rows once: to ``metrics.jsonl`` and TensorBoard."""
+    """Writes each look at the validation rows once, to ``metrics.jsonl`` and to TensorBoard."""
 
     def __init__(self, folder: RunFolder, history: tuple[Look, ...]) -> None:
         # Looks after the checkpoint come again; those before it are known to the checkpoint.
@@ -204,7 +209,7 @@ class LookWriter:
             self.board = SummaryWriter(str(folder.path), purge_step=last + 1)
 
     def write(self, look: Look) -> None:
-        """Add one look."""
+        """Write one look."""
         self.file.write(_line(look))
         self.file.flush()
         if self.board is not None:
@@ -216,7 +221,7 @@ class LookWriter:
                     self.board.add_scalar(f"validation/{name}", value, look.step)
 
     def sync(self) -> None:
-        """Hand what was written to the disk."""
+        """Make sure that the disk holds what was written."""
         self.file.flush()
         os.fsync(self.file.fileno())
 

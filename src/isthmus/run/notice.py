@@ -1,4 +1,4 @@
-"""What a long call tells while it works."""
+"""Notices: what a long call tells while it works."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ Stage = Literal["table", "encode", "train", "score", "demo", "diagnose"]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One line of news. ``done``: share of the stage that is done, 0 to 1; None for a message.
+    """One line of news.
 
-    ``print`` shows it as text, so that ``progress=print`` is enough in a script.
+    ``done``: the share of the stage that is done, from 0 to 1, or None for a message. ``print``
+    shows a notice as text, so ``progress=print`` is enough in a script.
     """
 
     stage: Stage
@@ -26,5 +27,12 @@ class Notice:
 Listener = Callable[[Notice], None]
 
 
+def encoding(tell: Listener) -> Callable[[str, int, int], None]:
+    """Give a ``progress`` for `isthmus.data.Dataset.from_table` that passes news on to ``tell``."""
+    return lambda stage, done, rows: tell(
+        Notice("encode", f"{stage}: {done:,} of {rows:,} rows", done / rows)
+    )
+
+
 def silent(_: Notice) -> None:
-    """Tell nobody."""
+    """Take a notice and do nothing. The listener of a call that was given none."""

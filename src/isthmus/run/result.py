@@ -1,4 +1,4 @@
-"""A finished run: evaluate it, predict with it, compare it with another."""
+"""A finished run: evaluate the run, predict with the run, compare the run with another."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -22,9 +22,10 @@ SPLITS = ("test", "validation")
 
 
 class Run:
-    """A training that is finished, in its folder. Made by `isthmus.fit` and `Run.open`.
+    """A finished run in its folder. `isthmus.fit` and `Run.open` give one.
 
-    ``path``: the folder. ``config``: with every default filled in. ``state``: what ``run.json`` says.
+    ``path``: the folder. ``config``: the config with every default filled in. ``state``: what
+    ``run.json`` says.
     """
 
     def __init__(self, path: Path, config: Config, state: RunState) -> None:
@@ -34,7 +35,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """Open a run folder; raises RunError where it is none, or is not finished."""
+        """Open a run folder. Raises RunError where it is no run, or the run is not finished."""
         folder = RunFolder(Path(path))
         state = folder.read_state()
         if state.state != "finished":
@@ -46,24 +47,27 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What tables call it: the folder's name."""
+        """The name of the folder. Tables call the run by this name."""
         return self.path.absolute().name
 
     @cached_property
     def bundle(self) -> Bundle:
-        """The model with its encoder; raises BundleError where it must not be served."""
+        """The model with its encoder. Raises BundleError where the model must not be served."""
         return Bundle.load(RunFolder(self.path).bundle)
 
     def scored(self, split: str = "test") -> ScoredRows:
-        """The logits of the ``test`` or ``validation`` rows, as they were after training."""
+        """Give the ``test`` or ``validation`` rows with the logits that they had after training.
+
+        Raises RunError for another split, and where the scored rows are missing or damaged.
+        """
         if split not in SPLITS:
             raise RunError(f"split must be test or validation, got {split!r}")
         return read_scores(RunFolder(self.path).scores / f"{split}.parquet", source=self.name)
 
     def guard(self) -> TextTable | None:
-        """What serves each domain, and what that gained and cost; None for a run without a guard.
+        """Tell what serves each domain, and what that choice gained and cost.
 
-        Raises RunError where ``guard.json`` is missing or damaged.
+        None for a run without a guard. Raises RunError where ``guard.json`` is missing or damaged.
         """
         if not self.state.guard:
             return None
@@ -72,10 +76,11 @@ class Run:
     def evaluate(
         self, split: str = "test", *, data: Any = None, progress: Listener | None = None
     ) -> Evaluation:
-        """Metrics of every domain with 95 % intervals.
+        """Give the metrics of every domain with 95 % intervals.
 
-        ``split``: ``test`` or ``validation``. ``data``: score this whole labelled table instead (a
-        path or a frame); its split is named ``external``. Raises RunError, or SchemaError for what
+        ``split``: ``test`` or ``validation``. ``data``: a path or a frame. The whole labelled table
+        is then scored in place of the split, and its split is named ``external``. ``progress``: is
+        called with each `Notice` while ``data`` is scored. Raises RunError, or SchemaError for what
         the table lacks.
         """
         if data is None:
@@ -85,21 +90,22 @@ class Run:
         return evaluate_rows(score_external(bundle, data, source=self.name, progress=tell))
 
     def predict(self, table: Any) -> np.ndarray:
-        """Probabilities (rows,) float64 of a positive label, in the table's order.
+        """Give the probability of a positive label for each row, (rows,) float64, in table order.
 
-        Warns of domains that were never trained; their rows get the unknown domain's answer.
+        ``table``: a path or a frame. Warns of domains that were never trained. Their rows get the
+        answer of the unknown domain.
         """
         return predict(self.bundle, table)
 
     def predict_to(
         self, table: Any, output: str | Path, *, progress: Listener | None = None
     ) -> int:
-        """Write ``table`` with a column ``score`` added as one file; gives its rows.
+        """Write ``table`` with a column ``score`` added, as one file. Give the number of rows.
 
-        CSV where the name ends in ``.csv`` or ``.tsv``, else Parquet. Rows keep their order, columns
-        stay as they are, in one type over all files, and memory is bounded. Raises SchemaError where
-        the table has a column ``score`` or types that do not go together, RunError where ``output``
-        exists or cannot be written.
+        The file is CSV where its name ends in ``.csv`` or ``.tsv``, and Parquet otherwise. Rows
+        keep their order. Columns stay as they are, in one type over all files. Memory is bounded.
+        Raises SchemaError where the table has a column ``score``, or types that do not go together.
+        Raises RunError where ``output`` exists or cannot be written.
         """
         return predict_to(self.bundle, table, Path(output), progress=progress or silent)
 
@@ -108,9 +114,10 @@ class Run:
 
 
 def compare(a: Run | str | Path, b: Run | str | Path, *, split: str = "test") -> Comparison:
-    """The paired difference b - a per domain, on the same rows, with intervals.
+    """Give the paired difference b - a per domain, on the same rows, with intervals.
 
-    Raises RunError, saying what differs, unless both runs scored the same rows of one table.
+    ``a``, ``b``: runs, or run folders. ``split``: ``test`` or ``validation``. Raises RunError,
+    which says what differs, unless both runs scored the same rows of one table.
     """
     runs = [run if isinstance(run, Run) else Run.open(run) for run in (a, b)]
     left, right = (run.scored(split) for run in runs)

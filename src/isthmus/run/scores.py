@@ -1,22 +1,83 @@
-"""Scored rows on disk: what evaluation and comparison read, so that they need no table.
+"""The scored rows of a run: made of logits, calibrated, written to the run's folder, and read again.
 
-One row for each row of the split: ``row`` (its number in the table), ``domain``, ``label``, ``logit``
-(calibrated, not corrected for ``negative_rate``), and ``weight`` and ``group`` where the config names
-them.
+Evaluation and comparison read the files, and so need no table. A file has one row for each row of
+the split. Its columns are ``row`` (the number in the table), ``domain``, ``label``, ``logit``
+(calibrated, not corrected for ``negative_rate``), and ``weight`` and ``group`` where the config
+names them.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Float64
 
+from isthmus.bundle import Bundle
+from isthmus.bundle.calibration import Calibration, fit_calibration
+from isthmus.config import Config
+from isthmus.data import Dataset, SplitName, Table
 from isthmus.disk import whole_file
 from isthmus.errors import RunError
 from isthmus.metrics import ScoredRows
+from isthmus.run.external import fingerprint, group_numbers
+from isthmus.run.folder import RunFolder
 
 NOTE = b"isthmus"  # key in the metadata of the Parquet file
+
+
+class SplitScores:
+    """Makes and keeps the scored rows of one run."""
+
+    def __init__(self, config: Config, dataset: Dataset, table: Table, folder: RunFolder) -> None:
+        self.config, self.dataset, self.folder = config, dataset, folder
+        self.fingerprint = fingerprint(table)
+
+    def of(self, split: SplitName, logits: Float64[np.ndarray, " rows"]) -> ScoredRows:
+        """Give the rows of a split with their logits, which are not calibrated yet.
+
+        ``logits``: one for each row of the split, in the order of the rows.
+        """
+        rows = self.dataset.rows(split)
+        return ScoredRows(
+            split=split,
+            row=rows.row,
+            logits=logits,
+            label=rows.label > 0,
+            domain=rows.domain,
+            names=self.dataset.domain_names,
+            weight=rows.weight,
+            group=group_numbers(rows.group),
+            negative_rate=self.config.data.negative_rate,
+            fingerprint=self.fingerprint,
+            source=self.folder.path.name,
+        )
+
+    def calibration(self, validation: ScoredRows) -> Calibration | None:
+        """Fit a slope and an offset for each domain. None where the config asks for none."""
+        if self.config.model.calibration != "per_domain":
+            return None
+        return fit_calibration(
+            validation.logits,
+            validation.label.astype(np.float64),
+            self._model_ids(validation.domain),
+            n_domains=self.dataset.n_domains,
+            weight=validation.weight,
+        )
+
+    def write(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:
+        """Calibrate the logits of a split as the bundle does. Write the rows, and give them."""
+        logits = bundle.calibrated(scored.logits, self._model_ids(scored.domain))
+        scored = replace(scored, logits=logits)
+        self.folder.scores.mkdir(exist_ok=True)
+        write_scores(self.folder.scores / f"{scored.split}.parquet", scored)
+        return scored
+
+    def _model_ids(self, domain: np.ndarray) -> np.ndarray:
+        """Turn report ids into model ids. A domain without train rows is unknown, id 0."""
+        return np.where(domain <= self.dataset.n_domains, domain, 0)
 
 
 def write_scores(path: Path, scored: ScoredRows) -> None:
@@ -47,7 +108,7 @@ def write_scores(path: Path, scored: ScoredRows) -> None:
 
 
 def read_scores(path: Path, *, source: str = "") -> ScoredRows:
-    """Read what `write_scores` wrote; ``source``: what to call the model in tables.
+    """Read what `write_scores` wrote. ``source``: the name of the model in tables.
 
     Raises RunError where the file is missing or damaged.
     """
@@ -75,7 +136,7 @@ def read_scores(path: Path, *, source: str = "") -> ScoredRows:
 
 
 def _domain_ids(column: pa.ChunkedArray, names: tuple[str, ...]) -> np.ndarray:
-    """Ids int64 (rows,) of domain names: 1 for the first of ``names``, 0 for null."""
+    """Give the id of each domain name, int64 (rows,): 1 for the first of ``names``, 0 for null."""
     number = {name: place for place, name in enumerate(names, start=1)}
     ids = [np.empty(0, dtype=np.int64)]
     for chunk in column.chunks:

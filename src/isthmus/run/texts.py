@@ -1,4 +1,4 @@
-"""The lines that a fit tells while it trains, and that stand in its report."""
+"""Sentences of a fit: what it tells while it trains, and what stands in its report."""
 
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
@@ -6,7 +6,7 @@ from isthmus.train import End, Look, Progress
 
 
 def dataset_text(dataset: Dataset) -> str:
-    """Rows and domains of the encoded table."""
+    """Say how many rows and domains the encoded table has."""
     rows = ", ".join(f"{len(dataset.rows(split)):,} {split}" for split in SPLITS)
     untrained = len(dataset.domain_names) - dataset.n_domains
     more = f", {untrained} more without train rows" if untrained else ""
@@ -15,12 +15,12 @@ def dataset_text(dataset: Dataset) -> str:
 
 
 def weightless_text(dataset: Dataset) -> str:
-    """How many rows take no part because of their weight."""
+    """Say how many rows take no part because their weight is 0."""
     return f"{dataset.weightless:,} rows of weight 0 were left out"
 
 
 def progress_text(event: Progress) -> str:
-    """Where training stands."""
+    """Say how far the training is."""
     return (
         f"step {event.step:,}, epoch {event.epoch:.2f}, loss {event.loss:.4f},"
         f" {event.rows_per_second:,.0f} rows/s"
@@ -28,7 +28,7 @@ def progress_text(event: Progress) -> str:
 
 
 def look_text(look: Look, monitor: str) -> str:
-    """What a look at the validation rows gave."""
+    """Say what a look at the validation rows gave."""
     value = look.metrics[monitor]
     shown = "undefined" if value is None else f"{value:.4f}"
     best = ", the best so far" if look.better else ""
@@ -36,7 +36,7 @@ def look_text(look: Look, monitor: str) -> str:
 
 
 def model_text(config: Config) -> str:
-    """The model in a few words."""
+    """Describe the model in a few words."""
     model = config.model
     return (
         f"backbone {model.backbone.name}, towers {model.towers}, adapter {model.adapter.name},"
@@ -45,7 +45,7 @@ def model_text(config: Config) -> str:
 
 
 def end_text(end: End) -> str:
-    """How training ended."""
+    """Say how the training ended."""
     why = "no better look came" if end.stopped == "patience" else "all epochs are done"
     return (
         f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"

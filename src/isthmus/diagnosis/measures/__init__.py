@@ -1,1 +1,1 @@
-"""What a diagnosis measures beside the net effect: who does it, how alike domains are, what width does."""
+"""Measures beside the net effect: who helps whom, how alike domains are, what width does."""

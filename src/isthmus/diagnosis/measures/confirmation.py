@@ -1,4 +1,4 @@
-"""Groups of domains: chosen on validation rows, trained, and confirmed on test rows."""
+"""Groups of domains. They are chosen on validation rows, trained, and confirmed on test rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ DRAW_SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """A chosen grouping and what its training came to.
+    """A chosen grouping, and what its training came to.
 
-    ``solo``, ``joint``: group minus solo and minus joint, by metric and domain. ``members``: the
-    others in a domain's group.
+    ``told``: what the report says. ``solo``, ``joint``: group minus solo and group minus joint, by
+    domain and metric. ``members``: by domain, the other members of its group.
     """
 
     told: dict[str, Any]
@@ -30,9 +30,9 @@ class Grouped:
 
 
 def grouped(study: Study, affinity: np.ndarray) -> Grouped:
-    """Choose groups by A on validation rows, train them in every replicate, and confirm.
+    """Choose groups by A on validation rows, train the groups in every replicate, and confirm.
 
-    ``affinity``: (paired domains, paired domains), targets in rows.
+    ``affinity``: A, float64 (paired domains, paired domains), targets in rows.
     """
     names = study.measured.paired
     chosen = group_domains(affinity, study.margins.auc)
@@ -83,7 +83,7 @@ def grouped(study: Study, affinity: np.ndarray) -> Grouped:
 
 
 def _controls(study: Study, chosen: Grouping) -> list[list[list[str]]]:
-    """Random groupings of the same sizes; none where the sizes leave no choice."""
+    """Draw random groupings of the same sizes. There are none where the sizes leave no choice."""
     names = study.measured.paired
     sizes = [len(group) for group in chosen.groups]
     drawn = random_groupings(len(names), sizes, RANDOM_GROUPINGS, DRAW_SEED, unlike=chosen.groups)
@@ -95,7 +95,7 @@ def _outcomes(study: Study, group: Sequence[str], replicates: range) -> list[Out
 
 
 def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> float | None:
-    """Mean AUC over domains, each by its own group's model; None where none has one."""
+    """Average the AUC over domains, each by its own group's model. None where no domain has one."""
     held = {}
     for group in groups:
         outcomes = _outcomes(study, group, replicates)

@@ -1,4 +1,4 @@
-"""What else moves a domain: the network's width, the domain as an input, the weights of losses."""
+"""Curves: what the network's width, the domain as an input and the weights of losses change."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ SHORT_DWA = (
 
 
 def capacity(study: Study) -> list[dict[str, Any]]:
-    """N at every width, with and without the domain as an input."""
+    """Measure the net effect at every width, with and without the domain as an input."""
     phases, few = study.phases, study.level.few
     study.engine.run(phases.capacity(), "capacity")
     points = []
@@ -46,9 +46,9 @@ def capacity(study: Study) -> list[dict[str, Any]]:
 
 
 def weightings(study: Study) -> list[dict[str, Any]]:
-    """Each weighting of the domains' losses against the plain mean over rows.
+    """Compare each weighting of the domains' losses with the plain mean over rows.
 
-    One that the model cannot be trained under has no numbers, and the reason.
+    A weighting that the model cannot be trained under has a reason in place of numbers.
     """
     phases, few = study.phases, study.level.few
     study.engine.run(phases.weightings(), "weighting of losses")
@@ -83,6 +83,6 @@ def weightings(study: Study) -> list[dict[str, Any]]:
 
 
 def _is_short(outcome: Outcome) -> bool:
-    """Whether the weights that were kept come from the first two epochs."""
+    """Whether the kept weights come from the first two epochs."""
     told = outcome.told
     return told.best_step * told.epochs <= DWA_BEGINS * told.steps * (1 + 1e-9)

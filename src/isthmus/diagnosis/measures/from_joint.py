@@ -1,4 +1,4 @@
-"""What is read off the joint model alone: domain vectors, their distances, early gradients."""
+"""What the joint model alone tells: domain vectors, their distances, early gradients."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from isthmus.experiments.outcome import build
 
 
 def likeness(study: Study, pairwise: Cells | None) -> dict[str, Any]:
-    """Distances between domains, a map of them, and how well they foretell A."""
+    """Measure distances between domains, draw a map of them, and see how well they foretell A."""
     outcome = study.joint[0]
     training = outcome.training
     vectors = domain_vectors(outcome.model(), training.subset(study.arms.dataset(0)))
@@ -49,14 +49,17 @@ def _foretold(study: Study, between: np.ndarray, pairwise: Cells | None) -> floa
 
 
 def gradients(study: Study) -> Cells:
-    """Mean cosine of early gradients; exploratory, without intervals. Kept beside the trainings."""
+    """Give the mean cosines of early gradients. They are exploratory and have no intervals.
+
+    The result is kept beside the trainings.
+    """
     training = study.phases.joint(0)
     names = study.measured.names
     path = study.engine.path(training)
     path = path.with_name(f"{path.name}.gradients.json")
     if (kept := _read(path, names)) is not None:
         return kept
-    study.tell("early gradients", None)
+    study.tell("comparing early gradients", None)
     dataset = study.arms.dataset(0)
     agreed = early_cosines(
         build(training, dataset), training.subset(dataset), training.train, domains=names
@@ -73,7 +76,7 @@ def gradients(study: Study) -> Cells:
 
 
 def _read(path: Path, names: Sequence[str]) -> Cells | None:
-    """What an earlier diagnosis of the same domains found, or None."""
+    """Read what an earlier diagnosis of the same domains found. None where there is nothing."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -1,8 +1,10 @@
 """Do the domains pull a young joint model the same way? Cosines between their gradients.
 
-Exploratory: a cheap hint and no measure of benefit. At an optimum the gradients sum to zero, so that
-agreement is read early, and averaged over looks (Yu et al., NeurIPS 2020, arXiv:2001.06782, and
-Fifty et al., NeurIPS 2021, arXiv:2109.04617, use gradients on shared parameters during training).
+The cosines are exploratory. They are a cheap hint and no measure of benefit. At an optimum the
+gradients sum to zero, so agreement is read early and averaged over looks. Yu et al., NeurIPS 2020,
+arXiv:2001.06782, and Fifty et al., NeurIPS 2021, arXiv:2109.04617, use gradients on shared
+parameters during training.
+
 On planted graded relations of 6 domains (sources/planted.py) Spearman with the true cosines was .22
 at 3,000 rows a domain (8 tables, -.13 to .65) and .67 at 8,000 (5 tables, .54 to .94).
 """
@@ -29,9 +31,9 @@ from isthmus.train.weighting import shared_parameters
 class GradientAgreement:
     """Mean cosine between the gradients of two domains' losses early in joint training.
 
-    ``cosine``: (domains, domains), ones on the diagonal, nan where a gradient vanished at every
-    look; ``by_look``: the same at each look. ``names``: the measured domains; ``rows``: rows behind
-    each gradient; ``steps``: training steps before each look.
+    ``cosine``: (domains, domains), with ones on the diagonal. A cosine is nan where a gradient
+    vanished at every look. ``by_look``: the cosines at each look. ``names``: the measured domains.
+    ``rows``: the number of rows behind each gradient. ``steps``: training steps before each look.
     """
 
     cosine: Float64[np.ndarray, "domains domains"]
@@ -51,14 +53,15 @@ def early_cosines(
     rows_per_domain: int = 1000,
     seed: int = 0,
 ) -> GradientAgreement:
-    """Train ``model`` for the first epoch of ``config``; at each look compare the domains' gradients.
+    """Train ``model`` for the first epoch of ``config``, and compare gradients at each look.
 
-    ``model``: fresh, as for the joint training; it is left trained. ``domains``: names, by default
-    all with train rows. A domain's gradient is that of the mean loss of a fixed sample of its train
-    rows, in eval mode, on the shared dense parameters: no tables (two domains hold few rows in
-    common), no parameters that belong to one domain. Training goes as it would without: no random
-    number is drawn, no gradient left behind. Memory: one float32 per shared parameter and domain.
-    Raises ValueError for a domain without train rows or where fewer than two are left.
+    ``model``: a fresh model, as for the joint training. The model is trained afterwards.
+    ``domains``: names, by default all domains with train rows. A domain's gradient is the gradient
+    of the mean loss of a fixed sample of its train rows, in eval mode. Only the shared dense
+    parameters count: no tables, since two domains hold few rows of a table in common, and no
+    parameters that belong to one domain. Training goes as it would without the looks: no random
+    number is drawn, and no gradient is left behind. Memory: one float32 per shared parameter and
+    domain. Raises ValueError for a domain without train rows, and for fewer than two domains.
     """
     names = tuple(dataset.domain_names[: dataset.n_domains] if domains is None else domains)
     unknown = [name for name in names if name not in dataset.domain_names]
@@ -88,7 +91,7 @@ def early_cosines(
 def _samples(
     dataset: Dataset | Subset, names: Sequence[str], rows_per_domain: int, seed: int
 ) -> list[Batch]:
-    """One batch for each named domain, drawn once."""
+    """Draw one batch for each named domain."""
     rows = dataset.rows("train")
     at, domain = sample_rows(rows, len(dataset.domain_names), rows_per_domain, seed=seed)
     ids = [dataset.domain_names.index(name) for name in names]
@@ -102,10 +105,10 @@ def _samples(
 def domain_gradients(
     model: nn.Module, batches: Sequence[Batch]
 ) -> Float32[np.ndarray, "domains parameters"]:
-    """Gradient of each batch's mean loss on the shared dense parameters, in eval mode.
+    """Give the gradient of each batch's mean loss on the shared dense parameters, in eval mode.
 
-    Each batch holds rows of one domain. Tables, and what the model declares as its domains' own, are
-    left out. The model's mode, its ``.grad`` and the random generators are left alone.
+    Each batch holds rows of one domain. Tables, and what the model declares as its domains' own,
+    are left out. The model's mode, its ``.grad`` and the random generators do not change.
     """
     shared = shared_parameters(model)
     device = next(model.parameters()).device
@@ -134,7 +137,7 @@ def domain_gradients(
 def cosines(
     gradients: Float32[np.ndarray, "domains parameters"],
 ) -> Float64[np.ndarray, "domains domains"]:
-    """Cosines between rows; nan where a row is 0, else 1 on the diagonal."""
+    """Give the cosines between rows: 1 on the diagonal, nan where a row is 0."""
     size = np.sqrt(np.square(gradients, dtype=np.float64).sum(axis=1))
     alive = size > 0
     unit = gradients / np.where(alive, size, 1.0).astype(gradients.dtype)[:, None]

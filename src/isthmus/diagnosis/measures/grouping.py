@@ -1,15 +1,16 @@
-"""Which domains to train together: groups out of a pairwise matrix, and controls for them.
+"""Grouping: which domains to train together by a pairwise matrix, and controls for the choice.
 
-A grouping is worth the sum over its pairs of ``A_sym - penalty``, where ``A_sym`` is the mean of what
-each of the two does for the other. The penalty is the margin below which a gain does not count:
-with 0, noise above 0 merges everything. What is found this way must be trained and confirmed on
-rows that did not choose it, against random groupings of the same sizes.
+A grouping is worth the sum over its pairs of ``A_sym - penalty``. ``A_sym`` is the mean of what
+each of the two domains does for the other. The penalty is the margin below which a gain does not
+count. With a penalty of 0, noise above 0 merges everything. A grouping that is found this way must
+be trained and confirmed, on rows that did not choose it and against random groupings of the same
+sizes.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import comb, factorial, prod
+from math import factorial, prod
 from typing import Literal
 
 import numpy as np
@@ -24,9 +25,9 @@ Groups = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A partition of domains 0 .. n-1: groups and their members ascending.
+    """A partition of domains 0 .. n-1. Groups and their members are in ascending order.
 
-    ``value``: the sum within groups of (A_sym - penalty), over measured pairs.
+    ``value``: the sum of (A_sym - penalty) over the measured pairs within groups.
     """
 
     groups: Groups
@@ -35,16 +36,17 @@ class Grouping:
     method: Literal["exact", "average linkage"]
 
     def named(self, names: Sequence[str]) -> list[list[str]]:
-        """The groups by their domains' names."""
+        """Give the groups by the names of their domains."""
         return [[names[place] for place in group] for group in self.groups]
 
 
 def symmetric(
     pairwise: Float64[np.ndarray, "targets sources"],
 ) -> Float64[np.ndarray, "domains domains"]:
-    """Mean of A[i, j] and A[j, i]; where one of them is nan the other, where both are, nan.
+    """Average A[i, j] and A[j, i].
 
-    The diagonal is nan. Raises ValueError unless ``pairwise`` is square.
+    Where one of the two is nan, the other one is taken. Where both are nan, the mean is nan. The
+    diagonal is nan. Raises ValueError unless ``pairwise`` is square.
     """
     a = np.asarray(pairwise, dtype=np.float64)
     if a.ndim != 2 or a.shape[0] != a.shape[1]:
@@ -60,13 +62,16 @@ def group_domains(
 ) -> Grouping:
     """Choose the grouping of the largest value, or a good one where there are many domains.
 
-    ``pairwise[i, j]``: what training with j adds to i's score, above 0 is better; nan where it was
-    not measured. Such a pair says nothing: it is left out of sums and means, and two groups without
-    a measured pair between them stay apart. ``exact``: by default up to 14 domains, where the best
-    of all partitions is found by dynamic programming over subsets; above, the two groups with the
-    largest mean over their measured pairs are merged again and again while that mean exceeds the
-    penalty (average linkage). Raises ValueError without domains, or when ``exact`` is asked for too
-    many.
+    ``pairwise[i, j]``: what training with j adds to i's score. Above 0 is better. The entry is nan
+    where the pair was not measured. Such a pair is left out of sums and means, and two groups
+    without a measured pair between them stay apart.
+
+    ``exact``: find the best of all partitions, by dynamic programming over subsets. The default is
+    True for up to 14 domains. Otherwise groups are merged by average linkage: the two groups with
+    the largest mean over their measured pairs are merged, again and again, while that mean exceeds
+    the penalty.
+
+    Raises ValueError without domains, and where ``exact`` is asked for more than 14 domains.
     """
     affinity = symmetric(pairwise)
     n = len(affinity)
@@ -87,14 +92,17 @@ def group_domains(
 
 
 def worth(gain: Float64[np.ndarray, "domains domains"], groups: Iterable[Sequence[int]]) -> float:
-    """Sum of a symmetric ``gain`` over the pairs within groups; nan counts as nothing."""
+    """Sum a symmetric ``gain`` over the pairs within groups. nan counts as nothing."""
     known = np.nan_to_num(gain)
     np.fill_diagonal(known, 0.0)
     return sum(float(known[np.ix_(group, group)].sum()) / 2 for group in groups)
 
 
 def _best(gain: Float64[np.ndarray, "domains domains"]) -> Groups:
-    """The best partition: best(S) = max over subsets T of S with S's first member, of T + best(S - T)."""
+    """Find the best partition.
+
+    best(S) is the maximum of value(T) + best(S - T) over the subsets T that hold S's first member.
+    """
     n = len(gain)
     pairs = np.where(np.isnan(gain), 0.0, gain) - NOTHING
     value = np.zeros(1)
@@ -121,7 +129,7 @@ def _best(gain: Float64[np.ndarray, "domains domains"]) -> Groups:
 
 
 def _subsets(whole: int) -> Int64[np.ndarray, " subsets"]:
-    """Every subset of a set of bits, the empty one included."""
+    """Give every subset of a set of bits, the empty one included."""
     subsets = np.zeros(1, dtype=np.int64)
     while whole:
         bit = whole & -whole
@@ -131,7 +139,7 @@ def _subsets(whole: int) -> Int64[np.ndarray, " subsets"]:
 
 
 def _linked(gain: Float64[np.ndarray, "domains domains"]) -> Groups:
-    """Average linkage, cut where the mean gain over a link's measured pairs is no longer above 0."""
+    """Merge by average linkage while the mean gain over a link's measured pairs is above 0."""
     members = [[place] for place in range(len(gain))]
     total = np.nan_to_num(gain)
     count = (~np.isnan(gain)).astype(np.float64)
@@ -151,7 +159,7 @@ def _linked(gain: Float64[np.ndarray, "domains domains"]) -> Groups:
 
 
 def canonical(groups: Iterable[Iterable[int]]) -> Groups:
-    """Members ascending, groups by their first member.
+    """Sort members in ascending order, and groups by their first member.
 
     >>> canonical([[2, 1], [0]])
     ((0,), (1, 2))
@@ -162,10 +170,10 @@ def canonical(groups: Iterable[Iterable[int]]) -> Groups:
 def random_groupings(
     n: int, sizes: Sequence[int], count: int, seed: int, *, unlike: Iterable[Iterable[int]] = ()
 ) -> tuple[Groups, ...]:
-    """Different random partitions of domains 0 .. n-1 into groups of these sizes.
+    """Draw ``count`` different random partitions of domains 0 .. n-1 into groups of these sizes.
 
-    ``unlike``: a partition that none of them is, such as the one they are to control. As many as
-    there are, where these are fewer than ``count``: groups of one size n or of size 1 alone have no
+    ``unlike``: a partition that is not drawn, such as the one that the draws control. Fewer
+    partitions are given where fewer exist: a single group of n, or groups of 1 alone, have no
     second partition. Raises ValueError unless the sizes sum to n.
     """
     if sum(sizes) != n or min(sizes, default=0) < 1:
@@ -184,29 +192,3 @@ def random_groupings(
         if groups != refused:
             found[groups] = None
     return tuple(found)
-
-
-def adjusted_rand(one: Iterable[Iterable[int]], other: Iterable[Iterable[int]]) -> float:
-    """Agreement of two partitions: 1 for equal ones, about 0 for what chance gives.
-
-    Source: Hubert and Arabie, Journal of Classification 2 (1985), eq. 5. Two partitions of no
-    choice (all together, or all apart, in both) agree: 1. Raises ValueError unless both have the
-    same members.
-    """
-    left, right = _labels(one), _labels(other)
-    if left.keys() != right.keys():
-        raise ValueError("both partitions must have the same members")
-    members = sorted(left)
-
-    def pairs(labels: Iterable[object]) -> int:
-        return sum(comb(times, 2) for times in Counter(labels).values())
-
-    together = pairs((left[member], right[member]) for member in members)
-    a, b, total = pairs(left.values()), pairs(right.values()), comb(len(members), 2)
-    expected = a * b / total if total else 0.0
-    most = (a + b) / 2
-    return 1.0 if most == expected else (together - expected) / (most - expected)
-
-
-def _labels(groups: Iterable[Iterable[int]]) -> dict[int, int]:
-    return {member: label for label, group in enumerate(groups) for member in group}

@@ -12,16 +12,14 @@ domain joins the mean of its features and the diagonal of their Gram matrix. Dep
   1/n_a + 1/n_b by chance alone, which is taken off the distance.
 - Each part weighs the same, however many entries it has.
 
-On planted relations of 6 domains (sources/planted.py; 8, 5 and 8 tables) nearness ranked pairs
-like their cosines, Spearman .77 at 3,000 and .93 at 8,000 rows a domain; told members of 3 groups
-from others with AUC .91 at 6,000. Without ``hidden by label``: .75, .91, .91; with nothing else: .80,
+On planted relations of 6 domains (sources/planted.py; 8, 5 and 8 tables) nearness ranked pairs like
+their cosines, Spearman .77 at 3,000 and .93 at 8,000 rows a domain; told members of 3 groups from
+others with AUC .91 at 6,000. Without ``hidden by label``: .75, .91, .91; with nothing else: .80,
 .94, .96. There the inputs' marginals were the same by design. Likeness is not benefit: like domains
 may have nothing to teach each other.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +27,6 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.split import SplitName
 from isthmus.data.store.subset import Subset, domain_columns
 from isthmus.diagnosis.measures.grouping import symmetric
 from isthmus.diagnosis.measures.sample import sample_rows
@@ -45,10 +42,10 @@ _ODD = 0x9E3779B1  # Knuth's multiplier: neighbouring ids go to different bucket
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DomainVectors:
-    """One vector a domain. ``values`` is nan for a domain with fewer than 2 rows.
+    """One vector for each domain. ``values`` is nan for a domain with fewer than 2 rows.
 
-    ``parts``: what the entries are, by name, as slices of the columns. ``rows``: how many rows
-    stand behind each vector; ``noise``: share of an entry's variance that lies within domains.
+    ``parts``: by name, which columns an entry stands in, as slices. ``rows``: how many rows stand
+    behind each vector. ``noise``: the share of an entry's variance that lies within domains.
     """
 
     values: Float64[np.ndarray, "domains entries"]
@@ -56,13 +53,6 @@ class DomainVectors:
     parts: dict[str, slice]
     rows: Int64[np.ndarray, " domains"]
     names: tuple[str, ...]
-
-    def only(self, parts: Sequence[str]) -> "DomainVectors":
-        """The same with some parts only; ValueError for a part that is not there."""
-        unknown = [part for part in parts if part not in self.parts]
-        if unknown or not parts:
-            raise ValueError(f"parts must be among {list(self.parts)}, got {list(parts)}")
-        return replace(self, parts={part: self.parts[part] for part in parts})
 
 
 class _Sums:
@@ -73,7 +63,7 @@ class _Sums:
         self.parts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, name: str, domain: np.ndarray, values: np.ndarray) -> None:
-        """Take in statistics (rows, entries) of rows of these domains."""
+        """Add statistics (rows, entries) of rows of these domains."""
         at = torch.from_numpy(domain)
         x = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
         shape = (self.n_domains, x.shape[1])
@@ -82,15 +72,16 @@ class _Sums:
         self.add_sums(name, sums.numpy(), squares.numpy())
 
     def add_sums(self, name: str, sums: np.ndarray, squares: np.ndarray) -> None:
-        """Take in sums (domains, entries) that were formed elsewhere."""
+        """Add sums (domains, entries) that were formed elsewhere."""
         if name in self.parts:
             sums, squares = sums + self.parts[name][0], squares + self.parts[name][1]
         self.parts[name] = (sums, squares)
 
     def vectors(self, rows: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By part: means in units of the spread over all rows, and the noise of each entry.
+        """Give by part the means, in units of the spread over all rows, and each entry's noise.
 
-        Noise: variance within domains over that of all rows. An entry without a spread is 0.
+        The noise is the variance within domains over the variance of all rows. An entry without a
+        spread is 0.
         """
         count = rows[:, None].astype(np.float64)
         all_rows = max(float(count.sum()), 1.0)
@@ -110,28 +101,33 @@ def domain_vectors(
     model: AbstractModel,
     dataset: Dataset | Subset,
     *,
-    split: SplitName = "train",
     rows_per_domain: int = 2000,
     buckets: int = 32,
     seed: int = 0,
 ) -> DomainVectors:
-    """Give every domain its vector from one pass over a sample of its rows.
+    """Give every domain its vector from one pass over a sample of its train rows.
 
-    Parts: ``hidden mean`` and ``hidden second moment`` of the last hidden states (what
-    the module ``head`` reads); ``hidden by label``: their covariance with the label; ``label rate``; ``feature
-    marginals``: mean and second moment of every number, and the share of the rows (of lists: the
-    mean number of items) in each of ``buckets`` hash buckets of ids, for every column but the
-    domain's own. Row weights are not used. Memory: the hidden states of the sample, which many
-    domains share: 50,000 rows at most. Raises ValueError for numbers out of range and where no row
-    belongs to a domain.
+    The parts of a vector are:
+
+    - ``hidden mean`` and ``hidden second moment``, of the last hidden states, which the module
+      ``head`` reads
+    - ``hidden by label``, the covariance of the hidden states with the label
+    - ``label rate``
+    - ``feature marginals``, for every column but the domain's own: mean and second moment of a
+      number, and for ids the share of the rows in each of ``buckets`` hash buckets. For lists of
+      ids the mean number of items takes the place of the share.
+
+    Row weights are not used. Memory: the hidden states of the sample, which has 50,000 rows of all
+    domains together at most. Raises ValueError for numbers out of range, and where no row belongs
+    to a domain.
     """
     if buckets < 2:
         raise ValueError(f"buckets must be at least 2, got {buckets}")
-    rows, names = dataset.rows(split), dataset.domain_names
+    rows, names = dataset.rows("train"), dataset.domain_names
     most = min(rows_per_domain, max(LEAST_ROWS, SAMPLE_ROWS // len(names)))
     at, domain = sample_rows(rows, len(names), most, seed=seed)
     if not len(at):
-        raise ValueError(f"the {split} split must hold rows of domains, got none")
+        raise ValueError("the train split must hold rows of domains, got none")
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
     sums = _Sums(len(names))
     skip = domain_columns(dataset.encoder.fields)
@@ -158,7 +154,7 @@ def domain_vectors(
 
 
 def _joined(sums: _Sums, count: np.ndarray, names: tuple[str, ...]) -> DomainVectors:
-    """The parts side by side; what belongs to the inputs is one part."""
+    """Put the parts side by side. All that belongs to the inputs is one part."""
     vectors = sums.vectors(count)
     order = sorted(vectors, key=lambda name: name.startswith("feature marginals"))
     parts: dict[str, slice] = {}
@@ -182,7 +178,7 @@ def _add_hidden(
     label: np.ndarray,
     count: np.ndarray,
 ) -> None:
-    """Statistics of the hidden states of all sampled rows, and of their labels."""
+    """Add statistics of the hidden states of all sampled rows, and of their labels."""
     h = hidden.astype(np.float64)
     centre = h.mean(axis=0)
     h -= centre
@@ -203,7 +199,7 @@ def _add_hidden(
 def _add_marginals(
     sums: _Sums, domain: np.ndarray, ids: np.ndarray, numbers: np.ndarray, buckets: int
 ) -> None:
-    """Numbers, and histograms of ids: column by column, all rows at once."""
+    """Add numbers, and histograms of ids: column by column, all rows at once."""
     if numbers.shape[1]:
         x = numbers.astype(np.float64)
         sums.add("feature marginals:numbers", domain, np.concatenate([x, x * x], axis=1))
@@ -220,7 +216,7 @@ def _add_list(
     offsets: np.ndarray,
     buckets: int,
 ) -> None:
-    """A list column: items a row in each bucket, or the mean of a row's numbers."""
+    """Add a list column: the items of each row by bucket, or the mean of a row's numbers."""
     lengths = np.diff(offsets)
     row = np.repeat(np.arange(len(domain)), lengths)
     name = f"feature marginals:list {place}"
@@ -244,13 +240,13 @@ def _bucket(ids: np.ndarray, buckets: int) -> np.ndarray:
 
 
 def distances(
-    vectors: DomainVectors, *, how: Literal["euclid", "cosine"] = "euclid"
+    vectors: DomainVectors,
 ) -> Float64[np.ndarray, "domains domains"]:
-    """Distances between domains; nan for a domain without a vector, 0 on the diagonal.
+    """Measure the distance of every two domains.
 
-    ``euclid``: root of the mean over parts of the mean over entries of squared differences, less
-    what chance makes of them (noise / n_a + noise / n_b), at least 0. ``cosine``: 1 - cosine of the vectors
-    around their mean, parts weighing the same, from 0 to 2; 1 for a vector that lies at the mean.
+    A distance is the root of the mean over parts of the mean over entries of squared differences,
+    less what chance makes of them (noise / n_a + noise / n_b), at least 0. So each part weighs the
+    same. The diagonal is 0. Distances of a domain without a vector are nan.
     """
     blocks = [vectors.values[:, part] for part in vectors.parts.values()]
     blocks = [block / np.sqrt(block.shape[1] * len(blocks)) for block in blocks]
@@ -262,26 +258,21 @@ def distances(
     x = x[there] - x[there].mean(axis=0)
     product = x @ x.T
     square = np.diag(product)
-    if how == "euclid":
-        noise = np.mean([vectors.noise[part].mean() for part in vectors.parts.values()])
-        chance = noise / vectors.rows[there]
-        apart = square[:, None] + square[None, :] - 2 * product
-        between = np.sqrt((apart - chance[:, None] - chance[None, :]).clip(min=0.0))
-    else:
-        size = np.sqrt(square[:, None] * square[None, :])
-        cosine = np.divide(product, size, out=np.zeros_like(size), where=size > 1e-300)
-        between = 1.0 - cosine.clip(-1.0, 1.0)
+    noise = np.mean([vectors.noise[part].mean() for part in vectors.parts.values()])
+    chance = noise / vectors.rows[there]
+    apart = square[:, None] + square[None, :] - 2 * product
+    between = np.sqrt((apart - chance[:, None] - chance[None, :]).clip(min=0.0))
     np.fill_diagonal(between, 0.0)
     found[np.ix_(there, there)] = between
     return found
 
 
 def flat_map(distance: Float64[np.ndarray, "domains domains"]) -> Float64[np.ndarray, "domains 2"]:
-    """Places in a plane whose distances are near the given ones: classical scaling.
+    """Give places in a plane whose distances are near the given ones, by classical scaling.
 
     Source: Torgerson, Psychometrika 17 (1952): the leading eigenvectors of the doubly centred
-    squared distances. Each axis has its largest coordinate on the positive side. nan for a domain
-    whose distances are not known.
+    squared distances. Each axis has its largest coordinate on the positive side. The place of a
+    domain whose distances are not known is nan.
     """
     places = np.full((len(distance), 2), np.nan)
     there = ~np.isnan(np.diag(distance))
@@ -305,9 +296,9 @@ def agreement(
     distance: Float64[np.ndarray, "domains domains"],
     pairwise: Float64[np.ndarray, "targets sources"],
 ) -> float | None:
-    """Spearman of distance with the benefit A_sym over measured pairs; below 0 if near ones help.
+    """Give Spearman's correlation of distance with the benefit A_sym over the measured pairs.
 
-    None with fewer than 3 such pairs.
+    The correlation is below 0 where near domains help each other. None for fewer than 3 pairs.
     """
     above = np.triu_indices(len(distance), 1)
     return spearman(distance[above], symmetric(pairwise)[above])

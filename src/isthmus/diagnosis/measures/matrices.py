@@ -1,9 +1,10 @@
-"""Who does it: matrices over targets and sources, with intervals where trainings allow them.
+"""Matrices over targets and sources: who helps whom, with intervals where trainings allow them.
 
-Cross-scores X[j -> i]: the solo of j on i's rows; they measure likeness, not benefit. Pairwise
-A[j -> i]: i's score when trained with j, minus alone; the matched form cuts the larger domain to the
-smaller one's rows, which separates likeness from volume. Leave-one-out L[j -> i]: the joint model
-minus the joint model without j.
+- Cross-scores X[j -> i]: the score of j's solo on i's rows. They measure likeness, not benefit.
+- Pairwise A[j -> i]: i's score when trained with j, minus i's score alone. The matched form cuts
+the
+  larger domain to the smaller one's rows, which separates likeness from volume.
+- Leave-one-out L[j -> i]: i's score by the joint model, minus that by the joint model without j.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ Cells = dict[str, dict[str, dict[str, Any]]]
 
 
 def cross_scores(study: Study) -> Cells:
-    """AUC of the solo of each source on each target's test rows."""
+    """Give the AUC of each source's solo on each target's test rows."""
     cells: Cells = {}
     for target in study.measured.names:
         reading = study.reading(target)
@@ -35,37 +36,36 @@ def cross_scores(study: Study) -> Cells:
 
 
 def pairwise(study: Study) -> tuple[Cells, np.ndarray]:
-    """A[j -> i] on test rows; and the same on validation rows, which chooses the groups.
+    """Train the pairs, and measure A[j -> i] on test rows and on validation rows.
 
-    The second: (paired domains, paired domains) float64, targets in rows, nan on the diagonal.
+    The first matrix is of the test rows. The second is of the validation rows, and chooses the
+    groups: float64 (paired domains, paired domains), targets in rows, nan on the diagonal.
     """
     phases = study.phases
     study.engine.run(phases.pairwise(), "pairs")
-
-    def together(pair: tuple[str, str]) -> list[Outcome]:
-        return [study.engine.outcome(phases.together(k, pair)) for k in phases.few]
-
-    cells = _pairs(study, {pair: together(pair) for pair in phases.pairs()})
+    held = {}
+    for pair in phases.pairs():
+        outcomes = [study.engine.outcome(phases.together(k, pair)) for k in phases.few]
+        held[pair] = held[pair[::-1]] = outcomes
+    cells = _directed(study, held)
     names = study.measured.paired
     chosen = np.full((len(names), len(names)), np.nan)
-    for pair in phases.pairs():
-        outcomes = together(pair)
-        for target, source in (pair, pair[::-1]):
-            solos = study.arm_outcomes[target]["solo"]
-            gains = np.array(
-                [
-                    _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
-                    for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
-                ]
-            )
-            there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
-            if len(there):
-                chosen[names.index(target), names.index(source)] = there.mean()
+    for (target, source), outcomes in held.items():
+        solos = study.arm_outcomes[target]["solo"]
+        gains = np.array(
+            [
+                _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
+                for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
+            ]
+        )
+        there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
+        if len(there):
+            chosen[names.index(target), names.index(source)] = there.mean()
     return cells, chosen
 
 
 def pairwise_matched(study: Study) -> Cells:
-    """A[j -> i] with no more rows of j than of i; where i is the larger, A itself."""
+    """Measure A[j -> i] with no more rows of j than of i. Where i is the larger, take A itself."""
     phases = study.phases
     study.engine.run(phases.pairwise_matched(), "pairs of equal rows")
     support = study.measured.support
@@ -79,7 +79,7 @@ def pairwise_matched(study: Study) -> Cells:
 
 
 def leave_one_out(study: Study) -> Cells:
-    """L[j -> i]: above 0, j helps i inside the joint model."""
+    """Measure L[j -> i]. Above 0, j helps i inside the joint model."""
     phases = study.phases
     study.engine.run(phases.leave_one_out(), "leave one out")
     names = study.measured.paired
@@ -95,13 +95,6 @@ def leave_one_out(study: Study) -> Cells:
     return _cells(effects)
 
 
-def _pairs(study: Study, outcomes: Mapping[tuple[str, str], list[Outcome]]) -> Cells:
-    held = {}
-    for (one, other), pair in outcomes.items():
-        held[one, other] = held[other, one] = pair
-    return _directed(study, held)
-
-
 def _directed(study: Study, held: Mapping[tuple[str, str], list[Outcome]]) -> Cells:
     readings = {name: study.reading(name, study.level.few) for name in study.measured.paired}
     return _cells(
@@ -115,7 +108,7 @@ def _directed(study: Study, held: Mapping[tuple[str, str], list[Outcome]]) -> Ce
 
 
 def _cells(effects: Mapping[tuple[str, str], Effect]) -> Cells:
-    """Cells with p adjusted by Benjamini and Hochberg over all of them."""
+    """Give the cells of a matrix. Their p is adjusted by Benjamini and Hochberg over all cells."""
     tested = [key for key, effect in effects.items() if effect.p is not None]
     adjusted = dict(
         zip(tested, benjamini_hochberg([effects[key].p or 0.0 for key in tested]), strict=True)
@@ -140,7 +133,7 @@ def _validation_auc(study: Study, outcome: Outcome, domain: str, k: int) -> floa
 
 
 def agreements(matrices: Mapping[str, Cells | None]) -> dict[str, float]:
-    """Spearman's correlation of every two matrices, over the cells off the diagonal of both."""
+    """Give Spearman's correlation of every two matrices, over the cells off both diagonals."""
     there = {name: cells for name, cells in matrices.items() if cells}
     names, found = list(there), {}
     for place, left in enumerate(names):

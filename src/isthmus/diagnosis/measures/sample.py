@@ -1,4 +1,4 @@
-"""A fixed sample of each domain's rows: the same whenever the same rows are there."""
+"""A fixed sample of each domain's rows. The same rows always give the same sample."""
 
 import numpy as np
 from jaxtyping import Int64
@@ -12,10 +12,11 @@ CHUNK = 1 << 20  # rows that are looked at together
 def sample_rows(
     rows: Rows, n_domains: int, rows_per_domain: int, *, seed: int = 0
 ) -> tuple[Int64[np.ndarray, " sampled"], Int64[np.ndarray, " sampled"]]:
-    """Positions of at most ``rows_per_domain`` rows of each domain, ascending, and their domains.
+    """Give the positions of at most ``rows_per_domain`` rows of each domain, and their domains.
 
-    A domain's rows with the lowest hashes of their table numbers are taken. Domains count from 0:
-    report id minus 1; ids above ``n_domains`` are left out. Memory: a chunk, and the sample.
+    Positions ascend. The rows of a domain with the lowest hashes of their table numbers are taken.
+    Domains count from 0: the report id minus 1. Ids above ``n_domains`` are left out. Memory: a
+    chunk, and the sample. Raises ValueError for ``rows_per_domain`` below 1.
     """
     if rows_per_domain < 1:
         raise ValueError(f"rows_per_domain must be at least 1, got {rows_per_domain}")
@@ -31,7 +32,7 @@ def sample_rows(
 def _lowest(
     rows: Rows, at: Int64[np.ndarray, " candidates"], cap: int, seed: int
 ) -> Int64[np.ndarray, " kept"]:
-    """Of the candidates of each domain, those with the lowest hashes."""
+    """Take the candidates of each domain with the lowest hashes."""
     domain = np.asarray(rows.domain[at])
     key = v.mix(np.asarray(rows.row[at], dtype=np.int64), seed=seed)
     order = np.lexsort((key, domain))

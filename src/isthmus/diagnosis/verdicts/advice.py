@@ -1,4 +1,4 @@
-"""From effects to advice: the verdict of every domain, and the config that follows from it."""
+"""Advice: the verdict of every domain from its effects, and the config that follows from it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def verdicts(study: Study, found: Found, grouped: Grouped | None) -> dict[str, DomainVerdict]:
-    """The verdict of every measured domain."""
+    """Judge every measured domain."""
     told = {}
     for name in study.measured.names:
         each = {
@@ -75,10 +75,11 @@ def _of_group(
 
 
 class Configs:
-    """Writes each advice as a config that ``fit`` accepts, once; gives its path from the report.
+    """Writes each advice once, as a config that ``fit`` accepts. Gives its path from the report.
 
-    A config is the arm that was measured: its features, network and recipe, on the split of the
-    user's own config. What an earlier diagnosis wrote and no advice asks for any more is removed.
+    A config is the arm that was measured. It has the arm's features, network and recipe, and the
+    split of the user's own config. Configs of an earlier diagnosis that no advice asks for any more
+    are removed.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
@@ -90,10 +91,10 @@ class Configs:
             old.unlink()
 
     def command(self, name: str, verdict: Verdict) -> str | None:
-        """What to type for it: tuning is the guard's work, which also holds it to its promise.
+        """Say what to type for a verdict.
 
-        None where there is no config, and where the guard refuses the table, since rows have
-        weights.
+        Tuning is the guard's work, since the guard also holds tuning to a promise. None where there
+        is no config, and for tuning where rows have weights, which the guard refuses.
         """
         path = self.of(name, verdict)
         tuning = verdict.remedy == "tuning"
@@ -102,10 +103,10 @@ class Configs:
         return f"isthmus fit {path}{' --guard strict' if tuning else ''}"
 
     def of(self, name: str, verdict: Verdict) -> str | None:
-        """The config that a domain's verdict asks for; None where it asks for none."""
+        """Write the config that a verdict asks for, and give its path. None without a config."""
         study, phases = self.study, self.study.phases
         if verdict.action == "adapt" and verdict.remedy == "adapter":
-            return self._write("adapted", phases.arms.adapted(0, phases.recipes.joint))
+            return self._write("adapted", phases.arms.adapted(0, phases.recipes[None]))
         if verdict.action in ("share", "adapt"):
             return self._write("joint", phases.joint(0))
         if verdict.action == "group":
@@ -138,9 +139,9 @@ class Configs:
 
 
 def slug(text: str) -> str:
-    """A file name of letters, digits and ``-``; different texts get different names.
+    """Make a file name of letters, digits and ``-``. Different texts get different names.
 
-    What is short and plain stays as it is; all else ends in a hash.
+    A short and plain text stays as it is. Any other name ends in a hash.
     """
     plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
     if plain == text and 0 < len(text) < LONGEST:
@@ -149,7 +150,7 @@ def slug(text: str) -> str:
 
 
 def group_slug(members: Sequence[str]) -> str:
-    """A file name for a group of domains; different groups get different names."""
+    """Make a file name for a group of domains. Different groups get different names."""
     plain = "+".join(members)
     if all(slug(name) == name for name in members) and len(plain) < LONGEST:
         return f"group-{plain}"

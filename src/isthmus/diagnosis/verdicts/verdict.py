@@ -1,20 +1,23 @@
-"""What to do with a domain: the table of verdicts, a pure function of what was measured.
+"""Verdicts: what to do with a domain, by a table that is a pure function of what was measured.
 
     harm that may matter     -> group | adapt | own tower | own tower, provisional
     not worse than alone     -> adapt | share (gains, same, no harm beyond the margin)
     neither is shown         -> not enough data
 
-Two kinds of claim, one rule each. Against 0 ("better"): the 95 % interval lies above 0. Against the
-margin ("not worse", "the same", "transfer is smaller"): the two-sided 90 % interval lies on the
-right side of it, a one-sided test at 5 %.
+There are two kinds of claim, with one rule each. A claim against 0 ("better") holds where the 95 %
+interval lies above 0. A claim against the margin ("not worse", "the same", "transfer is smaller")
+holds where the two-sided 90 % interval lies on the right side of the margin, which is a one-sided
+test at 5 %.
 
-What is searched for among many is adjusted for the search. Harm is Holm's p over the domains at
-most .05 with an estimate below 0. A domain that is not harmed is told to adapt where Holm's p over
-all remedies of all domains is at most .05: unadjusted, two remedies for 20 domains would find one
-where nothing is. A remedy for a harmed domain is no such find: it has to restore what is shown to
-be lost. A loss that is surely there and surely smaller than the margin is no harm that may matter:
-large tables show ever smaller ones, and a tower of its own would be advised for nothing. The
-verdict is then ``same``, and the text names the loss.
+A find among many is adjusted for the search. A domain is harmed where Holm's p over the domains is
+at most .05 and the estimate is below 0. A domain that is not harmed is told to adapt where Holm's p
+over all remedies of all domains is at most .05. Without the adjustment, two remedies for 20 domains
+would find one where nothing is. A remedy for a harmed domain is no such find, since the remedy has
+to restore what is shown to be lost.
+
+A loss that is surely there and surely smaller than the margin is no harm that may matter. Large
+tables show ever smaller losses, and a tower of its own would be advised for nothing. The verdict is
+then ``same``, and the text names the loss.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from typing import Any, Literal
 
 from scipy.stats import norm, t
 
+from isthmus.diagnosis.level import LevelName
 from isthmus.diagnosis.verdicts.wording import Wording
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import not_worse, same
@@ -39,7 +43,6 @@ Action = Literal[
 ]
 Finding = Literal["gains", "same", "no harm beyond m"]
 Remedy = Literal["adapter", "tuning"]
-Level = Literal["quick", "standard", "full"]
 
 CLAIM_P = 0.05  # Holm's, of harm, and of what a remedy adds where there is none
 # How surely a claim holds, by the chance of seeing as much if it did not.
@@ -49,16 +52,22 @@ CANNOT_TELL = "cannot tell"
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that one metric says of one domain; every effect is signed so that above 0 is better.
+    """All that one metric says of one domain. Every effect is signed so that above 0 is better.
 
-    ``margin``: in AUC, or in nats. ``solo``, ``joint``: mean score of arms S and J (logloss: nats).
-    ``net``: J - S, with ``p_holm`` wherever it has a ``p``; ``tuned_plus`` and ``adapted_plus`` too,
-    over both of all domains. Arms that were not trained are None:
-    ``transfer`` F - S+, ``tuned_solo`` F - S, ``tuned`` F - J, ``tuned_plus`` F - J+ (which is the
-    interference), ``adapted_solo`` A - S, ``adapted`` A - J, ``adapted_plus`` A - J+,
-    ``group_solo`` and ``group_joint``: joint training of the group ``group`` (names of the other
-    members) chosen on validation, minus S and minus J, on test rows. Hand over an adapter only
-    where its weights were really trained. ``level`` ``quick``: no verdict of harm.
+    ``margin``: in AUC, or in nats. ``solo``, ``joint``: the mean score of arms S and J, in nats for
+    logloss. Effects are differences of arms. An effect of an arm that was not trained is None:
+
+    - ``net``: J - S
+    - ``transfer``: F - S+
+    - ``tuned_solo``: F - S, ``tuned``: F - J, ``tuned_plus``: F - J+, which is the interference
+    - ``adapted_solo``: A - S, ``adapted``: A - J, ``adapted_plus``: A - J+
+    - ``group_solo``, ``group_joint``: joint training of a group, minus S and minus J, on test rows.
+      The group was chosen on validation rows, and ``group`` names its other members.
+
+    ``net`` has ``p_holm``, over all domains, wherever it has a ``p``. ``tuned_plus`` and
+    ``adapted_plus`` have ``p_holm``, too, over both effects of all domains. Hand over an adapter
+    only where its weights were really trained. With the ``level`` ``quick`` there is no verdict of
+    harm. Raises ValueError for a margin that is not above 0, and for a ``p`` without ``p_holm``.
     """
 
     metric: EffectMetric
@@ -76,7 +85,7 @@ class Evidence:
     group_solo: Effect | None = None
     group_joint: Effect | None = None
     group: tuple[str, ...] = ()
-    level: Level = "standard"
+    level: LevelName = "standard"
     replicates: int = 5
     kind: Literal["seeds", "folds"] = "seeds"
     rows: int | None = None
@@ -93,7 +102,7 @@ class Evidence:
 
     @property
     def wording(self) -> Wording:
-        """How this metric's numbers read."""
+        """The sentences for this metric's numbers."""
         return Wording(self.metric, self.margin, self.replicates, self.kind, self.rows)
 
 
@@ -116,7 +125,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DomainVerdict:
-    """The verdict of a domain: that of the leading metric, and whether the other one agrees."""
+    """The verdict of a domain: that of the leading metric, and whether the other metric agrees."""
 
     leading: EffectMetric
     verdict: Verdict
@@ -126,7 +135,7 @@ class DomainVerdict:
     why: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the keys of a domain in report.json that a verdict fills."""
+        """Give the keys of a domain in ``report.json`` that a verdict fills."""
         return {
             "verdict": self.verdict.action,
             "finding": self.verdict.finding,
@@ -161,7 +170,7 @@ def judge_domain(evidence: Evidence) -> Verdict:
 
 
 def _cure(evidence: Evidence, said: str) -> Verdict:
-    """Harm: the first remedy that restores the domain, or a tower of its own."""
+    """Judge a harmed domain: the first remedy that restores it, or a tower of its own."""
     wording = evidence.wording
     harm = evidence.net.p_holm or 0.0
     if evidence.group and _restores(evidence.group_solo, evidence.group_joint, evidence.margin):
@@ -202,7 +211,7 @@ def _cure(evidence: Evidence, said: str) -> Verdict:
 
 
 def _keep(evidence: Evidence, said: str) -> Verdict:
-    """No harm beyond the margin: share, or adapt where that is clearly better still."""
+    """Judge a domain without harm beyond the margin: share, or adapt where clearly better."""
     net, margin, wording = evidence.net, evidence.margin, evidence.wording
     fine = _chance(net, -margin)
     arms: tuple[tuple[Remedy, str, Effect | None], ...] = (
@@ -231,9 +240,9 @@ def _keep(evidence: Evidence, said: str) -> Verdict:
 
 
 def join_verdicts(auc: Verdict, logloss: Verdict) -> DomainVerdict:
-    """Let AUC lead where it is testable, else logloss; say where the other one disagrees.
+    """Let AUC lead where it is testable, else logloss. Say where the other metric disagrees.
 
-    An own tower and a provisional one agree: the advice is the same.
+    An own tower and a provisional one agree, since the advice is the same.
     """
     leading: EffectMetric = "auc" if auc.testable or not logloss.testable else "logloss"
     lead, other = (auc, logloss) if leading == "auc" else (logloss, auc)
@@ -279,7 +288,7 @@ def _restored(over_solo: Effect, over_joint: Effect, margin: float) -> tuple[flo
 
 
 def _chance(effect: Effect, bound: float, *, above: bool = True) -> float:
-    """One-sided p of the claim that an effect lies above (below) ``bound``."""
+    """Give the one-sided p of the claim that an effect lies above, or below, ``bound``."""
     estimate, se = effect.estimate, effect.se
     if estimate is None or se is None:
         return 1.0
@@ -290,5 +299,5 @@ def _chance(effect: Effect, bound: float, *, above: bool = True) -> float:
 
 
 def _certainty(*chances: float) -> str:
-    """Words for the weakest of the claims that a verdict stands on."""
+    """Give words for the weakest of the claims that a verdict stands on."""
     return next(word for limit, word in CERTAINTY if max(chances) <= limit)

@@ -1,4 +1,4 @@
-"""The sentences of verdicts: numbers as a reader without statistics can take them."""
+"""The sentences of verdicts. They tell numbers to a reader without statistics."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,11 @@ from isthmus.metrics.formulas import EffectMetric
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How the numbers of one metric and one domain read. ``margin``: in AUC, or in nats."""
+    """Sentences for the numbers of one metric and one domain.
+
+    ``margin_value``: in AUC, or in nats. ``replicates``, ``kind``: how often all was trained.
+    ``rows``: the number of test rows.
+    """
 
     metric: EffectMetric
     margin_value: float
@@ -19,7 +23,7 @@ class Wording:
 
     @property
     def trainings(self) -> str:
-        """How often everything was trained: ``5 seeds``, ``1 fold``."""
+        """How often all was trained, such as ``5 seeds`` or ``1 fold``."""
         return f"{self.replicates} {self.kind if self.replicates != 1 else self.kind[:-1]}"
 
     @property
@@ -29,11 +33,11 @@ class Wording:
 
     @property
     def unit(self) -> str:
-        """What follows a difference."""
+        """The unit that follows a difference."""
         return "" if self.metric == "auc" else " nats"
 
     def net(self, solo: float | None, joint: float | None, net: Effect) -> str:
-        """What training together did, with its interval."""
+        """Say what training together did, with its interval."""
         assert net.estimate is not None
         assert net.ci is not None
         digits = _digits(net)
@@ -49,7 +53,7 @@ class Wording:
         return f"Training together {verb} {name}{levels} ({self._span(net)}, {self.trainings})."
 
     def _span(self, effect: Effect) -> str:
-        """An effect with its 95 % interval; a gain of logloss is worded, since its sign surprises."""
+        """Give an effect with its 95 % interval. A gain of logloss is in words: its sign surprises."""
         assert effect.estimate is not None
         assert effect.ci is not None
         digits = _digits(effect)
@@ -61,13 +65,13 @@ class Wording:
         return f"{word} by {size} nats, 95 % interval of the gain {low} to {high}"
 
     def untestable(self, net: Effect) -> str:
-        """Why there is no interval, and what would give one."""
+        """Say why there is no interval, and what would give one."""
         reason = net.reason or "the effect could not be measured"
         text = f"{reason[0].upper()}{reason[1:]}."
         return f"{text} {self._needed(net)}".rstrip()
 
     def too_few(self, net: Effect) -> str:
-        """What these rows could have shown, and how many would do."""
+        """Say what these rows could have shown, and how many rows would do."""
         text = "That leaves both harm and no harm possible."
         if net.detectable is not None:
             rows = "These rows" if self.rows is None else f"These {self.rows:,} test rows"
@@ -81,25 +85,25 @@ class Wording:
         return f"About {round_up(net.rows_needed):,} test rows are needed for the margin of {self.margin}."
 
     def cure(self, name: str, over_solo: Effect, over_joint: Effect) -> str:
-        """A remedy that restores the domain."""
+        """Say that a remedy restores the domain."""
         return (
             f"{name} it is better than that ({self._span(over_joint)}) and holds against training"
             f" alone ({self._span(over_solo)})."
         )
 
     def extra(self, name: str, gain: Effect) -> str:
-        """What adapting adds to sharing."""
+        """Say what adapting adds to sharing."""
         return f"Even against longer joint training {name} adds more ({self._span(gain)})."
 
     def no_transfer(self) -> str:
-        """Nothing to be had from the others."""
+        """Say that the domain can take nothing from the others."""
         return (
             f"What it can take from the other domains is less than the margin of {self.margin},"
             " even when it is tuned on its own rows afterwards."
         )
 
     def open_transfer(self, transfer: Effect | None) -> str:
-        """Something may still be had from the others."""
+        """Say that the domain may still take something from the others."""
         if transfer is None or transfer.ci is None:
             return "Whether it could still take something from the others was not measured."
         return (
@@ -108,20 +112,20 @@ class Wording:
         )
 
     def no_matter(self) -> str:
-        """Equivalence."""
+        """Say that training together and training alone come to the same."""
         return f"Either way it is the same, to within the margin of {self.margin}."
 
     def small_loss(self) -> str:
-        """Harm inside the margin."""
+        """Say that there is harm inside the margin."""
         return f"The loss is surely there, but smaller than the margin of {self.margin}."
 
     def no_harm(self) -> str:
-        """Non-inferiority."""
+        """Say that any loss is smaller than the margin."""
         return f"A gain is not shown, but any loss is smaller than the margin of {self.margin}."
 
 
 def digits_of(size: float) -> int:
-    """Decimals that show two figures of ``size``, from 3 to 6.
+    """Give the decimals that show two figures of ``size``, from 3 to 6.
 
     >>> digits_of(0.021), digits_of(0.0004)
     (3, 5)
@@ -133,27 +137,27 @@ def digits_of(size: float) -> int:
 
 
 def _digits(effect: Effect) -> int:
-    """Decimals that let an interval be told from its ends."""
+    """Give the decimals that tell the ends of an interval apart."""
     if effect.ci is None:
         return 3
     return digits_of(effect.ci[1] - effect.ci[0] or 1.0)
 
 
 def plain(value: float, digits: int) -> str:
-    """A number without the zero before its point: .712, and 1.034."""
+    """Spell a number without the zero before its point: .712, and 1.034."""
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
 def signed(value: float, digits: int) -> str:
-    """A difference with its sign: +.012, -.003; zero has none."""
+    """Spell a difference with its sign: +.012, -.003. Zero has no sign."""
     if round(value, digits) == 0:
         return plain(0.0, digits)
     return f"{'+' if value > 0 else '-'}{plain(abs(value), digits)}"
 
 
 def round_up(rows: int) -> int:
-    """Two figures, upwards: an estimate of rows is no more exact than that.
+    """Round up to two figures. An estimate of rows is no more exact than that.
 
     >>> round_up(70_411), round_up(93)
     (71000, 93)

@@ -1,7 +1,7 @@
 """What a guard trains: one config's joint, adapted, solo and tuned models.
 
-What each arm is stands in `isthmus.experiments.arms`. All trainings stop on one half of the validation
-rows, and solo is chosen there; the other half decides which arm serves a domain.
+`isthmus.experiments.arms` says what each arm is. One half of the validation rows stops all
+trainings and chooses solo. The other half decides which arm serves a domain.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName
 from isthmus.data.store.dataset import DomainCount
+from isthmus.data.store.subset import stopping_half
 from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.arms import (
     LOWER_LR,
@@ -22,12 +23,15 @@ from isthmus.experiments.arms import (
     of_few,
     patient,
 )
-from isthmus.run.guard.choosing import Arm, halves
+from isthmus.run.guard.choosing import Arm
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedArms:
-    """Outcomes of all trainings. ``solo`` and ``tuned`` by domain; ``no_solo``: why one has none."""
+    """The outcomes of all trainings.
+
+    ``solo``, ``tuned``: by domain. ``no_solo``: by domain, why a domain has no solo.
+    """
 
     joint: Outcome
     adapted: Outcome
@@ -36,13 +40,13 @@ class TrainedArms:
     no_solo: Mapping[str, str]
 
     def outcome(self, arm: Arm, domain: str) -> Outcome:
-        """The training that an arm has for a domain."""
+        """Give the outcome that an arm has for a domain."""
         if arm in ("joint", "adapted"):
             return self.joint if arm == "joint" else self.adapted
         return (self.solo if arm == "solo" else self.tuned)[domain]
 
     def logits(self, split: SplitName, dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"]]:
-        """Logits of a split by arm; nan on the rows of domains that an arm has no model for."""
+        """Give the logits of a split by arm: nan on rows of a domain that an arm has no model for."""
         domain = np.asarray(dataset.rows(split).domain)
         order = np.argsort(domain, kind="stable")
         ends = np.searchsorted(domain[order], np.arange(len(dataset.domain_names) + 2))
@@ -59,7 +63,8 @@ class TrainedArms:
 class Candidates:
     """The trainings of one config on one dataset.
 
-    ``joint``, ``adapted``: for all domains. ``grids``: by domain, what solo chooses from. ``no_solo``: the domains that can have no model of their own, and why.
+    ``joint``, ``adapted``: the trainings for all domains. ``grids``: by domain, the trainings that
+    solo is chosen from. ``no_solo``: the domains that can have no model of their own, and why.
     """
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
@@ -68,15 +73,14 @@ class Candidates:
         self.joint = Training(model=joint, train=config.train, half=True)
         self.adapted = replace(self.joint, model=adapted)
         rows = dataset.rows("validation")
-        stopping = halves(rows)[0]
+        stopping = stopping_half(rows)
         domain, label = np.asarray(rows.domain)[stopping], np.asarray(rows.label)[stopping] > 0
-        names, ids = dataset.domain_names, len(dataset.domain_names) + 1
-        counts = (
-            np.bincount(domain, minlength=ids)[1:],
-            np.bincount(domain[label], minlength=ids)[1:],
+        names = dataset.domain_names
+        both = (
+            np.bincount(of, minlength=len(names) + 1)[1:].tolist() for of in (domain, domain[label])
         )
-        pairs = zip(names, *(count.tolist() for count in counts), strict=True)
-        self._stopping = {name: DomainCount(rows, positives) for name, rows, positives in pairs}
+        counted = (DomainCount(*pair) for pair in zip(*both, strict=True))
+        self._stopping = dict(zip(names, counted, strict=True))
         counts = dataset.summary()["train"]
         self.no_solo = self._without_solo(counts)
         self.grids = {
@@ -89,7 +93,7 @@ class Candidates:
         return 2 + sum(len(grid) + 1 for grid in self.grids.values())
 
     def train(self, engine: Engine) -> TrainedArms:
-        """Run them all: first joint, adapted and solo, then tuned."""
+        """Run all trainings: first joint, adapted and solo, then tuned."""
         solos = [choice for grid in self.grids.values() for choice in grid]
         joint, adapted, *done = engine.run(
             [self.joint, self.adapted, *solos], "joint, adapted and solo"
@@ -100,7 +104,7 @@ class Candidates:
         return TrainedArms(joint, adapted, solo, dict(zip(solo, tuned, strict=True)), self.no_solo)
 
     def _without_solo(self, counts: Mapping[str, DomainCount]) -> dict[str, str]:
-        """Why a domain can have no model of its own; ``counts``: of the train rows."""
+        """Say why some domains can have no model of their own. ``counts``: of the train rows."""
         reasons = {}
         for name, stopping in self._stopping.items():
             count = counts[name]
@@ -116,7 +120,7 @@ class Candidates:
         return reasons
 
     def _grid(self, domain: str, rows: int) -> list[Training]:
-        """What solo may choose from, on so many train rows."""
+        """Give the trainings that solo is chosen from, on so many train rows."""
         alone = Training(
             model=self.joint.model,
             train=patient(self.config.train),

@@ -1,20 +1,26 @@
-"""The guard: which trained model serves each domain, so that none is served worse than alone.
+"""The guard: which trained model serves each domain, so that no domain is served worse than alone.
 
-The weights are trained and stay as they are, so only the draw of rows is left to chance. Validation
-rows are parted by group: one half stops the trainings (`halves`), the other decides here.
+The weights are trained and stay as they are, so only the draw of rows is left to chance. The
+validation rows are cut in two halves, and a group is never cut. One half stops the trainings
+(`isthmus.data.store.subset.stopping_half`). The other half decides here.
 
 A candidate (joint, adapted, tuned) is compared with *solo*, the model of the domain's own rows, on
-the deciding rows. d is the paired difference in AUC, SE its clustered standard error by DeLong's
-influence values. ``strict``: it may serve where ``d - q SE > -margin``, q the quantile 1 - .05 / (3 D)
-of Student's t with one degree of freedom less than the domain has clusters, D the domains with a
-solo. All 3 D tests err together in at most 5 % of cases (Bonferroni), so the choice among those that
-pass is free: the cheapest within one paired SE of the best. ``balanced``: it may serve where
-``d > 0``; nothing is promised then. Where none passes, solo serves; where no solo could be trained,
-joint does.
+the deciding rows. d is the paired difference in AUC. SE is the clustered standard error of d, by
+DeLong's influence values.
 
-With many clusters q is the normal quantile z. At the fewest that are allowed, 30 a domain of 20 rows
-each, three candidates of three domains all planted at exactly -margin are let through in 6.6 % of
-3,000 simulated sets by z, and in 4.0 % by t.
+``strict``: a candidate may serve where ``d - q SE > -margin``. q is the quantile 1 - .05 / (3 D) of
+Student's t. The t has one degree of freedom less than the domain has clusters. D is the number of
+domains with a solo. All 3 D tests err together in at most 5 % of cases (Bonferroni). So the choice
+among the candidates that pass is free. The cheapest one within one paired SE of the best is taken.
+
+``balanced``: a candidate may serve where ``d > 0``. Nothing is promised then.
+
+Where no candidate passes, solo serves. Where no solo could be trained, joint serves.
+
+With many clusters q is the normal quantile z. The fewest clusters that are allowed are 30 in a
+domain. We simulated 3,000 sets with 30 clusters of 20 rows in each domain, and three candidates in
+each of three domains, all planted at exactly -margin. By z a candidate was let through in 6.6 % of
+the sets, and by t in 4.0 %.
 """
 
 from collections.abc import Mapping
@@ -25,11 +31,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.special import ndtri, stdtrit
 
-from isthmus.data import Rows
-from isthmus.data.store.subset import stopping_half
 from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.ranking import Ranking
-from isthmus.metrics.spread import Cells
+from isthmus.metrics.intervals import shortfalls
+from isthmus.metrics.spread import Cells, Estimate, Seeds
 
 Guard = Literal["strict", "balanced"]
 Arm = Literal["joint", "adapted", "tuned", "solo"]
@@ -37,8 +42,6 @@ CANDIDATES: tuple[Arm, ...] = ("joint", "adapted", "tuned")  # the cheapest to k
 ARMS: tuple[Arm, ...] = (*CANDIDATES, "solo")
 MARGIN = 0.005
 ALPHA = 0.05
-POSITIVES = NEGATIVES = 50  # deciding rows below which the quantile would not hold
-CLUSTERS = 30
 PROMISE = (
     "the chance that any domain is truly worse than alone by more than m is at most 5 %"
     " (large samples, no drift)"
@@ -47,9 +50,9 @@ PROMISE = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A candidate against solo on the deciding rows of one domain, in AUC; above 0 is better.
+    """A candidate against solo on the deciding rows of one domain, in AUC. Above 0 is better.
 
-    ``lower``: ``difference - q se``. What is undefined is None, and ``reason`` says why.
+    ``lower``: ``difference - q se``. An undefined value is None, and ``reason`` says why.
     """
 
     difference: float | None
@@ -61,7 +64,11 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What serves one domain, and why. ``rows``, ``positives``, ``clusters``: that decided."""
+    """What serves one domain, and why.
+
+    ``rows``, ``positives``, ``clusters``: how many of each decided. ``standings``: each
+    candidate against solo.
+    """
 
     domain: str
     arm: Arm
@@ -72,7 +79,7 @@ class Choice:
     standings: Mapping[Arm, Standing]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Give plain values."""
         return asdict(self)
 
 
@@ -80,10 +87,11 @@ class Choice:
 class Judged:
     """Labelled rows of several domains, and the logits that each arm gives them.
 
-    ``domain``: 1..len(names), 0 for rows that belong to none. ``logits``: float64 by arm, nan on
-    the rows of a domain that the arm has no model for. ``cluster``: rows of one number were drawn
-    together; a negative one, or None, stands for a row of its own. Raises ValueError where lengths
-    differ, where joint is missing or where an arm has logits for a part of a domain's rows.
+    ``domain``: from 1 to len(names), or 0 for a row that belongs to no domain. ``logits``: float64
+    by arm, nan on the rows of a domain that the arm has no model for. ``cluster``: rows of one
+    number were drawn together. A row with a negative number is a cluster of its own, and so is
+    every row where ``cluster`` is None. Raises ValueError where lengths differ, where joint is
+    missing, or where an arm has logits for a part of a domain's rows.
     """
 
     label: Bool[np.ndarray, " rows"]
@@ -107,63 +115,51 @@ class Judged:
                 raise ValueError(f"{arm} must have logits for all rows of a domain, or for none")
 
     def counts(self, of: Bool[np.ndarray, " rows"] | None = None) -> Int64[np.ndarray, " domains"]:
-        """Rows of each domain, id 0 first; of those in ``of`` only, where given."""
+        """Count the rows of each domain, id 0 first. ``of``: count these rows only."""
         domain = self.domain if of is None else self.domain[of]
         return np.bincount(domain, minlength=len(self.names) + 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Areas:
-    """AUC of every arm and domain, with what its intervals need; nan where undefined."""
+    """The AUC of every arm in every domain, with what intervals need. An undefined AUC is nan."""
 
-    value: Mapping[str, Float64[np.ndarray, " domains"]]  # id 0 first
-    influence: Mapping[str, Float64[np.ndarray, " cells"]]
-    cells: Cells
-    clusters: Float64[np.ndarray, " domains"]
+    arms: Mapping[str, Seeds]  # of one seed
+    clusters: Float64[np.ndarray, " domains"]  # id 0 first
 
     @staticmethod
     def of(judged: Judged) -> "Areas":
-        """One sort an arm serves all domains."""
+        """Measure every arm in every domain. One sort of the rows serves all domains."""
         n = len(judged.names)
         cells = Cells.of(judged.domain, judged.cluster, n)
-        value: dict[str, np.ndarray] = {}
-        influence: dict[str, np.ndarray] = {}
+        arms: dict[str, Seeds] = {}
         for arm, logits in judged.logits.items():
             absent = np.isnan(logits)
             ranking = Ranking.of(np.where(absent, 0.0, logits), judged.domain, n + 1)
             auc = segment_auc(ranking, judged.label, influence=True)
             assert auc.influence is not None
-            known = judged.counts(absent) == 0
-            value[arm] = np.where(known, auc.value, np.nan)
-            influence[arm] = cells.cell_sums(auc.influence)
-        return Areas(value, influence, cells, cells.domain_sums(np.ones(len(cells.domain))))
+            value = np.where(judged.counts(absent) == 0, auc.value, np.nan)
+            estimate = Estimate(value, pooled=np.nan, influence=cells.cell_sums(auc.influence))
+            arms[arm] = Seeds([estimate], cells)
+        return Areas(arms, cells.domain_sums(np.ones(len(cells.domain))))
 
     def difference(
         self, arm: str, other: str
     ) -> tuple[Float64[np.ndarray, " domains"], Float64[np.ndarray, " domains"]]:
-        """Paired ``arm - other`` of each domain, id 0 first, and its clustered standard error.
+        """Give the paired difference ``arm - other`` of each domain, id 0 first, and its SE.
 
-        SE^2 = G / (G - 1) * sum over the domain's G clusters of (sum of psi)^2; nan for G < 2.
+        The clustered standard error is SE^2 = G / (G - 1) * sum over the domain's G clusters of
+        (sum of psi)^2. It is nan for G < 2.
         """
-        psi = self.influence[arm] - self.influence[other]
-        squares = self.cells.domain_sums(psi * psi)
-        groups = self.clusters
-        inflated = squares * groups / np.maximum(groups - 1, 1)
-        return self.value[arm] - self.value[other], np.sqrt(np.where(groups > 1, inflated, np.nan))
-
-
-def halves(rows: Rows) -> tuple[Bool[np.ndarray, " rows"], Bool[np.ndarray, " rows"]]:
-    """Which validation rows stop the trainings, and which decide; a group is never parted.
-
-    By a hash of the group, or of the row's number where the table has no groups, so that neither
-    half knows anything of the other.
-    """
-    stop = stopping_half(rows)
-    return stop, ~stop
+        found = (self.arms[arm] - self.arms[other]).domains()
+        return found.value, np.sqrt(found.variance)
 
 
 def quantile(domains: int, clusters: int | None = None) -> float:
-    """The q of ``strict`` for a domain of so many clusters; None: of the normal distribution.
+    """Give the q of ``strict`` for a domain of so many clusters.
+
+    ``domains``: the number of domains with a solo. ``clusters``: None gives the quantile of the
+    normal distribution.
 
     >>> round(quantile(1), 4), round(quantile(14), 4), round(quantile(14, clusters=30), 4)
     (2.128, 3.0381, 3.3291)
@@ -181,10 +177,11 @@ def choose(
 ) -> tuple[Choice, ...]:
     """Choose an arm for every domain from the deciding rows.
 
-    ``margin``: the loss of AUC that is put up with, above 0. ``no_solo``: why a domain has no solo,
-    for the text. A domain has a solo where its rows have logits of it, or, without deciding rows,
-    where ``no_solo`` does not name it. ``strict`` passes no candidate where fewer than 50 positives,
-    50 negatives or 30 clusters decide. Raises ValueError for a margin that is not above 0.
+    ``margin``: the loss of AUC that is put up with, above 0. ``no_solo``: by domain, why there is
+    no solo, for the text. A domain has a solo where solo has logits for the domain's rows. A domain
+    without deciding rows has a solo where ``no_solo`` does not name the domain. ``strict`` lets no
+    candidate pass where fewer than 50 positives, 50 negatives or 30 clusters decide. Raises
+    ValueError for a margin that is not above 0.
     """
     if not margin > 0:
         raise ValueError(f"margin must be above 0, got {margin}")
@@ -230,7 +227,7 @@ def choose(
 
 
 def _with_solo(judged: Judged, reasons: Mapping[str, str]) -> Bool[np.ndarray, " domains"]:
-    """Which domains have a solo, id 0 first."""
+    """Tell which domains have a solo, id 0 first."""
     if "solo" not in judged.logits:
         return np.zeros(len(judged.names) + 1, dtype=bool)
     has = judged.counts(np.isnan(judged.logits["solo"])) == 0
@@ -240,14 +237,10 @@ def _with_solo(judged: Judged, reasons: Mapping[str, str]) -> Bool[np.ndarray, "
 
 
 def too_few(rows: int, positives: int, clusters: float) -> str | None:
-    """Why the rows are too few for an interval, or None."""
-    for what, number, least in (
-        ("positives", int(positives), POSITIVES),
-        ("negatives", int(rows - positives), NEGATIVES),
-        ("clusters", int(clusters), CLUSTERS),
-    ):
-        if number < least:
-            return f"{number} {what} in {int(rows)} deciding rows, {least} are needed"
+    """Say why the rows are too few for an interval. None where there are enough."""
+    # Below these counts the quantile would not hold.
+    for count, what, least in shortfalls(int(positives), int(rows - positives), int(clusters)):
+        return f"{count} {what} in {int(rows)} deciding rows, {least} are needed"
     return None
 
 
@@ -272,7 +265,7 @@ def _decide(
     margin: float,
     guard: Guard,
 ) -> tuple[Arm, str]:
-    """The arm of one domain, and one sentence."""
+    """Choose the arm of one domain, and say why in one sentence."""
     if no_solo is not None:
         return "joint", f"no model of its own could be trained: {no_solo}"
     passed: list[Arm] = [arm for arm, standing in standings.items() if standing.passed]
@@ -300,20 +293,12 @@ def _within(difference: tuple[float, float]) -> bool:
 
 
 def _why_none(standings: Mapping[Arm, Standing], margin: float, guard: Guard) -> str:
-    reasons = {standing.reason for standing in standings.values() if standing.reason}
-    if guard == "strict" and reasons:
-        return f"nothing can be shown of the others: {'; '.join(sorted(reasons))}"
-    shown = [
-        (
-            f"{arm} {standing.lower:+.4f}"
-            if guard == "strict"
-            else f"{arm} {standing.difference:+.4f}"
-        )
-        for arm, standing in standings.items()
-        if standing.difference is not None and (guard == "balanced" or standing.lower is not None)
-    ]
-    if not shown:
-        return f"nothing can be shown of the others: {'; '.join(sorted(reasons)) or 'none there'}"
-    if guard == "strict":
-        return f"no other is surely above {-margin:g} AUC of solo; lower bounds: {', '.join(shown)}"
-    return f"no other is above solo; differences in AUC: {', '.join(shown)}"
+    strict = guard == "strict"
+    reasons = sorted({standing.reason for standing in standings.values() if standing.reason})
+    values = {arm: of.lower if strict else of.difference for arm, of in standings.items()}
+    shown = ", ".join(f"{arm} {value:+.4f}" for arm, value in values.items() if value is not None)
+    if not shown or (strict and reasons):
+        return f"nothing can be shown of the others: {'; '.join(reasons) or 'none there'}"
+    if strict:
+        return f"no other is surely above {-margin:g} AUC of solo; lower bounds: {shown}"
+    return f"no other is above solo; differences in AUC: {shown}"

@@ -1,4 +1,4 @@
-"""What a guard gained and what it cost, on the test rows, which had no part in its choice."""
+"""What a guard gained and what it cost, on test rows. Test rows have no part in the choice."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +31,10 @@ GUARD_FILE = "guard.json"
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A paired difference in AUC on test rows; ``ci``: 95 % over the draw of rows, unadjusted."""
+    """A paired difference in AUC on test rows.
+
+    ``ci``: the 95 % interval over the draw of rows, not adjusted. ``reason``: why a value is None.
+    """
 
     estimate: float | None
     ci: tuple[float, float] | None = None
@@ -40,7 +43,10 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class DomainGain:
-    """One domain's test rows. ``auc``: by arm, and of what is served; None where undefined."""
+    """The gain on one domain's test rows.
+
+    ``auc``: by arm, and of what is served. An undefined AUC is None.
+    """
 
     rows: int
     auc: Mapping[str, float | None]
@@ -51,7 +57,7 @@ class DomainGain:
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Every domain, and their mean where all that is subtracted is defined."""
+    """The gain in every domain, and the mean over the domains where the difference is defined."""
 
     domains: Mapping[str, DomainGain]
     over_joint: Gain
@@ -64,7 +70,10 @@ def served(
     choices: Sequence[Choice],
     domain: Int64[np.ndarray, " rows"],
 ) -> Float64[np.ndarray, " rows"]:
-    """The logit that each row is served: its domain's arm, joint for rows of no domain."""
+    """Give the logit that each row is served: that of its domain's arm.
+
+    ``domain``: report ids. Rows of no domain, id 0, are served by joint.
+    """
     arms = [arm for arm in ARMS if arm in logits]
     number_of = np.array([0, *(arms.index(choice.arm) for choice in choices)])
     every = np.stack([logits[arm] for arm in arms])
@@ -72,7 +81,7 @@ def served(
 
 
 def measure_gains(test: Judged, choices: Sequence[Choice], other: Sequence[Choice]) -> Gains:
-    """Gain and cost on test rows. ``other``: what the other guard would have chosen."""
+    """Measure gain and cost on test rows. ``other``: what the other guard would have chosen."""
     logits = {
         **test.logits,
         SERVED: served(test.logits, choices, test.domain),
@@ -96,7 +105,7 @@ def measure_gains(test: Judged, choices: Sequence[Choice], other: Sequence[Choic
             rows=int(counts[place]),
             auc={
                 arm: float(values[place]) if np.isfinite(values[place]) else None
-                for arm, values in areas.value.items()
+                for arm, values in ((arm, of.value) for arm, of in areas.arms.items())
                 if arm != OTHER
             },
             **{key: _gain(found, place, areas.clusters[place], few) for key, found in each.items()},
@@ -116,27 +125,22 @@ def _gain(
 
 
 def _mean(areas: Areas, arm: str, other: str) -> Gain:
-    """Mean over the domains where both are defined; a cluster's rows in all of them count once."""
-    if other not in areas.value:
+    """Average over the domains where both arms are defined. A cluster counts once in all."""
+    if other not in areas.arms:
         return Gain(None, reason=f"there is no {other}")
-    difference, _ = areas.difference(arm, other)
-    defined = np.isfinite(difference)
-    defined[0] = False
-    share = defined / max(int(defined.sum()), 1)
-    if not defined.any():
+    found = areas.arms[arm] - areas.arms[other]
+    share = found.share(np.ones(len(found.value)))
+    if not share.any():
         return Gain(None, reason="undefined in every domain")
-    cells = areas.cells
-    psi = cells.cluster_sums((areas.influence[arm] - areas.influence[other]) * share[cells.domain])
-    used = np.unique(cells.cluster[defined[cells.domain]])
-    value = float(difference[defined].mean())
-    if len(used) < 2:
+    value = float(found.value[share > 0].mean())
+    _, variance, df = found.mean(share).at(0)
+    if np.isnan(variance):
         return Gain(value, reason="one cluster of rows")
-    variance = float(psi @ psi) * len(used) / (len(used) - 1)
-    return Gain(value, interval(value, variance, len(used) - 1))
+    return Gain(value, interval(value, variance, df))
 
 
 def other_guard(guard: Guard) -> Guard:
-    """The one that is not in force."""
+    """Give the guard that is not in force."""
     return "balanced" if guard == "strict" else "strict"
 
 
@@ -146,15 +150,14 @@ def guard_content(
     other: Sequence[Choice],
     gains: Gains,
     *,
-    margin: float = MARGIN,
     z: float,
 ) -> dict[str, Any]:
-    """What ``guard.json`` says, as plain values."""
+    """Give what ``guard.json`` says, as plain values."""
     return {
         "guard": guard,
         "other": other_guard(guard),
         "promise": PROMISE if guard == "strict" else None,
-        "margin": margin,
+        "margin": MARGIN,
         "z": z,
         "domains": {
             choice.domain: {
@@ -179,7 +182,7 @@ def write_guard(folder: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_guard(folder: Path) -> dict[str, Any]:
-    """Read what `write_guard` wrote; raises RunError where it is missing or damaged."""
+    """Read what `write_guard` wrote. Raises RunError where the file is missing or damaged."""
     file = folder / GUARD_FILE
     try:
         return json.loads(file.read_text(encoding="utf-8"))
@@ -190,7 +193,10 @@ def read_guard(folder: Path) -> dict[str, Any]:
 
 
 def guard_table(content: Mapping[str, Any]) -> TextTable:
-    """What serves each domain, and its gain and cost on the test rows, from `guard_content`."""
+    """Make the table of what serves each domain, with gain and cost on the test rows.
+
+    ``content``: from `guard_content`.
+    """
     rows = []
     for name, domain in content["domains"].items():
         test = domain["test"]

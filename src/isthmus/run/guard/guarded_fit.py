@@ -1,7 +1,8 @@
 """fit() under a guard: several trainings, a choice for each domain, one bundle of what was chosen.
 
-Finished trainings lie in ``RUN/trainings`` until the bundle is written, so that a killed run goes
-on where it stopped. Test rows are looked at when all is chosen, to say what that gained and cost.
+Finished trainings lie in ``RUN/trainings`` until the bundle is written, so a killed run goes on
+where it stopped. Test rows are looked at when all is chosen. They say what the choice gained and
+cost.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from isthmus.bundle import Bundle, Part
 from isthmus.bundle.calibration import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
+from isthmus.data.store.subset import stopping_half
 from isthmus.errors import ConfigError
 from isthmus.experiments import Engine, Training
 from isthmus.metrics import ScoredRows, evaluate_rows
@@ -24,7 +26,7 @@ from isthmus.run.external import group_numbers
 from isthmus.run.fit_plan import FitPlan
 from isthmus.run.folder import RunState
 from isthmus.run.guard.candidates import Candidates, TrainedArms
-from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, halves, quantile
+from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, quantile
 from isthmus.run.guard.gains import (
     guard_content,
     guard_table,
@@ -35,7 +37,7 @@ from isthmus.run.guard.gains import (
 )
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.result import Run
-from isthmus.run.split_scores import SplitScores
+from isthmus.run.scores import SplitScores
 from isthmus.run.texts import weightless_text
 
 # A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
@@ -56,7 +58,7 @@ def check_guard(config: Config, guard: str) -> None:
 
 
 class GuardedFit:
-    """One guarded fit with its folder. ``jobs``: trainings that run side by side."""
+    """One guarded fit with its run folder. ``jobs``: how many trainings run side by side."""
 
     def __init__(
         self,
@@ -79,10 +81,9 @@ class GuardedFit:
         self.state = RunState.running(dataset, table, guard=guard)
 
     def run(self) -> Run:
-        """Train, choose and fill the folder; a fault before the first training leaves none."""
+        """Train, choose and fill the folder. A fault before any training is done leaves none."""
         began = time.perf_counter()
-        if not (self.plan.resume and self.folder.path.exists()):
-            self.folder.create()
+        self.plan.make_folder()
         with (
             self.folder.locked(),
             self.folder.kept_where(
@@ -122,19 +123,19 @@ class GuardedFit:
         return self.candidates.train(engine)
 
     def _short_of_rows(self) -> int:
-        """How many domains have so few deciding rows that strict lets few true gains through."""
+        """Count the domains with so few deciding rows that strict lets few true gains through."""
         rows = self.dataset.rows("validation")
-        deciding = np.asarray(rows.domain)[halves(rows)[1]]
+        deciding = np.asarray(rows.domain)[~stopping_half(rows)]
         counts = np.bincount(deciding, minlength=len(self.dataset.domain_names) + 1)[1:]
         named = zip(self.dataset.domain_names, counts, strict=True)
         return sum(name in self.candidates.grids and count < FEW_ROWS for name, count in named)
 
     def _finish(self, arms: TrainedArms, engine: Engine, seconds: float) -> None:
-        """Choose, write what is shipped, and say that the run is finished."""
-        self.tell(Notice("score", "choosing for each domain"))
+        """Choose, write what is shipped, and mark the run as finished."""
+        self.tell(Notice("score", "choosing what serves each domain"))
         validation = arms.logits("validation", self.dataset)
         rows = self.dataset.rows("validation")
-        deciding = self._judged("validation", validation, halves(rows)[1])
+        deciding = self._judged("validation", validation, ~stopping_half(rows))
         choices = choose(deciding, guard=self.guard, no_solo=arms.no_solo)
         other = choose(deciding, guard=other_guard(self.guard), no_solo=arms.no_solo)
         scored = self._scored("validation", validation, choices)
@@ -167,7 +168,7 @@ class GuardedFit:
         shutil.rmtree(self.trainings, ignore_errors=True)  # the bundle holds what was chosen
 
     def _facts(self, arms: TrainedArms, engine: Engine) -> Iterator[str]:
-        """What a reader of the report must know of the trainings."""
+        """Give the lines of the report that tell of the trainings."""
         train = self.config.train
         yield (
             f"- Trainings: {engine.trained} trained, {engine.cached} found from before; monitor"
@@ -208,7 +209,7 @@ class GuardedFit:
     def _bundle(
         self, arms: TrainedArms, choices: Sequence[Choice], calibration: Calibration | None
     ) -> Bundle:
-        """Joint for every domain, and beside it what else was chosen."""
+        """Bundle joint for every domain, and the other models that were chosen."""
         parts: dict[str, Part] = {}
         routes: dict[str, str] = {}
         for choice in choices:

@@ -1,1 +1,1 @@
-"""Tables written out with their scores, as Parquet or CSV."""
+"""Scored tables: how a table is written out with its scores, as Parquet or CSV."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as test
 
+from isthmus.data.tables.plain import offsets_of
 from isthmus.errors import SchemaError
 
 Schemas: TypeAlias = Sequence[tuple[str, Mapping[str, pa.DataType]]]
@@ -27,11 +28,11 @@ _DECIMALS = (
 
 
 def unified(schemas: Schemas) -> pa.Schema:
-    """One type for every column of all files, in order of first appearance.
+    """Give one type for every column of all files, in order of first appearance.
 
-    ``schemas``: name and column types of every file. A type that all files share is kept, unless it
-    has run ends. Raises ``SchemaError``, naming column, files and types, where types of a column do
-    not go together, such as text and numbers.
+    ``schemas``: the name and the column types of every file. A type that all files share is kept,
+    unless the type has run ends. Raises ``SchemaError``, which names the column, files and types,
+    where the types of a column do not go together, such as text and numbers.
     """
     found: dict[str, list[tuple[str, pa.DataType]]] = {}
     for file, columns in schemas:
@@ -41,10 +42,10 @@ def unified(schemas: Schemas) -> pa.Schema:
 
 
 def risky(schemas: Schemas, schema: pa.Schema) -> list[str]:
-    """Columns of which a file holds values that need not all fit the unified type.
+    """Name the columns of which a file holds values that need not all fit the unified type.
 
-    Those are integers of 64 bits and long decimals among floats, and coarse moments among fine
-    ones. ``schema``: what `unified` gave.
+    Such values are integers of 64 bits and long decimals among floats, and coarse moments among
+    fine ones. ``schema``: what `unified` gave.
     """
     return [
         field.name
@@ -54,10 +55,10 @@ def risky(schemas: Schemas, schema: pa.Schema) -> list[str]:
 
 
 def as_type(array: pa.Array, dtype: pa.DataType, column: str, file: str, row: int) -> pa.Array:
-    """The same values as another type, one that `unified` gave.
+    """Bring values to a type that `unified` gave.
 
-    ``row``: number of the array's first row within its file. Raises ``SchemaError``, naming column,
-    file, row and value, for the first value that ``dtype`` does not hold exactly.
+    ``row``: the number of the array's first row within its file. Raises ``SchemaError``, which
+    names the column, file, row and value, for the first value that ``dtype`` does not hold exactly.
     """
     try:
         return converted(array, dtype)
@@ -91,9 +92,9 @@ def _over_files(name: str, got: Sequence[tuple[str, pa.DataType]], files: int) -
 
 
 def plain_type(dtype: pa.DataType) -> pa.DataType:
-    """The type without run ends and views, with nulls allowed at every depth.
+    """Give the type without run ends and views, with nulls allowed at every depth.
 
-    Dictionaries stay where they are a column of their own.
+    A dictionary stays where it is a column of its own.
     """
     if test.is_run_end_encoded(dtype):
         return plain_type(dtype.value_type)
@@ -116,7 +117,7 @@ def _inner(dtype: pa.DataType) -> pa.DataType:
 
 
 def together(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of two plain types, or None."""
+    """Give the type that holds the values of two plain types, or None where there is none."""
     both = (one, other)
     if one == other or test.is_null(other):
         return one
@@ -202,25 +203,20 @@ def _can_fail(have: pa.DataType, to: pa.DataType) -> bool:
 
 
 def decoded(dtype: pa.DataType) -> pa.DataType:
-    """A dictionary's value type; any other type as it is."""
+    """Give the value type of a dictionary, and any other type as it is."""
     return dtype.value_type if test.is_dictionary(dtype) else dtype
 
 
 def is_list(dtype: pa.DataType) -> bool:
-    """Whether the type is a list, in whatever layout; a map is none."""
+    """Whether the type is a list, in whatever layout. A map is no list."""
     views = test.is_list_view(dtype) or test.is_large_list_view(dtype)
     return (
         views or test.is_list(dtype) or test.is_large_list(dtype) or test.is_fixed_size_list(dtype)
     )
 
 
-def is_text(dtype: pa.DataType) -> bool:
-    """Whether the type is text, in whatever layout."""
-    return test.is_string(dtype) or test.is_large_string(dtype) or test.is_string_view(dtype)
-
-
 def converted(array: pa.Array, dtype: pa.DataType) -> pa.Array:
-    """The same values as another type; ``ArrowException`` where that loses some."""
+    """Bring values to another type. Raises ``ArrowException`` where a value would be lost."""
     have = array.type
     if have == dtype:
         return array
@@ -250,7 +246,7 @@ def converted(array: pa.Array, dtype: pa.DataType) -> pa.Array:
 
 
 def children(array: pa.Array) -> list[pa.Array]:
-    """Children of a struct, null where the struct is."""
+    """Give the children of a struct. A child is null where the struct is null."""
     # Arrow ends the process when it is to give nulls to a union: there the union stays as it is.
     return [
         array.field(place)
@@ -265,9 +261,9 @@ def _stored(dtype: pa.DataType) -> pa.DataType:
 
 
 def items_of(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Items of lists, one row's after another's, and how many int64 (rows,) each row has.
+    """Give the items of lists, one row's after another's, and how many each row has, int64 (rows,).
 
-    The items of a map are structs of a key and a value; a null has none.
+    The items of a map are structs of a key and a value. A null has no items.
     """
     if test.is_map(array.type):
         array = array.cast(pa.list_(array.type.field(0)))
@@ -276,7 +272,7 @@ def items_of(array: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def call(name: str, *arguments: Any, options: Any = None) -> pa.Array:
-    """One of Arrow's functions by its name."""
+    """Call one of Arrow's functions by its name."""
     return pc.call_function(name, list(arguments), options)
 
 
@@ -300,7 +296,7 @@ def _struct(array: pa.Array, dtype: pa.DataType) -> pa.Array:
 
 def _list(array: pa.Array, dtype: pa.DataType) -> pa.Array:
     items, lengths = items_of(array)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
+    offsets = pa.array(offsets_of(lengths))
     missing = array.is_null()
     if test.is_map(dtype):
         keys = converted(items.field(0), dtype.key_type)

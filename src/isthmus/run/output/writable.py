@@ -1,8 +1,8 @@
 """Values of any Arrow type as text, for CSV and for what Parquet cannot take.
 
-Numbers have no exponent between 1e-40 and 1e40, floats always a point. Moments are ISO with a
-blank, those of a zone in UTC. Bytes are hexadecimal digits, durations such as ``1500 ms``, intervals
-such as ``1M2d3ns``; lists, structs and maps are JSON.
+Numbers between 1e-40 and 1e40 have no exponent. Floats always have a point. Moments are ISO with a
+blank, and moments with a zone are in UTC. Bytes are hexadecimal digits. Durations read ``1500 ms``,
+intervals read ``1M2d3ns``. Lists, structs and maps are JSON.
 """
 
 import json
@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as test
 
+from isthmus.data.tables.kinds import is_bytes
+from isthmus.data.tables.plain import any_true, matches, offsets_of, replaced
 from isthmus.run.output.unifying import (
     call,
     children,
     converted,
     is_list,
-    is_text,
     items_of,
     plain_type,
 )
@@ -32,7 +33,7 @@ Spelling = Callable[[pa.Array], pa.Array]
 
 
 def as_text(array: pa.Array) -> pa.Array:
-    """The values as large_string (rows,); a null stays null."""
+    """Give the values as large_string (rows,). A null stays null."""
     array = converted(array, plain_type(array.type))
     dtype = array.type
     if test.is_dictionary(dtype):
@@ -42,7 +43,7 @@ def as_text(array: pa.Array) -> pa.Array:
     if test.is_struct(dtype) or test.is_map(dtype) or is_list(dtype):
         return call("if_else", array.is_valid(), as_json(array), pa.scalar(None, TEXT))
     if dtype == pa.uuid():
-        return _replaced(_hexadecimal(array.storage), *_UUID)
+        return replaced(_hexadecimal(array.storage), *_UUID)
     if isinstance(dtype, pa.BaseExtensionType):
         return as_text(array.storage)
     if test.is_interval(dtype):
@@ -52,18 +53,18 @@ def as_text(array: pa.Array) -> pa.Array:
     if test.is_timestamp(dtype):
         text = array.cast(pa.timestamp(dtype.unit, dtype.tz and "UTC")).cast(TEXT)
         # Most readers take six digits of a second, not nine.
-        return _replaced(text, r"(\.\d{6})000", r"\1") if dtype.unit == "ns" else text
+        return replaced(text, r"(\.\d{6})000", r"\1") if dtype.unit == "ns" else text
     if test.is_floating(dtype):
         return _floats(array)
     if test.is_decimal(dtype):
         return _where("E", array.cast(TEXT), lambda odd: _each(odd, _spelled_out))
-    if is_text(dtype) or not _is_bytes(dtype):
-        return array.cast(TEXT)
-    return _hexadecimal(array)
+    if is_bytes(dtype) or test.is_fixed_size_binary(dtype):
+        return _hexadecimal(array)
+    return array.cast(TEXT)
 
 
 def as_json(array: pa.Array) -> pa.Array:
-    """The values as JSON, large_string (rows,); a null is ``null``."""
+    """Give the values as JSON, large_string (rows,). A null is ``null``."""
     array = converted(array, plain_type(array.type))
     dtype = array.type
     if test.is_dictionary(dtype):
@@ -83,7 +84,7 @@ def as_json(array: pa.Array) -> pa.Array:
         items, lengths = items_of(array)
         text = _glued("[", _joined_by_row(as_json(items), lengths), "]")
     elif test.is_floating(dtype):
-        text = _replaced(as_text(array), "^(nan|-?inf)$", r'"\1"')
+        text = replaced(as_text(array), "^(nan|-?inf)$", r'"\1"')
     elif test.is_boolean(dtype) or test.is_integer(dtype) or test.is_decimal(dtype):
         text = as_text(array)
     else:
@@ -94,16 +95,16 @@ def as_json(array: pa.Array) -> pa.Array:
 
 
 def csv_lines(columns: list[pa.Array], separator: str) -> bytes:
-    """Rows of a CSV file, each with its line end. ``columns``: at least one, of any type.
+    """Give the rows of a CSV file, each with its line end. ``columns``: at least one, of any type.
 
-    A field is quoted where it holds a quote, a separator, a line end or outer blanks, or is empty;
-    a null is empty, without quotes.
+    A field is quoted where it holds a quote, a separator, a line end or outer blanks, and where it
+    is the empty text. A null is empty, without quotes.
     """
     odd = rf'^$|["\r\n{separator}]|^\s|\s$'
     null = '""' if len(columns) == 1 else ""  # an empty line would be no row
 
     def quoted(text: pa.Array) -> pa.Array:
-        return _glued('"', _replaced(text, '"', '""'), '"')
+        return _glued('"', replaced(text, '"', '""'), '"')
 
     fields = []
     for column in columns:
@@ -140,8 +141,8 @@ def _quoted(text: pa.Array) -> pa.Array:
 
 def _where(pattern: str, text: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Change those texts that a pattern finds."""
-    odd = call("match_substring_regex", text, options=pc.MatchSubstringOptions(pattern))
-    if not call("any", odd).as_py():
+    odd = matches(text, pattern)
+    if not any_true(odd):
         return text
     odd = odd.fill_null(False)
     return call("replace_with_mask", text, odd, change(text.filter(odd)))
@@ -158,11 +159,10 @@ def _joined_by_row(items: pa.Array, lengths: np.ndarray) -> pa.Array:
     """The items of each row with commas between; the items stand one after another in memory."""
     if not len(items):
         return pa.repeat(_text(""), len(lengths))
-    ends = np.concatenate([[0], np.cumsum(lengths)])
     joined = _glued(items, ",")
     _, offsets, content = joined.buffers()
     places = np.frombuffer(offsets, np.int64)[joined.offset : joined.offset + len(items) + 1]
-    rows = [None, pa.py_buffer(places[ends]), content]
+    rows = [None, pa.py_buffer(places[offsets_of(lengths)]), content]
     return call(
         "utf8_rtrim",
         pa.Array.from_buffers(TEXT, len(lengths), rows),
@@ -220,9 +220,9 @@ def _floats(array: pa.Array) -> pa.Array:
 
 def _small(text: pa.Array) -> pa.Array:
     """Floats of negative exponents, written out."""
-    sign = _replaced(text, "[^-].*", "")
-    digits = _replaced(text, r"^-|\.|e.*", "")
-    places = _replaced(text, ".*e-", "").cast(pa.int32())
+    sign = replaced(text, "[^-].*", "")
+    digits = replaced(text, r"^-|\.|e.*", "")
+    places = replaced(text, ".*e-", "").cast(pa.int32())
     zeros = pa.array(["0." + "0" * (place - 1) for place in range(_LONGEST + 1)], TEXT)
     return _glued(sign, zeros.take(places), digits)
 
@@ -234,11 +234,6 @@ def _spelled_out(number: str) -> str:
 def _with_point(number: str) -> str:
     plain = _spelled_out(number)
     return plain if "." in plain else plain + ".0"
-
-
-def _is_bytes(dtype: pa.DataType) -> bool:
-    fixed = test.is_fixed_size_binary(dtype)
-    return fixed or test.is_binary(dtype) or test.is_large_binary(dtype)
 
 
 def _bytes_of(text: pa.Array) -> bytes:
@@ -256,7 +251,3 @@ def _glued(*pieces: pa.Array | str) -> pa.Array:
 
 def _text(value: str) -> pa.Scalar:
     return pa.scalar(value, TEXT)
-
-
-def _replaced(text: pa.Array, pattern: str, by: str) -> pa.Array:
-    return call("replace_substring_regex", text, options=pc.ReplaceSubstringOptions(pattern, by))

@@ -1,6 +1,7 @@
 """A table written out with scores, as Parquet or CSV, in the types that `unified` finds.
 
-What a kind of file does not hold is written as text (`isthmus.run.output.writable`), never left out.
+What a kind of file does not hold is written as text (`isthmus.run.output.writable`), never left
+out.
 """
 
 import io
@@ -14,21 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types as test
 
+from isthmus.data.tables.kinds import is_text
 from isthmus.disk import whole_file
 from isthmus.errors import RunError
-from isthmus.run.output.unifying import (
-    as_type,
-    converted,
-    decoded,
-    is_list,
-    is_text,
-    plain_type,
-    risky,
-    unified,
-)
+from isthmus.run.output.unifying import converted, decoded, is_list, plain_type
 from isthmus.run.output.writable import TEXT, as_text, csv_lines, is_bare
-
-__all__ = ["ScoredWriter", "as_type", "risky", "unified"]
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 # Names that promise what is not written.
@@ -39,12 +30,13 @@ Write = Callable[[pa.RecordBatch], None]
 
 
 class ScoredWriter:
-    """Writes record batches of one schema to a file; a context manager.
+    """Writes record batches of one schema to a file. The class is a context manager.
 
-    The last suffix of the name, in either case, chooses: ``.csv`` and ``.tsv`` text with a header,
-    in which a null is an empty field and the empty text is ``""``; anything else Parquet. The file
-    appears under its name when the block ends without an error, also when no row was written.
-    ``turned``: the columns that become text because such a file does not hold their type.
+    The last suffix of the name, in either case, chooses the kind of file. ``.csv`` and ``.tsv`` are
+    text with a header. A null is then an empty field, and the empty text is ``""``. Any other name
+    is Parquet. The file appears under its name when the block ends without an error, also when no
+    row was written. ``turned``: the columns that become text because such a file does not hold
+    their type.
 
     Raises ``RunError`` for a name that promises another kind of file, and for a file that cannot be
     written.
@@ -86,7 +78,7 @@ class ScoredWriter:
             self._open.__exit__(kind, fault, trace)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write rows. ``batch``: the columns of the schema, in its order."""
+        """Write rows. ``batch``: the columns of the schema, in the order of the schema."""
         if self._write is None:
             raise ValueError("a ScoredWriter must be entered before it writes")
         columns = [
