@@ -138,6 +138,8 @@ def test_a_key_of_another_member_is_refused_but_for_what_0_1_wrote_beside_none()
     config = load_config(with_section(model={"adapter": old | {"condition": "all"}}))
     assert config.model.adapter == NoAdapterConfig()
     assert config.model_dump()["model"]["adapter"] == {"name": "none"}
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.adapter\.rank'"):
+        load_config(with_section(model={"adapter": {"name": "none", "rank": 4}}))
 
 
 def test_overrides_are_yaml_values_on_dotted_keys():

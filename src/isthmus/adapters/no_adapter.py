@@ -12,14 +12,14 @@ OF_0_1 = frozenset({"bottleneck", "rank", "hyper_widths", "sites", "condition"})
 
 
 class NoAdapterConfig(Member):
-    """No adapter. The keys that configs of release 0.1 hold beside this name are passed over."""
+    """No adapter. A config of release 0.1 holds five keys beside this name: they are passed over."""
 
     name: Literal["none"] = "none"
 
     @model_validator(mode="before")
     @classmethod
     def _without_old_keys(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or not data.keys() >= OF_0_1:
             return data
         return {key: value for key, value in data.items() if key not in OF_0_1}
 

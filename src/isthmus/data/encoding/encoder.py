@@ -63,8 +63,9 @@ class Encoder:
     """Everything that turns rows of a table into ids and scaled numbers.
 
     ``config``: what the columns mean. ``vocabularies``: each vocabulary by its name, which
-    ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of the trained domains; id ``i`` is ``domains[i -
-    1]``. ``domain_kind``: kind of the values of the domain column.
+    ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of
+    the trained domains; id ``i`` is ``domains[i - 1]``. ``domain_kind``: kind of the values of the
+    domain column.
     """
 
     config: DataConfig
@@ -222,7 +223,14 @@ class Encoder:
 
     def save(self, folder: str | Path) -> None:
         """Write the encoder to a folder: JSON and one Parquet file for each vocabulary."""
-        encoder_file.save(Path(folder), self)
+        encoder_file.save(
+            Path(folder),
+            config=self.config,
+            domains=self.domains,
+            domain_kind=self.domain_kind,
+            scalers=self.scalers,
+            vocabularies=self.vocabularies,
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":

@@ -1,10 +1,10 @@
 """The encoder on disk: ``encoder.json`` and one Parquet file for each vocabulary."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,19 +17,24 @@ from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
 from isthmus.schema import DataConfig
 
-if TYPE_CHECKING:
-    from isthmus.data.encoding.encoder import Encoder
-
 VERSION = 2
 READ = (1, 2)  # in version 1 a number's key followed its type; `older` brings it up
 _FILE = "encoder.json"
 
 
-def save(folder: Path, encoder: "Encoder") -> None:
-    """Write the parts of an encoder."""
+def save(
+    folder: Path,
+    *,
+    config: DataConfig,
+    domains: Sequence[str],
+    domain_kind: str,
+    scalers: Mapping[str, Scaler],
+    vocabularies: Mapping[str, Vocabulary],
+) -> None:
+    """Write the parts of an encoder. `load` gives them back by the same names."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {}
-    for i, (name, vocabulary) in enumerate(encoder.vocabularies.items()):
+    for i, (name, vocabulary) in enumerate(vocabularies.items()):
         entry: dict[str, Any] = {"kind": vocabulary.kind, "hash_buckets": vocabulary.hash_buckets}
         if vocabulary.hash_buckets is None:
             path = folder / f"vocabulary-{i}.parquet"
@@ -38,10 +43,10 @@ def save(folder: Path, encoder: "Encoder") -> None:
         described[name] = entry
     content = {
         "version": VERSION,
-        "config": encoder.config.model_dump(mode="json"),
-        "domains": list(encoder.domains),
-        "domain_kind": encoder.domain_kind,
-        "scalers": {name: asdict(scaler) for name, scaler in encoder.scalers.items()},
+        "config": config.model_dump(mode="json"),
+        "domains": list(domains),
+        "domain_kind": domain_kind,
+        "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
         "vocabularies": described,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
