@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fake_batches import EVEN, MIXED, make_batch, one_row, single
+from isthmus.data.batch import DomainPlaces
 from isthmus.layers import routing
 from isthmus.layers.routing import Routing, Tiles
 from isthmus.layers.tables import FusedTable
@@ -78,7 +79,7 @@ def test_in_eval_a_score_does_not_depend_on_the_batch(model: DomainModel):
 
 def test_an_unknown_domain_gets_a_score_that_trains(model: DomainModel):
     batch = make_batch(EVEN, 16)
-    batch = batch.hide_domain(torch.ones(16, dtype=torch.bool), model.domain_columns)
+    batch = batch.hide_domain(torch.ones(16, dtype=torch.bool), model.domain_places)
     assert (batch.categorical[:, 2] == 0).all()
     assert (batch.domain == 0).all()
     logits = model(batch)
@@ -201,10 +202,10 @@ def test_a_condition_on_a_feature_that_is_not_there_is_refused():
             build(section)
 
 
-def test_the_domain_columns_are_found_among_the_categorical_ones():
-    assert build(SECTIONS["mlp"]).domain_columns == (2,)
-    assert build(SECTIONS["mlp"], fields=MIXED).domain_columns == (2,)
-    assert build(SECTIONS["mlp"], fields=(single("a", 3),)).domain_columns == ()
+def test_the_places_of_the_domain_are_found_among_the_categorical_columns():
+    assert build(SECTIONS["mlp"]).domain_places == DomainPlaces((2,))
+    assert build(SECTIONS["mlp"], fields=MIXED).domain_places == DomainPlaces((2,))
+    assert build(SECTIONS["mlp"], fields=(single("a", 3),)).domain_places == DomainPlaces()
 
 
 def test_flops_are_two_for_each_product_and_sum():

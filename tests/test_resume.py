@@ -169,6 +169,6 @@ def test_domain_dropout_trains_the_unknown_domain_of_a_real_model(dataset: Datas
         assert not torch.equal(after, start), name
     batch = next(dataset.rows("test").batches(64))
     everyone = torch.ones(batch.rows, dtype=torch.bool)
-    hidden = score_batch(model, batch.hide_domain(everyone, model.domain_columns))
+    hidden = score_batch(model, batch.hide_domain(everyone, model.domain_places))
     assert np.isfinite(hidden).all()
     assert not np.array_equal(hidden, score_batch(model, batch))

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Dataset, Rows, Subset
+from isthmus.data.batch import DomainPlaces
 from isthmus.data.store import subset
-from isthmus.data.store.subset import domain_columns, stopping_half
+from isthmus.data.store.subset import stopping_half
 from isthmus.schema import DataConfig
 from small_parts import NAMES, make_dataset, plain
 
@@ -258,7 +259,7 @@ def test_the_floor_of_a_column_counts_in_a_part_too():
 def test_the_hidden_domain_is_no_input_but_stays_in_the_report():
     dataset = small()
     part = Subset(dataset, hide_domain=True)
-    assert domain_columns(dataset.encoder.fields) == (2,)
+    assert DomainPlaces.of(dataset.encoder.fields) == DomainPlaces((2,))
     for rows in (part.rows("train"), part.rows("validation"), part.scored("test", None)):
         assert not rows.arrays.categorical[:, 2].any()
         assert rows.domain.min() > 0

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 EMBEDDING_DIM = 16
+STATISTICS_WIDTH = 4  # effect and log count of a value, then both within the row's domain
 
 Pooling = Literal["mean", "sum", "max"]
 Scale = Literal["standard", "log", "min_max", "none"]
@@ -28,7 +29,9 @@ class Categorical(Section):
 
     ``min_count``: values with fewer train rows fold into the unknown (id 0).
     ``hash_buckets``: hash the values into this many ids instead of keeping a vocabulary.
-    ``shares``: use the vocabulary and the table of this other column.
+    ``shares``: use the vocabulary and the table of this other column. ``statistics``: four numbers
+    more, which say how often the train rows hold the value and how often they are positive then,
+    in all domains and in the row's domain (`isthmus.data.encoding.statistics`).
     """
 
     kind: Literal["categorical"] = "categorical"
@@ -36,16 +39,21 @@ class Categorical(Section):
     min_count: int = Field(default=1, ge=1)
     hash_buckets: int | None = Field(default=None, ge=1)
     shares: str | None = None
+    statistics: bool = False
 
 
 class CategoricalList(Section):
-    """Any number of values a row, pooled into one embedding; the last ``max_length`` are kept."""
+    """Any number of values a row, pooled into one embedding; the last ``max_length`` are kept.
+
+    ``statistics``: as of `Categorical`, and then the mean over the row's values.
+    """
 
     kind: Literal["categorical_list"] = "categorical_list"
     dim: int = Field(default=EMBEDDING_DIM, ge=1)
     min_count: int = Field(default=1, ge=1)
     hash_buckets: int | None = Field(default=None, ge=1)
     shares: str | None = None
+    statistics: bool = False
     max_length: int = Field(default=50, ge=1)
     pooling: Pooling = "mean"
 
@@ -219,11 +227,24 @@ class DataConfig(Section):
                     f"feature {name!r} has dim {feature.dim} but shares the table of {shared!r},"
                     f" whose dim is {other.dim}"
                 )
+        for name in self.with_statistics:
+            if statistics_name(name) in self.features:
+                raise ValueError(
+                    f"feature {name!r} has statistics, which are called {statistics_name(name)!r}:"
+                    " no other feature must have that name"
+                )
         if self.split.by == "time" and self.time is None:
             raise ValueError("split.by is 'time', so data.time must name a column")
         if self.split.by == "user" and self.group is None:
             raise ValueError("split.by is 'user', so data.group must name a column")
         return self
+
+    @property
+    def with_statistics(self) -> tuple[str, ...]:
+        """The features whose statistics are inputs too."""
+        return tuple(
+            name for name, feature in self.features.items() if getattr(feature, "statistics", False)
+        )
 
     def content(self) -> dict[str, Any]:
         """Plain values of all that decides which rows there are and how they are encoded.
@@ -240,13 +261,22 @@ class FittedField:
     ``table``: name of the embedding table, shared by features with one vocabulary; ``""`` for
     numbers. ``table_rows``: ids run from 0 (unknown) to ``table_rows - 1``; 0 for numbers.
     ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
-    column itself, so whoever hides the domain of a row must set this id to 0 too.
+    column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
+    statistics, the feature that they are of.
     """
 
     name: str
-    kind: Literal["categorical", "categorical_list", "numeric", "numeric_list", "vector"]
+    kind: Literal[
+        "categorical", "categorical_list", "numeric", "numeric_list", "vector", "statistics"
+    ]
     width: int
     table: str = ""
     table_rows: int = 0
     pooling: Pooling = "mean"
     is_domain: bool = False
+    source: str = ""
+
+
+def statistics_name(feature: str) -> str:
+    """The name of the field that holds a feature's statistics."""
+    return f"{feature}:statistics"

@@ -107,7 +107,7 @@ def model_subject(model: AbstractModel, batch: Batch) -> Subject:
 
     def run(rows: Tensor, domain: Tensor) -> Tensor:
         chosen = replace(batch.take(rows), domain=domain)
-        return model(chosen.hide_domain(domain == 0, model.domain_columns))
+        return model(chosen.hide_domain(domain == 0, model.domain_places))
 
     adapted = model if isinstance(model, DomainModel) and model.adapter is not None else None
 

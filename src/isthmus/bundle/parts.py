@@ -12,6 +12,7 @@ from torch import Tensor
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
+from isthmus.data.encoding.statistics import Statistics, columns_of
 from isthmus.data.store.subset import Known, hide
 from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import FittedField
@@ -36,12 +37,15 @@ class Part:
         return score_batch(self.model, batch if self.known is None else hide(batch, self.known))
 
     def save(self, path: Path, fields: Sequence[FittedField]) -> None:
-        """Write the weights, and as uint8 what is known: by table, and by domain."""
+        """Write the weights, as uint8 what is known by table and by domain, and the statistics."""
         tensors = model_tensors(self.model)
         if self.known is not None:
             masks = {f"table.{table}": mask for table, mask in self.known.tables(fields).items()}
             for name, mask in {"domain": self.known.domain, **masks}.items():
                 tensors[f"known.{name}"] = torch.from_numpy(mask.astype(np.uint8))
+            if self.known.statistics is not None:
+                for name, array in self.known.statistics.to_arrays().items():
+                    tensors[f"statistics.{name}"] = torch.from_numpy(array)
         save_file(tensors, path)
         path.chmod(0o644)  # it comes readable by its owner only
 
@@ -56,7 +60,13 @@ class Part:
         known = None
         if masks:
             tables = {name.removeprefix("table."): mask for name, mask in masks.items()}
-            known = Known.of_tables(encoder.fields, tables, masks["domain"])
+            counted = {name: array.numpy() for name, array in below(tensors, "statistics.").items()}
+            columns = columns_of(encoder.fields)
+            statistics = None
+            if columns:
+                rate = encoder.config.negative_rate
+                statistics = Statistics.of_arrays(counted, columns, rate)
+            known = Known.of_tables(encoder.fields, tables, masks["domain"], statistics)
         return cls(model.eval(), config, known)
 
 

@@ -1,12 +1,37 @@
 """A batch: some encoded rows as tensors, the only thing that a model reads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+from isthmus.schema import STATISTICS_WIDTH, FittedField
+
+
+@dataclass(frozen=True, slots=True)
+class DomainPlaces:
+    """Where the features of a batch tell the domain of a row.
+
+    ``categorical``: positions of columns that hold the domain. ``statistics``: position in
+    ``numeric`` of the first number of each column with statistics.
+    """
+
+    categorical: tuple[int, ...] = ()
+    statistics: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Sequence[FittedField]) -> "DomainPlaces":
+        """The places in a batch with these fields."""
+        single = [field for field in fields if field.kind == "categorical"]
+        start = sum(field.width for field in fields if field.kind in ("numeric", "vector"))
+        counted = sum(field.kind == "statistics" for field in fields)
+        return cls(
+            categorical=tuple(place for place, field in enumerate(single) if field.is_domain),
+            statistics=tuple(start + STATISTICS_WIDTH * number for number in range(counted)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +61,7 @@ class Batch:
     """Encoded rows. Columns stand in the order of the config's features, by kind."""
 
     categorical: Tensor  # (rows, n_categorical) int32; 0 is the unknown
-    numeric: Tensor  # (rows, n_numeric) float32, scaled: numeric features, then vectors unrolled
+    numeric: Tensor  # (rows, n_numeric) float32, scaled: numbers, vectors unrolled, statistics
     lists: tuple[Jagged, ...]  # categorical_list and numeric_list features
     domain: Tensor  # (rows,) int64; 0 is the unknown domain, 1..n_domains the trained ones
     label: Tensor  # (rows,) float32 in {0, 1}; nan where it is not known
@@ -97,15 +122,27 @@ class Batch:
         """The batch with every tensor moved to a device."""
         return self.map(lambda tensor: tensor.to(device))
 
-    def hide_domain(self, hidden: Tensor, columns: tuple[int, ...]) -> "Batch":
+    def hide_domain(self, hidden: Tensor, places: DomainPlaces) -> "Batch":
         """The batch with an unknown domain in the rows of ``hidden`` (rows,) bool.
 
-        ``columns``: positions in ``categorical`` that hold the domain as a feature. Their ids become
-        unknown too, or the model would still see the domain that it must learn to do without.
+        ``places``: where features tell the domain, or the model would still see what it must learn
+        to do without. Ids become unknown. Statistics within the domain become those of all domains,
+        counted 0 times: what `isthmus.data.encoding.statistics` has for the unknown domain.
         """
-        categorical = self.categorical
-        if columns:
+        categorical, numeric = self.categorical, self.numeric
+        if places.categorical:
             categorical = categorical.clone()
-            for column in columns:
+            for column in places.categorical:
                 categorical[:, column].masked_fill_(hidden, 0)
-        return replace(self, categorical=categorical, domain=self.domain.masked_fill(hidden, 0))
+        if places.statistics:
+            numeric = numeric.clone()
+            for effect in places.statistics:
+                within, count = numeric[:, effect + 2], numeric[:, effect + 3]
+                within.copy_(torch.where(hidden, numeric[:, effect], within))
+                count.masked_fill_(hidden, 0)
+        return replace(
+            self,
+            categorical=categorical,
+            numeric=numeric,
+            domain=self.domain.masked_fill(hidden, 0),
+        )

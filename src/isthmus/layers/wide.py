@@ -16,6 +16,7 @@ from isthmus.data.batch import Batch
 from isthmus.layers.tables import AbstractTable, Tables, pool
 from isthmus.schema import FittedField
 
+_NUMBERS = ("numeric", "vector", "statistics")
 # Odd constants of splitmix64 (Steele et al., OOPSLA 2014), as signed 64-bit numbers.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MIX = 0xBF58476D1CE4E5B9 - 2**64
@@ -58,7 +59,7 @@ class Wide(nn.Module):
             ),
             persistent=False,
         )
-        numbers = sum(field.width for field in fields if field.kind in ("numeric", "vector"))
+        numbers = sum(field.width for field in fields if field.kind in _NUMBERS)
         numbers += sum(field.kind == "numeric_list" for field in fields)
         self.numbers = nn.Parameter(torch.zeros(numbers, 1)) if numbers else None
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from isthmus.data.batch import Batch
+from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.layers.per_domain import domain_parameters
 from isthmus.layers.sites import Site, SiteSpec
 from isthmus.layers.tables import AbstractTable, tables_of
@@ -81,10 +81,9 @@ class AbstractModel(nn.Module, ABC):
         return self.spec.n_domains
 
     @property
-    def domain_columns(self) -> tuple[int, ...]:
-        """Positions in ``Batch.categorical`` that hold the domain: for ``Batch.hide_domain``."""
-        categorical = [field for field in self.fields if field.kind == "categorical"]
-        return tuple(i for i, field in enumerate(categorical) if field.is_domain)
+    def domain_places(self) -> DomainPlaces:
+        """Where a batch tells the domain: for ``Batch.hide_domain``."""
+        return DomainPlaces.of(self.fields)
 
     def domain_parameters(self) -> Mapping[str, nn.Parameter]:
         """The parameters with one set per domain, by name; their first axis is ``n_domains + 1``."""

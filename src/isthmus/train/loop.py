@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isthmus.data.batch import Batch
+from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
 from isthmus.errors import ConfigError, RunError, SchemaError
@@ -119,8 +119,7 @@ class _Loop:
         for split, rows in {"train": self.rows, "validation": self.validation}.items():
             if len(rows) < 2:
                 raise SchemaError(f"the {split} split must hold at least 2 rows, got {len(rows)}")
-        categorical = [f for f in dataset.encoder.fields if f.kind == "categorical"]
-        self.domain_columns = tuple(i for i, f in enumerate(categorical) if f.is_domain)
+        self.domain_places = DomainPlaces.of(dataset.encoder.fields)
         self.steps_per_epoch = self.rows.steps(config.batch_rows)
         self.last_step = self.steps_per_epoch * config.epochs
         period, looks = self.steps_per_epoch, config.looks_per_epoch
@@ -193,7 +192,7 @@ class _Loop:
         domain = batch.domain  # a row whose domain is hidden still counts for its domain
         hidden = self.random.hidden(batch.rows, self.config.domain_dropout)
         if hidden is not None:
-            batch = batch.hide_domain(hidden, self.domain_columns)
+            batch = batch.hide_domain(hidden, self.domain_places)
         batch = move(batch, self.device)
         self.optimiser.zero_grad()
         output = self.score(batch)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,12 @@ from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
 from isthmus.data.encoding.scaler import Scaler, ScalerFit
+from isthmus.data.encoding.statistics import Statistics
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
+    STATISTICS_WIDTH,
     Categorical,
     CategoricalList,
     DataConfig,
@@ -25,6 +27,7 @@ from isthmus.schema import (
     Numeric,
     NumericList,
     Vector,
+    statistics_name,
 )
 
 
@@ -65,7 +68,8 @@ class Encoder:
     ``config``: what the columns mean. ``vocabularies``: each vocabulary by its name, which
     ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of
     the trained domains; id ``i`` is ``domains[i - 1]``. ``domain_kind``: kind of the values of the
-    domain column.
+    domain column. ``statistics``: of the features that ask for them; None where no feature does,
+    and while the rows are not counted yet: their columns hold 0 then.
     """
 
     config: DataConfig
@@ -73,6 +77,7 @@ class Encoder:
     scalers: Mapping[str, Scaler]
     domains: tuple[str, ...]
     domain_kind: str = "string"
+    statistics: Statistics | None = None
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,8 +91,14 @@ class Encoder:
 
     @property
     def fields(self) -> tuple[FittedField, ...]:
-        """The facts of each feature that a model needs, in the order of the config."""
-        return tuple(self._field(name) for name in self.config.features)
+        """What a model must know of each feature, in the order of the config; statistics last."""
+        return (
+            *(self._field(name) for name in self.config.features),
+            *(
+                FittedField(statistics_name(name), "statistics", STATISTICS_WIDTH, source=name)
+                for name in self.config.with_statistics
+            ),
+        )
 
     def _field(self, name: str) -> FittedField:
         feature = self.config.features[name]
@@ -137,7 +148,9 @@ class Encoder:
         numeric = [k for k, f in features.items() if isinstance(f, Numeric)]
         given = [(k, f.width) for k, f in features.items() if isinstance(f, Vector)]
         ids = np.empty((rows, len(categorical)), dtype=np.int32)
-        x = np.empty((rows, len(numeric) + sum(width for _, width in given)), dtype=np.float32)
+        width = len(numeric) + sum(width for _, width in given)
+        counted = STATISTICS_WIDTH * len(config.with_statistics)
+        x = np.zeros((rows, width + counted), dtype=np.float32)
         tasks = [
             partial(_put, ids[:, i], self._ids, name, batch.column(name))
             for i, name in enumerate(categorical)
@@ -155,16 +168,19 @@ class Encoder:
         column = {"weight": config.weight, "group": config.group}
         column = {role: name for role, name in column.items() if name and role in roles}
         codes, names = c.domains(batch.column(config.domain), self.domain_kind)
-        known = np.append(self.domain_ids(names), np.int32(0))
+        domain = np.append(self.domain_ids(names), np.int32(0)).take(codes)
+        lists = tuple(
+            self._list(name, batch.column(name), origin)
+            for name, feature in features.items()
+            if isinstance(feature, CategoricalList | NumericList)
+        )
+        if self.statistics is not None:
+            self.statistics.fill(x, ids, lists, domain)
         return EncodedRows(
             categorical=ids,
             numeric=x,
-            lists=tuple(
-                self._list(name, batch.column(name), origin)
-                for name, feature in features.items()
-                if isinstance(feature, CategoricalList | NumericList)
-            ),
-            domain=known.take(codes),
+            lists=lists,
+            domain=domain,
             domain_codes=codes,
             domain_names=names,
             row=first_row + (np.arange(rows, dtype=np.int64) if kept is None else kept),
@@ -230,12 +246,16 @@ class Encoder:
             domain_kind=self.domain_kind,
             scalers=self.scalers,
             vocabularies=self.vocabularies,
+            statistics=self.statistics,
         )
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
         """Read an encoder. Raises ``BundleError`` for a damaged folder or another version."""
-        return cls(**encoder_file.load(Path(folder)))
+        path = Path(folder)
+        encoder = cls(**encoder_file.load(path))
+        statistics = encoder_file.load_statistics(path, encoder.fields, encoder.config)
+        return replace(encoder, statistics=statistics)
 
 
 def _run(tasks: list[partial[None]], workers: Executor | None) -> None:

@@ -1,4 +1,4 @@
-"""The encoder on disk: ``encoder.json`` and one Parquet file for each vocabulary."""
+"""The encoder on disk: ``encoder.json``, a Parquet file for each vocabulary, and the statistics."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from isthmus.data.encoding import older
 from isthmus.data.encoding.scaler import Scaler
+from isthmus.data.encoding.statistics import Statistics, columns_of
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
-from isthmus.schema import DataConfig
+from isthmus.schema import DataConfig, FittedField
 
-VERSION = 2
-READ = (1, 2)  # in version 1 a number's key followed its type; `older` brings it up
+VERSION = 3
+READ = (1, 2, 3)  # in 1 a number's key followed its type (`older`); 2 knew no statistics
 _FILE = "encoder.json"
+_STATISTICS = "statistics.safetensors"
 
 
 def save(
@@ -30,8 +34,9 @@ def save(
     domain_kind: str,
     scalers: Mapping[str, Scaler],
     vocabularies: Mapping[str, Vocabulary],
+    statistics: Statistics | None,
 ) -> None:
-    """Write the parts of an encoder. `load` gives them back by the same names."""
+    """Write the parts of an encoder. `load` and `load_statistics` give them back."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {}
     for i, (name, vocabulary) in enumerate(vocabularies.items()):
@@ -41,7 +46,7 @@ def save(
             pq.write_table(pa.table({"value": vocabulary.values}), path, compression="zstd")
             entry |= {"file": path.name, "digest": blake2(path)}
         described[name] = entry
-    content = {
+    content: dict[str, Any] = {
         "version": VERSION,
         "config": config.model_dump(mode="json"),
         "domains": list(domains),
@@ -49,6 +54,10 @@ def save(
         "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
         "vocabularies": described,
     }
+    if statistics is not None:
+        save_file(statistics.to_arrays(), folder / _STATISTICS)
+        (folder / _STATISTICS).chmod(0o644)  # it comes readable by its owner only
+        content["statistics"] = blake2(folder / _STATISTICS)
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / _FILE).write_text(text, encoding="utf-8")
 
@@ -78,6 +87,28 @@ def load(folder: Path) -> dict[str, Any]:
         raise BundleError(f"encoder cannot be read: {fault}") from fault
     except (KeyError, TypeError, ValueError, ValidationError, pa.ArrowException) as fault:
         raise BundleError(f"encoder is damaged in {path}: {fault}") from fault
+
+
+def load_statistics(
+    folder: Path, fields: Sequence[FittedField], config: DataConfig
+) -> Statistics | None:
+    """Read the statistics of an encoder with these fields; None where it has none.
+
+    Raises ``BundleError`` where they are missing, damaged, or of other columns.
+    """
+    columns = columns_of(fields)
+    if not columns:
+        return None
+    path = folder / _STATISTICS
+    try:
+        digest = json.loads((folder / _FILE).read_text(encoding="utf-8"))["statistics"]
+        if blake2(path) != digest:
+            raise BundleError(
+                f"statistics must be unchanged since they were written, got other in {path}"
+            )
+        return Statistics.of_arrays(load_file(path), columns, config.negative_rate)
+    except (OSError, KeyError, ValueError, SafetensorError) as fault:
+        raise BundleError(f"statistics cannot be read from {path}: {fault}") from fault
 
 
 def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:

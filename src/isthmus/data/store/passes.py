@@ -1,10 +1,14 @@
-"""Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes."""
+"""Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes.
+
+Value statistics are counted on the encoded rows after that, so the table is not read again.
+"""
 
 import json
 import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +16,13 @@ import pyarrow as pa
 
 from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
 from isthmus.data.encoding.roles import DOMAIN, Usage, needed
+from isthmus.data.encoding.statistics import columns_of
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.store.arrays import ArrayWriter
 from isthmus.data.store.cache import META
 from isthmus.data.store.chosen import Chosen, Progress
+from isthmus.data.store.out_of_fold import TrainRows, fill, fold_keys, teach
+from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, Splitter
 from isthmus.data.tables import BLOCK_ROWS, Table
 from isthmus.data.tables import columns as c
@@ -23,7 +30,7 @@ from isthmus.data.tables.plain import ragged
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
 
-VERSION = 2
+VERSION = 3
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
 
@@ -48,8 +55,11 @@ def build(
         encoder, names = _fit(usage, chosen, splitter, workers)
         # What was held to count and to sort goes back before the second pass takes its own.
         pa.default_memory_pool().release_unused()
-        encoder.save(folder / "encoder")
-        _write(folder, encoder, names, chosen, splitter, workers)
+        writers = _write(folder, encoder, names, chosen, splitter, workers)
+    _refuse_one_class(config, writers, chosen)
+    encoder = _with_statistics(folder, encoder, writers, chosen)
+    encoder.save(folder / "encoder")
+    _write_meta(folder, encoder, names, chosen, writers)
     pa.default_memory_pool().release_unused()
 
 
@@ -157,7 +167,8 @@ def _write(
     chosen: Chosen,
     splitter: Splitter,
     workers: Executor,
-) -> None:
+) -> list[_SplitWriter]:
+    """Encode all rows and write them, each to its split."""
     config = encoder.config
     report = Vocabulary("string", pa.array(names, pa.large_string()))
     columns = list(dict.fromkeys([*needed(config, roles=WRITTEN), *splitter.columns]))
@@ -186,8 +197,37 @@ def _write(
     finally:
         for writer in writers:
             writer.abandon()
-    _refuse_one_class(config, writers, chosen)
-    _write_meta(folder, encoder, names, chosen, writers)
+    return writers
+
+
+def _with_statistics(
+    folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen
+) -> Encoder:
+    """Count what the train rows say of values, and write the numbers of all rows into their place."""
+    columns = columns_of(encoder.fields)
+    if not columns:
+        return encoder
+    positives, rows = int(writers[0].positives.sum()), writers[0].rows
+    if positives in (0, rows):
+        raise SchemaError(
+            f"column {columns[0].name!r} has statistics, so the train rows must hold both classes,"
+            f" got the label {int(positives > 0)} in all {rows:,} train rows of {chosen.source}"
+        )
+    n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
+    statistics = None
+    for split in SPLITS:
+        found = Rows.open(folder / split, encoder.n_domains, n_lists)
+        numeric = np.load(folder / split / "numeric.npy", mmap_mode="r+", allow_pickle=False)
+        arrays = replace(found.arrays, numeric=numeric)
+        if statistics is None:  # train rows come first
+            keys = fold_keys(found, encoder.config)
+            train = TrainRows(arrays, keys, encoder.n_domains)
+            rate = encoder.config.negative_rate
+            statistics = teach(train, columns, negative_rate=rate)
+        else:
+            fill(statistics, arrays, encoder.n_domains)
+        numeric.flush()
+    return replace(encoder, statistics=statistics)
 
 
 def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:

@@ -2,7 +2,7 @@
 
 What a model of these rows could not know is hidden from it: a value that the chosen train rows hold
 too few times becomes the unknown (id 0), and a domain that none of them belongs to becomes domain 0.
-Rows are copied.
+Value statistics are counted again, on the chosen train rows alone. Rows are copied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64
 
-from isthmus.data.batch import Batch
+from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
+from isthmus.data.encoding.statistics import Statistics, columns_of
 from isthmus.data.store.arrays import CHUNK
 from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.out_of_fold import TrainRows, fill, fold_keys, teach
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
 from isthmus.data.tables import values as v
@@ -33,12 +35,14 @@ class Known:
     """The ids and the domains that the chosen train rows could teach a model.
 
     ``categorical``, ``lists``: one bool array (table rows,) for each column, in the order of a
-    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,).
+    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,). ``statistics``:
+    those of the chosen train rows, where features have statistics.
     """
 
     categorical: tuple[Bool[np.ndarray, " ids"], ...]
     lists: tuple[Bool[np.ndarray, " ids"] | None, ...]  # None for a list of numbers
     domain: Bool[np.ndarray, " domains"]
+    statistics: Statistics | None = None
 
     @classmethod
     def of_tables(
@@ -46,6 +50,7 @@ class Known:
         fields: Sequence[FittedField],
         tables: Mapping[str, np.ndarray],
         domain: Bool[np.ndarray, " domains"],
+        statistics: Statistics | None = None,
     ) -> "Known":
         """What is known where columns share tables. ``tables``: kept ids by name of the table."""
         single, listed = _by_ids(fields)
@@ -53,6 +58,7 @@ class Known:
             categorical=tuple(tables[field.table] for field in single),
             lists=tuple(tables[field.table] if field.table else None for field in listed),
             domain=domain,
+            statistics=statistics,
         )
 
     def tables(self, fields: Sequence[FittedField]) -> dict[str, Bool[np.ndarray, " ids"]]:
@@ -151,7 +157,18 @@ class Subset:
 
     @cached_property
     def _train(self) -> Rows:
-        return self._view(self._dataset.rows("train"), self._train_positions)
+        return self._taught[0]
+
+    @cached_property
+    def _taught(self) -> tuple[Rows, Statistics | None]:
+        """The train rows, and the statistics that they teach where they are not all train rows."""
+        rows = self._view(self._dataset.rows("train"), self._train_positions, None)
+        columns = columns_of(self.encoder.fields)
+        if self._masks is None or not columns:
+            return rows, None
+        config = self.encoder.config
+        train = TrainRows(rows.arrays, fold_keys(rows, config), self.n_domains)
+        return rows, teach(train, columns, negative_rate=config.negative_rate)
 
     @cached_property
     def _validation(self) -> Rows:
@@ -160,14 +177,15 @@ class Subset:
         if self._half:
             kept = stopping_half(rows)
             at = np.flatnonzero(kept) if at is None else at[kept[at]]
-        return self._view(rows, at)
+        return self._view(rows, at, self._taught[1])
 
     def scored(self, split: SplitName, domains: Sequence[str] | None) -> Rows:
         """The rows of some domains in a split, as a model of this part reads them. None: all domains."""
         rows = self._dataset.rows(split)
-        if domains is None:
-            return self._view(rows, None)
-        return self._view(rows, np.flatnonzero(np.isin(rows.domain, self._ids(domains))))
+        at = None
+        if domains is not None:
+            at = np.flatnonzero(np.isin(rows.domain, self._ids(domains)))
+        return self._view(rows, at, self._taught[1])
 
     def _ids(self, names: Sequence[str]) -> np.ndarray:
         number = {name: place for place, name in enumerate(self._dataset.domain_names, start=1)}
@@ -192,6 +210,11 @@ class Subset:
     @cached_property
     def known(self) -> Known | None:
         """What a model of these rows knows; None where nothing is hidden from the model."""
+        return None if self._masks is None else replace(self._masks, statistics=self._taught[1])
+
+    @cached_property
+    def _masks(self) -> Known | None:
+        """The ids and domains that are known; None where all are."""
         if self._all_known or self._train_positions is None:
             return None
         rows, at = self._dataset.rows("train"), self._train_positions
@@ -221,8 +244,14 @@ class Subset:
         feature = self.encoder.config.features[table]
         return max(SINGLE, getattr(feature, "min_count", 1))
 
-    def _view(self, rows: Rows, at: Int64[np.ndarray, " rows"] | None) -> Rows:
-        known, hidden = self.known, self._hidden_columns
+    def _view(
+        self,
+        rows: Rows,
+        at: Int64[np.ndarray, " rows"] | None,
+        statistics: Statistics | None,
+    ) -> Rows:
+        """Rows as the model reads them. ``statistics``: write these; None leaves what is there."""
+        known, hidden = self._masks, self._hidden_columns
         if known is None and at is None and not hidden:
             return rows
         at = np.arange(len(rows)) if at is None else at
@@ -231,10 +260,13 @@ class Subset:
         seen = domain
         if known is not None:
             seen = known.forget(arrays.categorical, [each for each, _ in arrays.lists], domain)
+        arrays = replace(arrays, domain=seen)
+        if statistics is not None:
+            fill(statistics, arrays, self.n_domains)
         for column in hidden:
             arrays.categorical[:, column] = 0
         return Rows(
-            replace(arrays, domain=seen),
+            arrays,
             row=np.asarray(rows.row[at]),
             group=None if rows.group is None else np.asarray(rows.group[at]),
             n_domains=self.n_domains,
@@ -243,13 +275,7 @@ class Subset:
 
     @property
     def _hidden_columns(self) -> tuple[int, ...]:
-        return domain_columns(self.encoder.fields) if self._hide else ()
-
-
-def domain_columns(fields: Sequence[FittedField]) -> tuple[int, ...]:
-    """Positions in ``Batch.categorical`` that hold the domain."""
-    single, _ = _by_ids(fields)
-    return tuple(place for place, field in enumerate(single) if field.is_domain)
+        return DomainPlaces.of(self.encoder.fields).categorical if self._hide else ()
 
 
 def stopping_half(rows: Rows) -> Bool[np.ndarray, " rows"]:
@@ -275,6 +301,12 @@ def hide(batch: Batch, known: Known) -> Batch:
     )
     values = [jagged.values.numpy() for jagged in batch.lists]
     domain = known.forget(batch.categorical.numpy(), values, batch.domain.numpy())
+    if known.statistics is not None:
+        batch = replace(batch, numeric=batch.numeric.clone())
+        lists = [(jagged.values.numpy(), jagged.offsets.numpy()) for jagged in batch.lists]
+        known.statistics.fill(
+            batch.numeric.numpy(), batch.categorical.numpy(), lists, domain.astype(np.int32)
+        )
     return replace(batch, domain=torch.from_numpy(domain))
 
 

@@ -26,8 +26,9 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from isthmus.data.batch import DomainPlaces
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.subset import Subset, domain_columns
+from isthmus.data.store.subset import Subset
 from isthmus.diagnosis.measures.grouping import symmetric
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.metrics.equivalence import spearman
@@ -130,7 +131,9 @@ def domain_vectors(
         raise ValueError("the train split must hold rows of domains, got none")
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
     sums = _Sums(len(names))
-    skip = domain_columns(dataset.encoder.fields)
+    places = DomainPlaces.of(dataset.encoder.fields)
+    # Statistics say of labels and other domains what the inputs do not.
+    inputs = places.statistics[0] if places.statistics else None
     kept: list[np.ndarray] = []
 
     def keep(_module: object, inputs: tuple[Tensor, ...]) -> None:
@@ -142,8 +145,8 @@ def domain_vectors(
             batch = rows.arrays.batch(at[start : start + SCORE_ROWS], dataset.n_domains)
             score_batch(model, batch)
             some = domain[start : start + SCORE_ROWS]
-            ids = np.delete(batch.categorical.numpy(), skip, axis=1)
-            _add_marginals(sums, some, ids, batch.numeric.numpy(), buckets)
+            ids = np.delete(batch.categorical.numpy(), places.categorical, axis=1)
+            _add_marginals(sums, some, ids, batch.numeric[:, :inputs].numpy(), buckets)
             for place, jagged in enumerate(batch.lists):
                 offsets, items = jagged.offsets.numpy(), jagged.values.numpy()
                 _add_list(sums, some, place, items, offsets, buckets)

@@ -1,0 +1,362 @@
+"""Value statistics: what the train rows say of each value of a categorical column.
+
+Example: author 7 has 120 train rows, 9 of them in the domain ``home``. A row of author 7 in ``home``
+gets four numbers: the author's effect, the log of 120, the author's effect in ``home``, the log of 9.
+
+Let n and k be the number of train rows, and of positive ones, of a value v in a domain d.
+
+    p_d   = (K_d + s p) / (N_d + s)                             the domain's rate; p is the base rate
+    e_v   = sum over d of n_vd p_d / n_v                        what its domains would give the value
+    a_v   = logit((k_v + s e_v) / (n_v + s)) - logit(e_v)       the value's effect
+    m_vd  = sigmoid(logit(p_d) + a_v)
+    a_vd  = logit((k_vd + s m_vd) / (n_vd + s)) - logit(p_d)    the value's effect in the domain
+
+So a domain's rate of a value is shrunk to the value's own rate, and the value's rate to what its
+domains would give. This is the partial pooling of a multilevel model (Gelman and Hill 2007, chapter
+12), done by arithmetic. Each s is a strength of its own, fitted by moments (`strength`).
+
+0 means that nothing is known: the effects of a value that was never seen are 0, and so is the log of
+its count, log(1 + n). In a domain where the value was never seen, and in the unknown domain, the
+value's effect in the domain is the value's effect, and its count is 0. Effects are divided by their
+root mean square over the train rows, and logs of counts by theirs.
+
+A row must not be told its own label. So train rows are divided into `FOLDS` folds, and a row's
+numbers come from the rows of the other folds. Their counts are scaled up, as a new row would see them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int32, Int64, UInt8
+from scipy.special import expit, logit
+
+from isthmus.data.encoding.vocabulary import Index
+from isthmus.data.tables import values as v
+from isthmus.schema import STATISTICS_WIDTH, FittedField
+
+FOLDS = 10
+FOLD_SEED = 0xF01D
+STRENGTHS = (1.0, 1e6)
+
+Ids = Int32[np.ndarray, " items"]
+Lists = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def fold_of(keys: Int64[np.ndarray, " rows"]) -> UInt8[np.ndarray, " rows"]:
+    """The fold of each train row. ``keys``: the row's number, or its group."""
+    # Hashed twice: a split's hash, whatever its seed, then says nothing of the fold.
+    hashed = v.mix(np.asarray(keys, dtype=np.int64)).view(np.int64)
+    return (v.mix(hashed, seed=FOLD_SEED) % np.uint64(FOLDS)).astype(np.uint8)
+
+
+def strength(
+    rows: Float64[np.ndarray, " cells"],
+    positives: Float64[np.ndarray, " cells"],
+    mean: Float64[np.ndarray, " cells"],
+    *,
+    used: float = 0.0,
+) -> float:
+    """How many rows the prior is worth: s of a beta distribution with these means, by moments.
+
+    Under a beta-binomial with correlation rho = 1 / (s + 1), the Pearson statistic of a cell of n
+    rows has the mean 1 + (n - 1) rho (Kleinman 1973, eq. 2). The sum over the cells is solved for
+    rho. ``used``: degrees of freedom that the means have taken from the same rows. The strength is
+    held within `STRENGTHS`: cells that differ no more than chance makes them get the upper bound.
+
+    >>> rows = np.array([1000.0, 1000.0])
+    >>> strength(rows, np.array([500.0, 500.0]), np.array([0.5, 0.5]))
+    1000000.0
+    """
+    least, most = STRENGTHS
+    there = rows > 0
+    n, k, m = rows[there], positives[there], mean[there]
+    pearson = float(np.sum((k - n * m) ** 2 / (n * m * (1 - m))))
+    room = float(np.sum(n)) - len(n)
+    rho = (pearson - len(n) + used) / room if room > 0 else 0.0
+    return float(np.clip(1 / rho - 1, least, most)) if rho > 0 else most
+
+
+@dataclass(frozen=True, slots=True)
+class CountedColumn:
+    """Where a column with statistics stands. ``place``: among the single columns, or the lists.
+
+    ``rows``: ids run from 0 (unknown) to ``rows - 1``.
+    """
+
+    name: str
+    place: int
+    listed: bool
+    rows: int
+
+    def items(
+        self, categorical: Int32[np.ndarray, "rows columns"], lists: Lists
+    ) -> tuple[Ids, Int64[np.ndarray, " ends"] | None]:
+        """The ids of some rows, and the offsets of each row's ids in a list column."""
+        if not self.listed:
+            return np.ascontiguousarray(categorical[:, self.place]), None
+        values, offsets = lists[self.place]
+        return values, offsets
+
+
+def columns_of(fields: Sequence[FittedField]) -> tuple[CountedColumn, ...]:
+    """The columns whose statistics are inputs, in the order of their numbers in a batch."""
+    single = [field for field in fields if field.kind == "categorical"]
+    listed = [field for field in fields if field.kind.endswith("_list")]
+    named = {field.name: field for field in fields}
+    found = []
+    for field in fields:
+        if field.kind == "statistics":
+            source = named[field.source]
+            group = single if source.kind == "categorical" else listed
+            is_list = source.kind != "categorical"
+            found.append(
+                CountedColumn(source.name, group.index(source), is_list, source.table_rows)
+            )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """Train rows by (value, domain), of one column, pairs ascending.
+
+    ``rows``, ``positives``: by pair and fold, or by pair alone. ``domain`` 0: rows without a domain.
+    """
+
+    value: Int32[np.ndarray, " pairs"]
+    domain: Int32[np.ndarray, " pairs"]
+    rows: np.ndarray  # float64 (pairs, FOLDS) or (pairs,)
+    positives: np.ndarray
+
+    def total(self) -> "Counts":
+        """The counts of all folds."""
+        return Counts(self.value, self.domain, self.rows.sum(1), self.positives.sum(1))
+
+    def without(self, fold: int) -> "Counts":
+        """The counts of all folds but one."""
+        others = np.arange(FOLDS) != fold
+        return Counts(
+            self.value, self.domain, self.rows[:, others].sum(1), self.positives[:, others].sum(1)
+        )
+
+
+def domain_rates(
+    rows: Float64[np.ndarray, " domains"], positives: Float64[np.ndarray, " domains"]
+) -> Float64[np.ndarray, " domains"]:
+    """The rate p_d of each domain; at place 0, the unknown domain, the base rate.
+
+    All are nan where the rows hold one class only: then nothing can be told of any value.
+    """
+    total, positive = rows.sum(), positives.sum()
+    if not 0 < positive < total:
+        return np.full(len(rows), np.nan)
+    base = np.full(len(rows), positive / total)
+    s = strength(rows[1:], positives[1:], base[1:])
+    rates = (positives + s * base) / (rows + s)
+    rates[0] = base[0]
+    return rates
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Effects:
+    """The numbers of one column, before they are scaled. ``tables``: one for all rows, or by fold.
+
+    ``by_value``: effect and log count of each id. ``by_pair``: the same within the domain, of each
+    pair of ``index``.
+    """
+
+    index: Index
+    domains: int
+    by_value: Float32[np.ndarray, "tables ids 2"]
+    by_pair: Float32[np.ndarray, "tables pairs 2"]
+
+    @classmethod
+    def of(
+        cls,
+        counts: Sequence[Counts],
+        rates: Sequence[Float64[np.ndarray, " domains"]],
+        *,
+        ids: int,
+        negative_rate: float,
+        scale: float = 1.0,
+    ) -> "Effects":
+        """One table for each of ``counts``, which have the same pairs.
+
+        ``scale``: by how much counts are raised before their log is taken.
+        """
+        first = counts[0]
+        own = first.domain > 0  # what is known of no domain is not known of a domain
+        made = [
+            _effects(one, rate, ids, negative_rate, scale)
+            for one, rate in zip(counts, rates, strict=True)
+        ]
+        domains = len(rates[0])
+        keys = first.value.astype(np.int64) * domains + first.domain
+        return cls(
+            index=Index(keys[own]),
+            domains=domains,
+            by_value=np.stack([by_value for by_value, _ in made]),
+            by_pair=np.stack([by_pair[own] for _, by_pair in made]),
+        )
+
+    def find(
+        self,
+        ids: Ids,
+        domain: Int32[np.ndarray, " items"],
+        table: UInt8[np.ndarray, " items"] | None = None,
+    ) -> Float32[np.ndarray, "items 4"]:
+        """Effect and log count of each value, then the two within the domain."""
+        out = np.empty((len(ids), STATISTICS_WIDTH), dtype=np.float32)
+        place = self.index.find(ids.astype(np.int64) * self.domains + domain)
+        hit = np.flatnonzero(place)
+        place = place[hit] - 1
+        if table is None:
+            out[:, :2] = self.by_value[0].take(ids, axis=0)
+            within = self.by_pair[0].take(place, axis=0)
+        else:
+            out[:, :2] = self.by_value[table, ids]
+            within = self.by_pair[table[hit], place]
+        out[:, 2], out[:, 3] = out[:, 0], 0.0
+        out[hit, 2:] = within
+        return out
+
+
+def _effects(
+    counts: Counts,
+    rate: Float64[np.ndarray, " domains"],
+    ids: int,
+    negative_rate: float,
+    scale: float,
+) -> tuple[Float32[np.ndarray, "ids 2"], Float32[np.ndarray, "pairs 2"]]:
+    """Effect and log count of each value, and of each pair."""
+    value, domain = counts.value, counts.domain
+    n = counts.rows
+    k = np.minimum(counts.positives, n)
+    rows, positives = (np.bincount(value, of, minlength=ids) for of in (n, k))
+    by_value = np.zeros((ids, 2), dtype=np.float32)
+    by_pair = np.zeros((len(n), 2), dtype=np.float32)
+    by_value[:, 1] = _log_count(rows, positives, negative_rate, scale)
+    by_pair[:, 1] = _log_count(n, k, negative_rate, scale)
+    if np.isnan(rate[0]):
+        return by_value, by_pair
+    own = rate[domain]
+    mean = np.full(ids, rate[0])
+    np.divide(np.bincount(value, n * own, minlength=ids), rows, out=mean, where=rows > 0)
+    s = strength(rows, positives, mean)
+    effect = logit((positives + s * mean) / (rows + s)) - logit(mean)
+    effect[rows == 0] = 0  # but for rounding it is 0 already
+    by_value[:, 0] = effect
+    prior = expit(logit(own) + effect[value])
+    s = strength(n, k, prior, used=float(np.sum(rows / (rows + s))))
+    within = logit((k + s * prior) / (n + s)) - logit(own)
+    by_pair[:, 0] = np.where(n > 0, within, effect[value])  # the same, but for rounding
+    return by_value, by_pair
+
+
+def _log_count(
+    rows: np.ndarray, positives: np.ndarray, negative_rate: float, scale: float
+) -> np.ndarray:
+    """log(1 + n) of the rows that there were before negatives were thinned."""
+    return np.log1p(scale * (positives + (rows - positives) / negative_rate))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ColumnStatistics:
+    """The numbers of one column. ``spread``: what effects, and logs of counts, are divided by."""
+
+    column: CountedColumn
+    effects: Effects
+    spread: Float32[np.ndarray, " 2"]
+    counts: Counts  # of all train rows: what the numbers were made of
+
+    def numbers(
+        self,
+        ids: Ids,
+        offsets: Int64[np.ndarray, " ends"] | None,
+        domain: Int32[np.ndarray, " rows"],
+        table: UInt8[np.ndarray, " rows"] | None = None,
+    ) -> Float32[np.ndarray, "rows 4"]:
+        """The scaled numbers of some rows; of a list column, the mean over the row's items."""
+        if offsets is None:
+            found = self.effects.find(ids, domain, table)
+        else:
+            lengths = np.diff(offsets)
+            table = None if table is None else np.repeat(table, lengths)
+            items = self.effects.find(ids, np.repeat(domain, lengths), table)
+            sums = np.zeros((len(ids) + 1, STATISTICS_WIDTH))
+            np.cumsum(items, axis=0, dtype=np.float64, out=sums[1:])
+            ends = offsets - offsets[0]
+            total = sums[ends[1:]] - sums[ends[:-1]]
+            found = (total / np.maximum(lengths, 1)[:, None]).astype(np.float32)
+        found /= np.tile(self.spread, 2)
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """The fitted numbers of every column with statistics, and the rates of the domains."""
+
+    columns: tuple[ColumnStatistics, ...]
+    rates: Float64[np.ndarray, " domains"]
+    negative_rate: float
+
+    @property
+    def width(self) -> int:
+        """The number of columns that they fill: the last ones of ``Batch.numeric``."""
+        return STATISTICS_WIDTH * len(self.columns)
+
+    def fill(
+        self,
+        numeric: Float32[np.ndarray, "rows numbers"],
+        categorical: Int32[np.ndarray, "rows columns"],
+        lists: Lists,
+        domain: Int32[np.ndarray, " rows"],
+    ) -> None:
+        """Write the numbers of rows that were not in training into the last columns of ``numeric``.
+
+        ``domain``: 0 for a row of no trained domain.
+        """
+        start = numeric.shape[1] - self.width
+        for number, one in enumerate(self.columns):
+            at = start + STATISTICS_WIDTH * number
+            ids, offsets = one.column.items(categorical, lists)
+            numeric[:, at : at + STATISTICS_WIDTH] = one.numbers(ids, offsets, domain)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """What a file must hold: counts, strengths follow from them; spreads; rates."""
+        arrays = {"rates": self.rates}
+        for number, one in enumerate(self.columns):
+            counts = one.counts
+            arrays |= {
+                f"{number}.value": counts.value,
+                f"{number}.domain": counts.domain,
+                f"{number}.rows": counts.rows,
+                f"{number}.positives": counts.positives,
+                f"{number}.spread": one.spread,
+            }
+        return arrays
+
+    @classmethod
+    def of_arrays(
+        cls,
+        arrays: Mapping[str, np.ndarray],
+        columns: Sequence[CountedColumn],
+        negative_rate: float,
+    ) -> "Statistics":
+        """Read what `to_arrays` gave. Raises KeyError or ValueError where it does not fit."""
+        rates = arrays["rates"]
+        made = []
+        for number, column in enumerate(columns):
+            counts = Counts(
+                *(arrays[f"{number}.{of}"] for of in ("value", "domain", "rows", "positives"))
+            )
+            wrong = (
+                len({len(part) for part in (counts.value, counts.rows, counts.positives)}) > 1
+                or counts.value.max(initial=0) >= column.rows
+                or counts.domain.max(initial=0) >= len(rates)
+            )
+            if wrong:
+                raise ValueError(f"the statistics of {column.name!r} must fit its vocabulary")
+            effects = Effects.of([counts], [rates], ids=column.rows, negative_rate=negative_rate)
+            made.append(ColumnStatistics(column, effects, arrays[f"{number}.spread"], counts))
+        return cls(tuple(made), rates, negative_rate)
