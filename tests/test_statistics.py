@@ -151,9 +151,9 @@ def as_rows(dataset: Dataset, split: str) -> list[dict[str, Any]]:
 def test_numbers_are_those_of_the_slow_formulas(dataset: Dataset):
     rate = dataset.config.negative_rate
     train = as_rows(dataset, "train")
-    assert dataset.encoder.statistics is not None
+    assert dataset.encoder.taught.statistics is not None
     for place, column in enumerate(COLUMNS):
-        spread = np.tile(dataset.encoder.statistics.columns[place].spread, 2)
+        spread = np.tile(dataset.encoder.taught.statistics.columns[place].spread, 2)
         at = slice(4 * place, 4 * place + 4)
         whole = Slow(train, column, 1.0, rate)
         for split in ("validation", "test"):
@@ -237,8 +237,8 @@ def in_sample(dataset: Dataset) -> np.ndarray:
     """What train rows would be told if they were not kept out of their own numbers."""
     arrays = dataset.rows("train").arrays
     found = np.zeros((len(arrays.domain), 4), dtype=np.float32)
-    assert dataset.encoder.statistics is not None
-    dataset.encoder.statistics.fill(found, arrays.categorical, (), np.asarray(arrays.domain))
+    assert dataset.encoder.taught.statistics is not None
+    dataset.encoder.taught.statistics.fill(found, arrays.categorical, (), np.asarray(arrays.domain))
     return found
 
 
@@ -295,8 +295,8 @@ def test_a_domains_rows_move_no_other_domains_counts(tmp_path: Path):
     counts = []
     for one in (table, other):
         made = Dataset.from_table(planted_config(), one, cache=tmp_path)
-        assert made.encoder.statistics is not None
-        counts.append(made.encoder.statistics.columns[0].counts)
+        assert made.encoder.taught.statistics is not None
+        counts.append(made.encoder.taught.statistics.columns[0].counts)
     mine = counts[0].domain != 1
     for of in ("value", "domain", "rows", "positives"):
         first, second = (getattr(count, of) for count in counts)
@@ -311,10 +311,11 @@ def test_a_row_of_weight_two_counts_as_two_rows(tmp_path: Path):
     twice = pa.concat_tables([table, table]).sort_by("at")
     one = Dataset.from_table(planted_config(weight="w", **config), weighed, cache=tmp_path)
     two = Dataset.from_table(planted_config(**config), twice, cache=tmp_path)
-    assert one.encoder.statistics is not None
-    assert two.encoder.statistics is not None
+    assert one.encoder.taught.statistics is not None
+    assert two.encoder.taught.statistics is not None
     first, second = (
-        each.columns[0].counts for each in (one.encoder.statistics, two.encoder.statistics)
+        each.columns[0].counts
+        for each in (one.encoder.taught.statistics, two.encoder.taught.statistics)
     )
     np.testing.assert_array_equal(first.rows, second.rows)
     np.testing.assert_array_equal(first.positives, second.positives)
@@ -331,7 +332,7 @@ def test_thinned_negatives_are_counted_as_they_were(tmp_path: Path):
     thinned = Dataset.from_table(config, thin, cache=tmp_path)
     found = []
     for made in (whole, thinned):
-        statistics = made.encoder.statistics
+        statistics = made.encoder.taught.statistics
         assert statistics is not None
         values = made.encoder.vocabularies["user"].values.to_numpy()
         by_value = statistics.columns[0].effects.by_value[0, 1:]
@@ -376,9 +377,9 @@ def test_a_hidden_domain_is_the_unknown_one(dataset: Dataset):
     hidden = batch.hide_domain(torch.ones(batch.rows, dtype=torch.bool), places)
     expected = batch.numeric.numpy().copy()
     lists = [(one.values.numpy(), one.offsets.numpy()) for one in batch.lists]
-    assert dataset.encoder.statistics is not None
+    assert dataset.encoder.taught.statistics is not None
     nowhere = np.zeros(batch.rows, dtype=np.int32)
-    dataset.encoder.statistics.fill(expected, batch.categorical.numpy(), lists, nowhere)
+    dataset.encoder.taught.statistics.fill(expected, batch.categorical.numpy(), lists, nowhere)
     np.testing.assert_array_equal(hidden.numeric.numpy(), expected)
     assert (batch.numeric.numpy() != expected).any()
     none = batch.hide_domain(torch.zeros(batch.rows, dtype=torch.bool), places)
@@ -395,12 +396,12 @@ def test_an_encoder_on_disk_gives_the_same_numbers(dataset: Dataset, tmp_path: P
     first, second = (one.encode(block, 0, "table") for one in (dataset.encoder, again))
     np.testing.assert_array_equal(first.numeric, second.numeric)
     assert first.numeric[:, -12:].any()
-    path = tmp_path / "encoder" / "statistics.safetensors"
+    path = tmp_path / "encoder" / "taught.statistics.safetensors"
     path.write_bytes(path.read_bytes()[:-8] + b"01234567")
-    with pytest.raises(BundleError, match="statistics must be unchanged"):
+    with pytest.raises(BundleError, match="must be unchanged"):
         Encoder.load(tmp_path / "encoder")
     path.unlink()
-    with pytest.raises(BundleError, match="statistics cannot be read"):
+    with pytest.raises(BundleError, match="encoder is damaged"):
         Encoder.load(tmp_path / "encoder")
 
 

@@ -16,7 +16,7 @@ from isthmus.train import score_rows
 from small_runs import clicks, content, settings
 
 FEATURES = ("user", "item", "history")
-CHANGES = [f"data.features.{name}.statistics=true" for name in FEATURES]
+CHANGES = [*(f"data.features.{name}.statistics=true" for name in FEATURES), "data.trees=true"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def run(request: pytest.FixtureRequest, folder: Path) -> isthmus.Run:
 
 def test_a_raw_row_gets_the_score_that_was_evaluated(run: isthmus.Run):
     bundle = Bundle.load(run.path / "bundle")
-    assert bundle.encoder.statistics is not None
+    assert bundle.encoder.taught.statistics is not None
     logits = bundle.logits(clicks())
     for split in ("validation", "test"):
         scored = read_scores(run.path / "scores" / f"{split}.parquet")

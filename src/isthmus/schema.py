@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_val
 
 EMBEDDING_DIM = 16
 STATISTICS_WIDTH = 4  # effect and log count of a value, then both within the row's domain
+TREES = "trees"  # the field that holds the forest's score
+TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
 
 Pooling = Literal["mean", "sum", "max"]
 Scale = Literal["standard", "log", "min_max", "none"]
@@ -155,7 +157,8 @@ class DataConfig(Section):
 
     ``domains``: names of the domains whose rows are kept; every other row of the table is left out
     before anything is split, fitted or checked. ``null_domain``: rows without a domain are an error,
-    or train and are scored as the unknown domain.
+    or train and are scored as the unknown domain. ``trees``: fit a boosted forest on the same
+    features, and let its score be an input (`isthmus.data.encoding.trees`).
     """
 
     table: str | None = None
@@ -168,6 +171,7 @@ class DataConfig(Section):
     weight: str | None = None
     negative_rate: float = Field(default=1.0, gt=0, le=1)
     features: dict[str, Feature]
+    trees: bool = False
     split: Split = Split()
 
     @model_validator(mode="before")
@@ -233,6 +237,10 @@ class DataConfig(Section):
                     f"feature {name!r} has statistics, which are called {statistics_name(name)!r}:"
                     " no other feature must have that name"
                 )
+        if self.trees and TREES in self.features:
+            raise ValueError(
+                f"data.trees gives an input that is called {TREES!r}: no feature must have that name"
+            )
         if self.split.by == "time" and self.time is None:
             raise ValueError("split.by is 'time', so data.time must name a column")
         if self.split.by == "user" and self.group is None:
@@ -267,7 +275,13 @@ class FittedField:
 
     name: str
     kind: Literal[
-        "categorical", "categorical_list", "numeric", "numeric_list", "vector", "statistics"
+        "categorical",
+        "categorical_list",
+        "numeric",
+        "numeric_list",
+        "vector",
+        "statistics",
+        "trees",
     ]
     width: int
     table: str = ""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.encoding.statistics import Statistics, columns_of
+from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.subset import Known, hide
 from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import FittedField
@@ -37,21 +37,19 @@ class Part:
         return score_batch(self.model, batch if self.known is None else hide(batch, self.known))
 
     def save(self, path: Path, fields: Sequence[FittedField]) -> None:
-        """Write the weights, as uint8 what is known by table and by domain, and the statistics."""
+        """Write the weights, as uint8 what is known by table and by domain, and beside it what is taught."""
         tensors = model_tensors(self.model)
         if self.known is not None:
             masks = {f"table.{table}": mask for table, mask in self.known.tables(fields).items()}
             for name, mask in {"domain": self.known.domain, **masks}.items():
                 tensors[f"known.{name}"] = torch.from_numpy(mask.astype(np.uint8))
-            if self.known.statistics is not None:
-                for name, array in self.known.statistics.to_arrays().items():
-                    tensors[f"statistics.{name}"] = torch.from_numpy(array)
+            self.known.taught.save(path.with_suffix(""))
         save_file(tensors, path)
         path.chmod(0o644)  # it comes readable by its owner only
 
     @classmethod
     def load(cls, path: Path, config: ModelConfig, encoder: Encoder) -> "Part":
-        """Read a file of `save`. Raises what safetensors and torch raise where the file does not fit."""
+        """Read what `save` wrote. Raises what safetensors, torch and `Taught` do where it does not fit."""
         tensors = load_file(path)
         with turn():
             model = build_model(config, encoder.fields, encoder.n_domains)
@@ -60,13 +58,9 @@ class Part:
         known = None
         if masks:
             tables = {name.removeprefix("table."): mask for name, mask in masks.items()}
-            counted = {name: array.numpy() for name, array in below(tensors, "statistics.").items()}
-            columns = columns_of(encoder.fields)
-            statistics = None
-            if columns:
-                rate = encoder.config.negative_rate
-                statistics = Statistics.of_arrays(counted, columns, rate)
-            known = Known.of_tables(encoder.fields, tables, masks["domain"], statistics)
+            stem, rate = path.with_suffix(""), encoder.config.negative_rate
+            taught = Taught.load(stem, encoder.fields, rate)
+            known = Known.of_tables(encoder.fields, tables, masks["domain"], taught)
         return cls(model.eval(), config, known)
 
 

@@ -3,7 +3,8 @@
     bundle.json            format, versions, config, fields, domains, sha256 of every other file
     weights.safetensors    the model's tensors, and the calibration's
     parts/N.safetensors    where domains have models of their own: the tensors, and the ids it knows
-    encoder/               vocabularies and scalers, as fitted on the train rows
+    parts/N.trees.txt      and what its train rows taught: a forest, N.statistics.safetensors
+    encoder/               vocabularies, scalers, statistics and forest, as fitted on the train rows
 
 From raw row to served score there is one path, `Bundle.score_blocks`: `Bundle.score`, ``predict`` and
 ``evaluate --data`` all take it.

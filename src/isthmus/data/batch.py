@@ -16,11 +16,13 @@ class DomainPlaces:
     """Where the features of a batch tell the domain of a row.
 
     ``categorical``: positions of columns that hold the domain. ``statistics``: position in
-    ``numeric`` of the first number of each column with statistics.
+    ``numeric`` of the first number of each column with statistics. ``score``: position there of the
+    forest's score, None without a forest.
     """
 
     categorical: tuple[int, ...] = ()
     statistics: tuple[int, ...] = ()
+    score: int | None = None
 
     @classmethod
     def of(cls, fields: Sequence[FittedField]) -> "DomainPlaces":
@@ -28,9 +30,11 @@ class DomainPlaces:
         single = [field for field in fields if field.kind == "categorical"]
         start = sum(field.width for field in fields if field.kind in ("numeric", "vector"))
         counted = sum(field.kind == "statistics" for field in fields)
+        trees = any(field.kind == "trees" for field in fields)
         return cls(
             categorical=tuple(place for place, field in enumerate(single) if field.is_domain),
             statistics=tuple(start + STATISTICS_WIDTH * number for number in range(counted)),
+            score=start + STATISTICS_WIDTH * counted if trees else None,
         )
 
 
@@ -61,7 +65,7 @@ class Batch:
     """Encoded rows. Columns stand in the order of the config's features, by kind."""
 
     categorical: Tensor  # (rows, n_categorical) int32; 0 is the unknown
-    numeric: Tensor  # (rows, n_numeric) float32, scaled: numbers, vectors unrolled, statistics
+    numeric: Tensor  # (rows, n_numeric) float32: scaled numbers, vectors, statistics, trees
     lists: tuple[Jagged, ...]  # categorical_list and numeric_list features
     domain: Tensor  # (rows,) int64; 0 is the unknown domain, 1..n_domains the trained ones
     label: Tensor  # (rows,) float32 in {0, 1}; nan where it is not known
@@ -127,19 +131,23 @@ class Batch:
 
         ``places``: where features tell the domain, or the model would still see what it must learn
         to do without. Ids become unknown. Statistics within the domain become those of all domains,
-        counted 0 times: what `isthmus.data.encoding.statistics` has for the unknown domain.
+        counted 0 times: what `isthmus.data.encoding.statistics` has for the unknown domain. The
+        forest's score becomes the second one, which train rows have.
         """
         categorical, numeric = self.categorical, self.numeric
         if places.categorical:
             categorical = categorical.clone()
             for column in places.categorical:
                 categorical[:, column].masked_fill_(hidden, 0)
-        if places.statistics:
+        if places.statistics or places.score is not None:
             numeric = numeric.clone()
             for effect in places.statistics:
                 within, count = numeric[:, effect + 2], numeric[:, effect + 3]
                 within.copy_(torch.where(hidden, numeric[:, effect], within))
                 count.masked_fill_(hidden, 0)
+            if places.score is not None:
+                score, without = numeric[:, places.score], numeric[:, places.score + 1]
+                score.copy_(torch.where(hidden, without, score))
         return replace(
             self,
             categorical=categorical,

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from isthmus.data.store.alike import alike
+from isthmus.data.encoding.alike import alike
 from isthmus.data.tables import Source, Table, open_table, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import UNUSABLE

@@ -8,12 +8,14 @@ from isthmus.data.batch import Batch, Jagged
 from isthmus.layers.tables import INIT_STD, Tables, pool
 from isthmus.schema import FittedField, Pooling
 
+_NUMBERS = ("vector", "statistics", "trees")  # behind the single numbers, in this order
+
 
 class FeatureEmbedding(nn.Module):
     """All features of a batch as one row of floats, in the config's order.
 
     Categorical: its embedding. Lists: pooled embeddings (mean, sum or max; an empty list is 0).
-    Numbers, vectors and statistics: as they are. ``columns[name]`` is a feature's slice of the output.
+    Numbers, vectors, statistics, trees: as they are. ``columns[name]`` is a feature's slice of the output.
     Raises ``ValueError`` where features of one table disagree on its rows or its width.
     """
 
@@ -81,7 +83,7 @@ class _Piece:
     """Some neighbouring output columns that come from one place."""
 
     def __init__(self, field: FittedField, start: int, stop: int) -> None:
-        self.source = "numeric" if field.kind in ("vector", "statistics") else field.kind
+        self.source = "numeric" if field.kind in _NUMBERS else field.kind
         self.dim = field.width
         self.table = field.table
         self.pooling: Pooling = field.pooling
@@ -153,7 +155,7 @@ def _plan(fields: tuple[FittedField, ...]) -> list[_Piece]:
         elif field.kind == "numeric":
             start, stop = numeric, numeric + 1
             numeric = stop
-        elif field.kind in ("vector", "statistics"):  # the statistics' fields come last
+        elif field.kind in _NUMBERS:  # the fields of statistics and trees come last
             start, stop = vector, vector + field.width
             vector = stop
         else:

@@ -16,7 +16,7 @@ from isthmus.data.batch import Batch
 from isthmus.layers.tables import AbstractTable, Tables, pool
 from isthmus.schema import FittedField
 
-_NUMBERS = ("numeric", "vector", "statistics")
+_NUMBERS = ("numeric", "vector", "statistics", "trees")
 # Odd constants of splitmix64 (Steele et al., OOPSLA 2014), as signed 64-bit numbers.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MIX = 0xBF58476D1CE4E5B9 - 2**64
@@ -60,6 +60,7 @@ class Wide(nn.Module):
             persistent=False,
         )
         numbers = sum(field.width for field in fields if field.kind in _NUMBERS)
+        self._single = numbers  # a batch may hold more behind them
         numbers += sum(field.kind == "numeric_list" for field in fields)
         self.numbers = nn.Parameter(torch.zeros(numbers, 1)) if numbers else None
 
@@ -76,7 +77,7 @@ class Wide(nn.Module):
             if self._crosses:
                 ids = torch.cat([ids, *(cross(ids) for cross in self._crosses)], dim=1)
             logits = self._store(ids + self._first).sum(dim=1)
-        numbers = [batch.numeric] if batch.numeric.shape[1] else []
+        numbers = [batch.numeric[:, : self._single]] if self._single else []
         for field, column in zip(self._lists, batch.lists, strict=True):
             if field.kind == "numeric_list":
                 numbers.append(pool(column.values.unsqueeze(1), column.offsets, field.pooling))

@@ -14,12 +14,14 @@ from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
 from isthmus.data.encoding.scaler import Scaler, ScalerFit
-from isthmus.data.encoding.statistics import Statistics
+from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
     STATISTICS_WIDTH,
+    TREES,
+    TREES_WIDTH,
     Categorical,
     CategoricalList,
     DataConfig,
@@ -68,8 +70,8 @@ class Encoder:
     ``config``: what the columns mean. ``vocabularies``: each vocabulary by its name, which
     ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of
     the trained domains; id ``i`` is ``domains[i - 1]``. ``domain_kind``: kind of the values of the
-    domain column. ``statistics``: of the features that ask for them; None where no feature does,
-    and while the rows are not counted yet: their columns hold 0 then.
+    domain column. ``taught``: statistics and forest, where the config asks for them. While they are
+    not fitted yet, their columns hold 0.
     """
 
     config: DataConfig
@@ -77,7 +79,7 @@ class Encoder:
     scalers: Mapping[str, Scaler]
     domains: tuple[str, ...]
     domain_kind: str = "string"
-    statistics: Statistics | None = None
+    taught: Taught = field(default_factory=Taught)
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,13 +93,14 @@ class Encoder:
 
     @property
     def fields(self) -> tuple[FittedField, ...]:
-        """What a model must know of each feature, in the order of the config; statistics last."""
+        """What a model must know of each feature, in the order of the config; what is taught last."""
         return (
             *(self._field(name) for name in self.config.features),
             *(
                 FittedField(statistics_name(name), "statistics", STATISTICS_WIDTH, source=name)
                 for name in self.config.with_statistics
             ),
+            *([FittedField(TREES, "trees", 1)] if self.config.trees else []),
         )
 
     def _field(self, name: str) -> FittedField:
@@ -149,8 +152,8 @@ class Encoder:
         given = [(k, f.width) for k, f in features.items() if isinstance(f, Vector)]
         ids = np.empty((rows, len(categorical)), dtype=np.int32)
         width = len(numeric) + sum(width for _, width in given)
-        counted = STATISTICS_WIDTH * len(config.with_statistics)
-        x = np.zeros((rows, width + counted), dtype=np.float32)
+        taught = STATISTICS_WIDTH * len(config.with_statistics) + TREES_WIDTH * config.trees
+        x = np.zeros((rows, width + taught), dtype=np.float32)
         tasks = [
             partial(_put, ids[:, i], self._ids, name, batch.column(name))
             for i, name in enumerate(categorical)
@@ -174,8 +177,7 @@ class Encoder:
             for name, feature in features.items()
             if isinstance(feature, CategoricalList | NumericList)
         )
-        if self.statistics is not None:
-            self.statistics.fill(x, ids, lists, domain)
+        self.taught.fill(x, ids, lists, domain)
         return EncodedRows(
             categorical=ids,
             numeric=x,
@@ -246,7 +248,7 @@ class Encoder:
             domain_kind=self.domain_kind,
             scalers=self.scalers,
             vocabularies=self.vocabularies,
-            statistics=self.statistics,
+            taught=self.taught,
         )
 
     @classmethod
@@ -254,8 +256,8 @@ class Encoder:
         """Read an encoder. Raises ``BundleError`` for a damaged folder or another version."""
         path = Path(folder)
         encoder = cls(**encoder_file.load(path))
-        statistics = encoder_file.load_statistics(path, encoder.fields, encoder.config)
-        return replace(encoder, statistics=statistics)
+        taught = encoder_file.load_taught(path, encoder.fields, encoder.config.negative_rate)
+        return replace(encoder, taught=taught)
 
 
 def _run(tasks: list[partial[None]], workers: Executor | None) -> None:

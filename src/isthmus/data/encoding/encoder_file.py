@@ -1,4 +1,4 @@
-"""The encoder on disk: ``encoder.json``, a Parquet file for each vocabulary, and the statistics."""
+"""The encoder on disk: ``encoder.json``, a Parquet file for each vocabulary, what is taught."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,21 +9,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from isthmus.data.encoding import older
 from isthmus.data.encoding.scaler import Scaler
-from isthmus.data.encoding.statistics import Statistics, columns_of
+from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
 from isthmus.schema import DataConfig, FittedField
 
 VERSION = 3
-READ = (1, 2, 3)  # in 1 a number's key followed its type (`older`); 2 knew no statistics
+READ = (1, 2, 3)  # in 1 a number's key followed its type (`older`); 2 taught nothing
 _FILE = "encoder.json"
-_STATISTICS = "statistics.safetensors"
+_TAUGHT = "taught"  # how the names of its files begin
 
 
 def save(
@@ -34,9 +32,9 @@ def save(
     domain_kind: str,
     scalers: Mapping[str, Scaler],
     vocabularies: Mapping[str, Vocabulary],
-    statistics: Statistics | None,
+    taught: Taught,
 ) -> None:
-    """Write the parts of an encoder. `load` and `load_statistics` give them back."""
+    """Write the parts of an encoder. `load` and `load_taught` give them back."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {}
     for i, (name, vocabulary) in enumerate(vocabularies.items()):
@@ -54,10 +52,8 @@ def save(
         "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
         "vocabularies": described,
     }
-    if statistics is not None:
-        save_file(statistics.to_arrays(), folder / _STATISTICS)
-        (folder / _STATISTICS).chmod(0o644)  # it comes readable by its owner only
-        content["statistics"] = blake2(folder / _STATISTICS)
+    written = taught.save(folder / _TAUGHT)
+    content["taught"] = {path.name: blake2(path) for path in written}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / _FILE).write_text(text, encoding="utf-8")
 
@@ -89,26 +85,22 @@ def load(folder: Path) -> dict[str, Any]:
         raise BundleError(f"encoder is damaged in {path}: {fault}") from fault
 
 
-def load_statistics(
-    folder: Path, fields: Sequence[FittedField], config: DataConfig
-) -> Statistics | None:
-    """Read the statistics of an encoder with these fields; None where it has none.
+def load_taught(folder: Path, fields: Sequence[FittedField], negative_rate: float) -> Taught:
+    """Read what the train rows of an encoder with these fields taught.
 
-    Raises ``BundleError`` where they are missing, damaged, or of other columns.
+    Raises ``BundleError`` where a file is missing, damaged, or of other columns; ``ConfigError``
+    where LightGBM is missing.
     """
-    columns = columns_of(fields)
-    if not columns:
-        return None
-    path = folder / _STATISTICS
     try:
-        digest = json.loads((folder / _FILE).read_text(encoding="utf-8"))["statistics"]
-        if blake2(path) != digest:
-            raise BundleError(
-                f"statistics must be unchanged since they were written, got other in {path}"
-            )
-        return Statistics.of_arrays(load_file(path), columns, config.negative_rate)
-    except (OSError, KeyError, ValueError, SafetensorError) as fault:
-        raise BundleError(f"statistics cannot be read from {path}: {fault}") from fault
+        taught = json.loads((folder / _FILE).read_text(encoding="utf-8")).get("taught", {})
+        for name, digest in taught.items():
+            if blake2(folder / name) != digest:
+                raise BundleError(
+                    f"encoder must be unchanged since it was written, got other in {folder / name}"
+                )
+        return Taught.load(folder / _TAUGHT, fields, negative_rate)
+    except (OSError, ValueError) as fault:
+        raise BundleError(f"encoder is damaged in {folder}: {fault}") from fault
 
 
 def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:

@@ -31,6 +31,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit, logit
 
+from isthmus.data.batch import DomainPlaces
 from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.tables import values as v
 from isthmus.schema import STATISTICS_WIDTH, FittedField
@@ -81,13 +82,15 @@ def strength(
 class CountedColumn:
     """Where a column with statistics stands. ``place``: among the single columns, or the lists.
 
-    ``rows``: ids run from 0 (unknown) to ``rows - 1``.
+    ``rows``: ids run from 0 (unknown) to ``rows - 1``. ``numbers``: where the column's own numbers
+    stand in ``Batch.numeric``.
     """
 
     name: str
     place: int
     listed: bool
     rows: int
+    numbers: slice
 
     def items(
         self, categorical: Int32[np.ndarray, "rows columns"], lists: Lists
@@ -105,14 +108,15 @@ def columns_of(fields: Sequence[FittedField]) -> tuple[CountedColumn, ...]:
     listed = [field for field in fields if field.kind.endswith("_list")]
     named = {field.name: field for field in fields}
     found = []
+    starts = iter(DomainPlaces.of(fields).statistics)
     for field in fields:
         if field.kind == "statistics":
-            source = named[field.source]
+            source, start = named[field.source], next(starts)
             group = single if source.kind == "categorical" else listed
             is_list = source.kind != "categorical"
-            found.append(
-                CountedColumn(source.name, group.index(source), is_list, source.table_rows)
-            )
+            numbers = slice(start, start + STATISTICS_WIDTH)
+            place = group.index(source)
+            found.append(CountedColumn(source.name, place, is_list, source.table_rows, numbers))
     return tuple(found)
 
 
@@ -300,11 +304,6 @@ class Statistics:
     rates: Float64[np.ndarray, " domains"]
     negative_rate: float
 
-    @property
-    def width(self) -> int:
-        """The number of columns that they fill: the last ones of ``Batch.numeric``."""
-        return STATISTICS_WIDTH * len(self.columns)
-
     def fill(
         self,
         numeric: Float32[np.ndarray, "rows numbers"],
@@ -312,15 +311,13 @@ class Statistics:
         lists: Lists,
         domain: Int32[np.ndarray, " rows"],
     ) -> None:
-        """Write the numbers of rows that were not in training into the last columns of ``numeric``.
+        """Write the numbers of rows that were not in training into their columns of ``numeric``.
 
         ``domain``: 0 for a row of no trained domain.
         """
-        start = numeric.shape[1] - self.width
-        for number, one in enumerate(self.columns):
-            at = start + STATISTICS_WIDTH * number
+        for one in self.columns:
             ids, offsets = one.column.items(categorical, lists)
-            numeric[:, at : at + STATISTICS_WIDTH] = one.numbers(ids, offsets, domain)
+            numeric[:, one.column.numbers] = one.numbers(ids, offsets, domain)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What a file must hold: counts, strengths follow from them; spreads; rates."""

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from isthmus.data.encoding.alike import alike
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store import passes
-from isthmus.data.store.alike import alike
 from isthmus.data.store.cache import META, entry_folder, writing
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, SplitName

@@ -21,9 +21,10 @@ from isthmus.data.encoding.statistics import (
     domain_rates,
     fold_of,
 )
+from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import Arrays
 from isthmus.data.store.rows import Rows
-from isthmus.schema import STATISTICS_WIDTH, DataConfig
+from isthmus.schema import DataConfig
 
 BLOCK = 1 << 18  # rows that are counted or filled at once
 DENSE_CELLS = 1 << 21  # cells that are counted in a plain array
@@ -117,8 +118,11 @@ def spread_of(effects: Effects, counts: Counts) -> Float32[np.ndarray, " 2"]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainRows:
-    """Encoded train rows. ``arrays.domain`` holds model ids. ``keys``: what folds are drawn by."""
+class SplitRows:
+    """Encoded rows of one split. ``keys``: what the folds of train rows are drawn by.
+
+    ``arrays.domain``: above ``n_domains`` for a domain that is not trained.
+    """
 
     arrays: Arrays
     keys: Int64[np.ndarray, " rows"]
@@ -164,17 +168,16 @@ def fold_keys(rows: Rows, config: DataConfig) -> Int64[np.ndarray, " rows"]:
     return rows.group
 
 
-def teach(rows: TrainRows, columns: Sequence[CountedColumn], *, negative_rate: float) -> Statistics:
+def teach(rows: SplitRows, columns: Sequence[CountedColumn], *, negative_rate: float) -> Statistics:
     """Fit the statistics of train rows, and write the rows' own numbers out of fold.
 
-    The last columns of ``rows.arrays.numeric`` are written.
+    ``rows.arrays.numeric`` is written.
     """
     folds = rows.folds()
     numeric = rows.arrays.numeric
     rates, of_all = _rates(rows, folds)
-    start = numeric.shape[1] - STATISTICS_WIDTH * len(columns)
     made = []
-    for number, column in enumerate(columns):
+    for column in columns:
         counts = _counted(rows, folds, column)
         given = {"ids": column.rows, "negative_rate": negative_rate}
         each = [counts.without(fold) for fold in range(FOLDS)]
@@ -182,20 +185,21 @@ def teach(rows: TrainRows, columns: Sequence[CountedColumn], *, negative_rate: f
         del each
         spread = spread_of(unseen, counts)
         one = ColumnStatistics(column, unseen, spread, counts)
-        at = slice(start + STATISTICS_WIDTH * number, start + STATISTICS_WIDTH * (number + 1))
         for some in slices(len(folds)):
             ids, offsets = column.items(rows.arrays.categorical[some], lists_of(rows.arrays, some))
-            numeric[some, at] = one.numbers(ids, offsets, rows.domains(some), folds[some])
+            numeric[some, column.numbers] = one.numbers(
+                ids, offsets, rows.domains(some), folds[some]
+            )
         total = counts.total()
         made.append(ColumnStatistics(column, Effects.of([total], [of_all], **given), spread, total))
     return Statistics(tuple(made), of_all, negative_rate)
 
 
-def fill(statistics: Statistics, arrays: Arrays, n_domains: int) -> None:
-    """Write the numbers of rows that are not train rows into the last columns of ``arrays.numeric``."""
-    rows = TrainRows(arrays, np.empty(0, dtype=np.int64), n_domains)
+def fill(taught: Taught, rows: SplitRows) -> None:
+    """Write the numbers of rows that are not train rows."""
+    arrays = rows.arrays
     for some in slices(len(arrays.domain)):
-        statistics.fill(
+        taught.fill(
             arrays.numeric[some],
             arrays.categorical[some],
             lists_of(arrays, some),
@@ -204,7 +208,7 @@ def fill(statistics: Statistics, arrays: Arrays, n_domains: int) -> None:
 
 
 def _rates(
-    rows: TrainRows, folds: UInt8[np.ndarray, " rows"]
+    rows: SplitRows, folds: UInt8[np.ndarray, " rows"]
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The rates of the domains by the rows of all folds but one, and by all rows."""
     cells = (rows.n_domains + 1) * FOLDS
@@ -223,7 +227,7 @@ def _rates(
     )
 
 
-def _counted(rows: TrainRows, folds: UInt8[np.ndarray, " rows"], column: CountedColumn) -> Counts:
+def _counted(rows: SplitRows, folds: UInt8[np.ndarray, " rows"], column: CountedColumn) -> Counts:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
     arrays = rows.arrays

@@ -1,6 +1,6 @@
 """Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes.
 
-Value statistics are counted on the encoded rows after that, so the table is not read again.
+Value statistics and the forest are fitted on the encoded rows after that: the table is not read again.
 """
 
 import json
@@ -17,11 +17,14 @@ import pyarrow as pa
 from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
 from isthmus.data.encoding.roles import DOMAIN, Usage, needed
 from isthmus.data.encoding.statistics import columns_of
+from isthmus.data.encoding.taught import Taught
+from isthmus.data.encoding.trees import check_installed
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.store.arrays import ArrayWriter
+from isthmus.data.store.boosting import grow
 from isthmus.data.store.cache import META
 from isthmus.data.store.chosen import Chosen, Progress
-from isthmus.data.store.out_of_fold import TrainRows, fill, fold_keys, teach
+from isthmus.data.store.out_of_fold import SplitRows, fill, fold_keys, teach
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, Splitter
 from isthmus.data.tables import BLOCK_ROWS, Table
@@ -48,6 +51,8 @@ def build(
     Rows whose domain is not among ``config.domains``, where that is given, are left out of both.
     Peak memory follows ``block_rows`` and the vocabularies, not the table.
     """
+    if config.trees:
+        check_installed()
     usage = Usage.of(config, table)
     chosen = Chosen(usage, block_rows=block_rows, progress=progress or (lambda *_: None))
     with ThreadPoolExecutor(WORKERS) as workers:
@@ -57,7 +62,7 @@ def build(
         pa.default_memory_pool().release_unused()
         writers = _write(folder, encoder, names, chosen, splitter, workers)
     _refuse_one_class(config, writers, chosen)
-    encoder = _with_statistics(folder, encoder, writers, chosen)
+    encoder = replace(encoder, taught=_taught(folder, encoder, writers, chosen))
     encoder.save(folder / "encoder")
     _write_meta(folder, encoder, names, chosen, writers)
     pa.default_memory_pool().release_unused()
@@ -200,34 +205,37 @@ def _write(
     return writers
 
 
-def _with_statistics(
-    folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen
-) -> Encoder:
-    """Count what the train rows say of values, and write the numbers of all rows into their place."""
-    columns = columns_of(encoder.fields)
-    if not columns:
-        return encoder
+def _taught(folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen) -> Taught:
+    """Fit what the train rows teach, and write the numbers of all rows into their place."""
+    config, fields = encoder.config, encoder.fields
+    columns = columns_of(fields)
+    if not columns and not config.trees:
+        return Taught()
     positives, rows = int(writers[0].positives.sum()), writers[0].rows
     if positives in (0, rows):
+        what = f"column {columns[0].name!r} has statistics" if columns else "data.trees is on"
         raise SchemaError(
-            f"column {columns[0].name!r} has statistics, so the train rows must hold both classes,"
-            f" got the label {int(positives > 0)} in all {rows:,} train rows of {chosen.source}"
+            f"{what}, so the train rows must hold both classes, got the label {int(positives > 0)}"
+            f" in all {rows:,} train rows of {chosen.source}"
         )
+    splits = [_writable(folder / split, encoder) for split in SPLITS]
+    statistics = teach(splits[0], columns, negative_rate=config.negative_rate) if columns else None
+    taught = Taught(statistics)
+    fill(taught, splits[1])
+    if config.trees:
+        taught = replace(taught, trees=grow(splits[0], splits[1], fields))
+        fill(taught, splits[1])
+    fill(taught, splits[2])
+    return taught
+
+
+def _writable(folder: Path, encoder: Encoder) -> SplitRows:
+    """The encoded rows of one split, whose numbers can be written."""
     n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
-    statistics = None
-    for split in SPLITS:
-        found = Rows.open(folder / split, encoder.n_domains, n_lists)
-        numeric = np.load(folder / split / "numeric.npy", mmap_mode="r+", allow_pickle=False)
-        arrays = replace(found.arrays, numeric=numeric)
-        if statistics is None:  # train rows come first
-            keys = fold_keys(found, encoder.config)
-            train = TrainRows(arrays, keys, encoder.n_domains)
-            rate = encoder.config.negative_rate
-            statistics = teach(train, columns, negative_rate=rate)
-        else:
-            fill(statistics, arrays, encoder.n_domains)
-        numeric.flush()
-    return replace(encoder, statistics=statistics)
+    rows = Rows.open(folder, encoder.n_domains, n_lists)
+    numeric = np.load(folder / "numeric.npy", mmap_mode="r+", allow_pickle=False)
+    arrays = replace(rows.arrays, numeric=numeric)
+    return SplitRows(arrays, fold_keys(rows, encoder.config), encoder.n_domains)
 
 
 def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:

@@ -2,7 +2,7 @@
 
 What a model of these rows could not know is hidden from it: a value that the chosen train rows hold
 too few times becomes the unknown (id 0), and a domain that none of them belongs to becomes domain 0.
-Value statistics are counted again, on the chosen train rows alone. Rows are copied.
+Statistics and forest are fitted again, on the chosen train rows alone. Rows are copied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,12 @@ from jaxtyping import Bool, Int64
 
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.encoding.statistics import Statistics, columns_of
+from isthmus.data.encoding.statistics import columns_of
+from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import CHUNK
+from isthmus.data.store.boosting import grow
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.out_of_fold import TrainRows, fill, fold_keys, teach
+from isthmus.data.store.out_of_fold import SplitRows, fill, fold_keys, teach
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
 from isthmus.data.tables import values as v
@@ -35,14 +37,14 @@ class Known:
     """The ids and the domains that the chosen train rows could teach a model.
 
     ``categorical``, ``lists``: one bool array (table rows,) for each column, in the order of a
-    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,). ``statistics``:
-    those of the chosen train rows, where features have statistics.
+    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,). ``taught``: what
+    the chosen train rows taught beside.
     """
 
     categorical: tuple[Bool[np.ndarray, " ids"], ...]
     lists: tuple[Bool[np.ndarray, " ids"] | None, ...]  # None for a list of numbers
     domain: Bool[np.ndarray, " domains"]
-    statistics: Statistics | None = None
+    taught: Taught
 
     @classmethod
     def of_tables(
@@ -50,7 +52,7 @@ class Known:
         fields: Sequence[FittedField],
         tables: Mapping[str, np.ndarray],
         domain: Bool[np.ndarray, " domains"],
-        statistics: Statistics | None = None,
+        taught: Taught,
     ) -> "Known":
         """What is known where columns share tables. ``tables``: kept ids by name of the table."""
         single, listed = _by_ids(fields)
@@ -58,7 +60,7 @@ class Known:
             categorical=tuple(tables[field.table] for field in single),
             lists=tuple(tables[field.table] if field.table else None for field in listed),
             domain=domain,
-            statistics=statistics,
+            taught=taught,
         )
 
     def tables(self, fields: Sequence[FittedField]) -> dict[str, Bool[np.ndarray, " ids"]]:
@@ -160,24 +162,36 @@ class Subset:
         return self._taught[0]
 
     @cached_property
-    def _taught(self) -> tuple[Rows, Statistics | None]:
-        """The train rows, and the statistics that they teach where they are not all train rows."""
+    def _taught(self) -> tuple[Rows, Taught | None]:
+        """The train rows, and what they teach; None where the rows' own numbers stay as they are."""
         rows = self._view(self._dataset.rows("train"), self._train_positions, None)
-        columns = columns_of(self.encoder.fields)
-        if self._masks is None or not columns:
+        config, fields = self.encoder.config, self.encoder.fields
+        columns = columns_of(fields)
+        if self._masks is None or not (columns or config.trees):
             return rows, None
-        config = self.encoder.config
-        train = TrainRows(rows.arrays, fold_keys(rows, config), self.n_domains)
-        return rows, teach(train, columns, negative_rate=config.negative_rate)
+        train = SplitRows(rows.arrays, fold_keys(rows, config), self.n_domains)
+        taught = Taught()
+        if columns:
+            taught = Taught(teach(train, columns, negative_rate=config.negative_rate))
+        if config.trees:
+            held = self._view(*self._watched, taught)
+            validation = SplitRows(held.arrays, held.row, self.n_domains)
+            taught = replace(taught, trees=grow(train, validation, fields))
+        return rows, taught
 
     @cached_property
     def _validation(self) -> Rows:
+        return self._view(*self._watched, self._taught[1])
+
+    @property
+    def _watched(self) -> tuple[Rows, Int64[np.ndarray, " rows"] | None]:
+        """The validation rows of the dataset, and the positions of those that are watched."""
         rows = self._dataset.rows("validation")
         at = None if self._watch is None else np.flatnonzero(np.isin(rows.domain, self._watch))
         if self._half:
             kept = stopping_half(rows)
             at = np.flatnonzero(kept) if at is None else at[kept[at]]
-        return self._view(rows, at, self._taught[1])
+        return rows, at
 
     def scored(self, split: SplitName, domains: Sequence[str] | None) -> Rows:
         """The rows of some domains in a split, as a model of this part reads them. None: all domains."""
@@ -210,7 +224,12 @@ class Subset:
     @cached_property
     def known(self) -> Known | None:
         """What a model of these rows knows; None where nothing is hidden from the model."""
-        return None if self._masks is None else replace(self._masks, statistics=self._taught[1])
+        taught = self._taught[1]
+        return (
+            self._masks
+            if self._masks is None or taught is None
+            else replace(self._masks, taught=taught)
+        )
 
     @cached_property
     def _masks(self) -> Known | None:
@@ -237,7 +256,7 @@ class Subset:
         kept = {name: count >= self._least(name) for name, count in counts.items()}
         domain = np.zeros(len(self.domain_names) + 1, dtype=bool)
         domain[np.unique(rows.domain[at])] = True
-        return Known.of_tables(fields, kept, domain)
+        return Known.of_tables(fields, kept, domain, Taught())
 
     def _least(self, table: str) -> int:
         """How often the chosen train rows must hold a value for it to be known."""
@@ -248,9 +267,9 @@ class Subset:
         self,
         rows: Rows,
         at: Int64[np.ndarray, " rows"] | None,
-        statistics: Statistics | None,
+        taught: Taught | None,
     ) -> Rows:
-        """Rows as the model reads them. ``statistics``: write these; None leaves what is there."""
+        """Rows as the model reads them. ``taught``: write its numbers; None leaves what is there."""
         known, hidden = self._masks, self._hidden_columns
         if known is None and at is None and not hidden:
             return rows
@@ -261,8 +280,8 @@ class Subset:
         if known is not None:
             seen = known.forget(arrays.categorical, [each for each, _ in arrays.lists], domain)
         arrays = replace(arrays, domain=seen)
-        if statistics is not None:
-            fill(statistics, arrays, self.n_domains)
+        if taught is not None:
+            fill(taught, SplitRows(arrays, rows.row, self.n_domains))
         for column in hidden:
             arrays.categorical[:, column] = 0
         return Rows(
@@ -301,12 +320,11 @@ def hide(batch: Batch, known: Known) -> Batch:
     )
     values = [jagged.values.numpy() for jagged in batch.lists]
     domain = known.forget(batch.categorical.numpy(), values, batch.domain.numpy())
-    if known.statistics is not None:
-        batch = replace(batch, numeric=batch.numeric.clone())
-        lists = [(jagged.values.numpy(), jagged.offsets.numpy()) for jagged in batch.lists]
-        known.statistics.fill(
-            batch.numeric.numpy(), batch.categorical.numpy(), lists, domain.astype(np.int32)
-        )
+    batch = replace(batch, numeric=batch.numeric.clone())
+    lists = [(jagged.values.numpy(), jagged.offsets.numpy()) for jagged in batch.lists]
+    known.taught.fill(
+        batch.numeric.numpy(), batch.categorical.numpy(), lists, domain.astype(np.int32)
+    )
     return replace(batch, domain=torch.from_numpy(domain))
 
 

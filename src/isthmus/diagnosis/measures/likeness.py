@@ -132,8 +132,9 @@ def domain_vectors(
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
     sums = _Sums(len(names))
     places = DomainPlaces.of(dataset.encoder.fields)
-    # Statistics say of labels and other domains what the inputs do not.
-    inputs = places.statistics[0] if places.statistics else None
+    # Statistics and trees come behind; they tell of labels and of other domains.
+    kinds = ("numeric", "vector")
+    own = sum(field.width for field in dataset.encoder.fields if field.kind in kinds)
     kept: list[np.ndarray] = []
 
     def keep(_module: object, inputs: tuple[Tensor, ...]) -> None:
@@ -146,7 +147,7 @@ def domain_vectors(
             score_batch(model, batch)
             some = domain[start : start + SCORE_ROWS]
             ids = np.delete(batch.categorical.numpy(), places.categorical, axis=1)
-            _add_marginals(sums, some, ids, batch.numeric[:, :inputs].numpy(), buckets)
+            _add_marginals(sums, some, ids, batch.numeric[:, :own].numpy(), buckets)
             for place, jagged in enumerate(batch.lists):
                 offsets, items = jagged.offsets.numpy(), jagged.values.numpy()
                 _add_list(sums, some, place, items, offsets, buckets)
