@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from isthmus.data import SPLITS, Dataset, Subset
 from isthmus.data.batch import DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.encoding.statistics import FOLDS, STRENGTHS, fold_of, strength
+from isthmus.data.encoding.statistics import FOLDS, STRENGTHS, strength
 from isthmus.data.store import out_of_fold
 from isthmus.errors import BundleError, SchemaError
 from isthmus.schema import DataConfig
@@ -132,7 +132,7 @@ def as_rows(dataset: Dataset, split: str) -> list[dict[str, Any]]:
     arrays = rows.arrays
     values, offsets = arrays.lists[0]
     names = [f.name for f in dataset.encoder.fields if f.kind == "categorical"]
-    fold = fold_of(rows.row)
+    fold = rows.fold if split == "train" else np.zeros(len(rows))
     weight = np.ones(len(rows)) if arrays.weight is None else arrays.weight
     return [
         {
@@ -275,6 +275,23 @@ def test_what_train_rows_see_is_distributed_as_what_test_rows_see(tmp_path: Path
         ]
         assert abs(auc[0] - auc[1]) < 0.015
         assert auc[2] > auc[1] + 0.03
+
+
+def test_under_a_split_by_time_folds_are_stretches_of_time(tmp_path: Path):
+    table = planted(6, 3000)
+    rng = np.random.default_rng(6)
+    shuffled = table.take(pa.array(rng.permutation(3000)))
+    config = planted_config(split={"by": "time", "fractions": [0.6, 0.2, 0.2]})
+    rows = Dataset.from_table(config, shuffled, cache=tmp_path).rows("train")
+    assert rows.fold is not None
+    time = np.array(shuffled["at"])[rows.row]
+    np.testing.assert_array_equal(rows.fold, time * FOLDS // 1800)
+    # Rows of one time stay together.
+    days = shuffled.set_column(4, "at", pa.array(np.array(shuffled["at"]) // 500))
+    rows = Dataset.from_table(config, days, cache=tmp_path).rows("train")
+    assert rows.fold is not None
+    time = np.array(days["at"])[rows.row]
+    assert len(set(zip(time.tolist(), rows.fold.tolist(), strict=True))) == len(set(time.tolist()))
 
 
 def test_under_a_split_by_user_folds_are_of_whole_users(tmp_path: Path):

@@ -15,7 +15,7 @@ from isthmus.data import SPLITS, Dataset, Subset
 from isthmus.data.batch import DomainPlaces
 from isthmus.data.encoding import trees as trees_file
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.store import boosting
+from isthmus.data.store import teaching
 from isthmus.errors import BundleError, ConfigError, SchemaError
 from isthmus.schema import DataConfig
 
@@ -187,7 +187,7 @@ def test_few_rows_or_one_class_are_no_fault(dataset: Dataset):
 
 
 def test_a_large_table_is_learnt_from_a_draw_of_its_rows(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(boosting, "MOST_ROWS", 4000)
+    monkeypatch.setattr(teaching, "MOST_ROWS", 4000)
     made = Dataset.from_table(config(), table(2, ROWS), cache=tmp_path)
     assert area(made, "test") > 0.65
     assert abs(area(made, "train") - area(made, "test")) < 0.04

@@ -254,6 +254,11 @@ class DataConfig(Section):
             name for name, feature in self.features.items() if getattr(feature, "statistics", False)
         )
 
+    @property
+    def taught(self) -> bool:
+        """Whether train rows teach numbers of rows: statistics, or the score of a forest."""
+        return self.trees or bool(self.with_statistics)
+
     def content(self) -> dict[str, Any]:
         """Plain values of all that decides which rows there are and how they are encoded.
 

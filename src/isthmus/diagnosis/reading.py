@@ -108,7 +108,7 @@ class ReplicateRows:
         Of single categorical values; the domain's own column and lists are left aside.
         """
         dataset = self.datasets[k]
-        known = solo.training.subset(dataset).known
+        known = solo.training.subset(dataset).masks
         assert known is not None
         at = self.positions(domain, k)
         ids = dataset.rows("test").arrays.categorical[at]

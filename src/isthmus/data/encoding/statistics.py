@@ -22,13 +22,15 @@ root mean square over the train rows, and logs of counts by theirs.
 
 A row must not be told its own label. So train rows are divided into `FOLDS` folds, and a row's
 numbers come from the rows of the other folds. Their counts are scaled up, as a new row would see them.
+Folds are drawn by the row. Under a split by user they are of whole groups, and under a split by time
+they are stretches of time: what a train row is told then is as foreign to it as to a test row.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit, logit
 
 from isthmus.data.batch import DomainPlaces
@@ -36,7 +38,7 @@ from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.tables import values as v
 from isthmus.schema import STATISTICS_WIDTH, FittedField
 
-FOLDS = 10
+FOLDS = 12
 FOLD_SEED = 0xF01D
 STRENGTHS = (1.0, 1e6)
 
@@ -45,7 +47,7 @@ Lists = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def fold_of(keys: Int64[np.ndarray, " rows"]) -> UInt8[np.ndarray, " rows"]:
-    """The fold of each train row. ``keys``: the row's number, or its group."""
+    """The fold of each train row, by hash. ``keys``: the row's number, or its group."""
     # Hashed twice: a split's hash, whatever its seed, then says nothing of the fold.
     hashed = v.mix(np.asarray(keys, dtype=np.int64)).view(np.int64)
     return (v.mix(hashed, seed=FOLD_SEED) % np.uint64(FOLDS)).astype(np.uint8)
@@ -124,24 +126,22 @@ def columns_of(fields: Sequence[FittedField]) -> tuple[CountedColumn, ...]:
 class Counts:
     """Train rows by (value, domain), of one column, pairs ascending.
 
-    ``rows``, ``positives``: by pair and fold, or by pair alone. ``domain`` 0: rows without a domain.
+    ``rows``, ``positives``: float32 by pair and fold, or float64 by pair alone. ``domain`` 0: rows
+    without a domain.
     """
 
     value: Int32[np.ndarray, " pairs"]
     domain: Int32[np.ndarray, " pairs"]
-    rows: np.ndarray  # float64 (pairs, FOLDS) or (pairs,)
+    rows: np.ndarray
     positives: np.ndarray
 
-    def total(self) -> "Counts":
-        """The counts of all folds."""
-        return Counts(self.value, self.domain, self.rows.sum(1), self.positives.sum(1))
-
-    def without(self, fold: int) -> "Counts":
-        """The counts of all folds but one."""
-        others = np.arange(FOLDS) != fold
-        return Counts(
-            self.value, self.domain, self.rows[:, others].sum(1), self.positives[:, others].sum(1)
+    def of(self, folds: Bool[np.ndarray, " folds"]) -> "Counts":
+        """The counts of some folds together."""
+        rows, positives = (
+            np.einsum("pf,f->p", table, folds, dtype=np.float64)
+            for table in (self.rows, self.positives)
         )
+        return Counts(self.value, self.domain, rows, positives)
 
 
 def domain_rates(
@@ -182,17 +182,17 @@ class Effects:
         *,
         ids: int,
         negative_rate: float,
-        scale: float = 1.0,
+        scales: Sequence[float] = (1.0,),
     ) -> "Effects":
         """One table for each of ``counts``, which have the same pairs.
 
-        ``scale``: by how much counts are raised before their log is taken.
+        ``scales``: by how much counts are raised before their logs are taken.
         """
         first = counts[0]
         own = first.domain > 0  # what is known of no domain is not known of a domain
         made = [
             _effects(one, rate, ids, negative_rate, scale)
-            for one, rate in zip(counts, rates, strict=True)
+            for one, rate, scale in zip(counts, rates, scales, strict=True)
         ]
         domains = len(rates[0])
         keys = first.value.astype(np.int64) * domains + first.domain
@@ -262,6 +262,19 @@ def _log_count(
 ) -> np.ndarray:
     """log(1 + n) of the rows that there were before negatives were thinned."""
     return np.log1p(scale * (positives + (rows - positives) / negative_rate))
+
+
+def spread_of(effects: Effects, counts: Counts) -> Float32[np.ndarray, " 2"]:
+    """Root mean squares of effects, and of logs of counts, over the train rows that were counted.
+
+    1 where all are 0.
+    """
+    known = counts.domain > 0
+    of_value = np.bincount(counts.value, counts.rows, minlength=effects.by_value.shape[1])
+    weights = np.concatenate([of_value, counts.rows[known]])
+    numbers = np.concatenate([effects.by_value[0], effects.by_pair[0]]).astype(np.float64)
+    spread = np.sqrt(weights @ np.square(numbers) / max(weights.sum(), 1.0))
+    return np.where(spread > 0, spread, 1.0).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,14 +1,14 @@
-"""Value statistics of encoded train rows: counted, fitted, and written out of fold.
+"""Value statistics of encoded train rows: counted by fold, fitted, and written out of fold.
 
-A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.statistics`). One
-column is counted at a time, so memory follows the distinct (value, domain) pairs of one column.
+A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.statistics`).
+Memory follows the distinct (value, domain) pairs of the columns.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
 
 from isthmus.data.encoding.statistics import (
     FOLDS,
@@ -19,12 +19,11 @@ from isthmus.data.encoding.statistics import (
     Ids,
     Statistics,
     domain_rates,
-    fold_of,
+    spread_of,
 )
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import Arrays
 from isthmus.data.store.rows import Rows
-from isthmus.schema import DataConfig
 
 BLOCK = 1 << 18  # rows that are counted or filled at once
 DENSE_CELLS = 1 << 21  # cells that are counted in a plain array
@@ -85,7 +84,7 @@ class PairCounter:
         cell, fold = np.divmod(key, FOLDS)
         first = np.flatnonzero(np.diff(cell, prepend=-1))
         pair = np.repeat(np.arange(len(first)), np.diff(first, append=len(cell)))
-        table = np.zeros((2, len(first), FOLDS))
+        table = np.zeros((2, len(first), FOLDS), dtype=np.float32)
         table[:, pair, fold] = sums
         value, domain = np.divmod(cell[first], self.domains)
         return Counts(value.astype(np.int32), domain.astype(np.int32), table[0], table[1])
@@ -99,41 +98,28 @@ def _summed(key: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return key[first], np.add.reduceat(sums[:, order], first, axis=1) if len(key) else sums
 
 
-def spread_of(effects: Effects, counts: Counts) -> Float32[np.ndarray, " 2"]:
-    """Root mean squares of effects, and of logs of counts, over the train rows as these see them.
-
-    1 where all are 0. ``effects``: one table for each fold of ``counts``.
-    """
-    squares, rows = np.zeros(2), 0.0
-    of_value = [
-        np.bincount(counts.value, one, minlength=effects.by_value.shape[1]) for one in counts.rows.T
-    ]
-    of_pair = list(counts.rows[counts.domain > 0].T)
-    for seen, numbers in ((of_value, effects.by_value), (of_pair, effects.by_pair)):
-        for fold in range(FOLDS):
-            squares += seen[fold] @ np.square(numbers[fold], dtype=np.float64)
-            rows += seen[fold].sum()
-    spread = np.sqrt(squares / max(rows, 1.0))
-    return np.where(spread > 0, spread, 1.0).astype(np.float32)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitRows:
-    """Encoded rows of one split. ``keys``: what the folds of train rows are drawn by.
+    """Encoded rows of one split. ``fold``: of each train row; None for other rows.
 
-    ``arrays.domain``: above ``n_domains`` for a domain that is not trained.
+    ``arrays.domain``: above ``n_domains`` for a domain that is not trained. ``row``: the number of
+    each row in the table.
     """
 
     arrays: Arrays
-    keys: Int64[np.ndarray, " rows"]
     n_domains: int
+    row: Int64[np.ndarray, " rows"]
+    fold: UInt8[np.ndarray, " rows"] | None = None
 
-    def folds(self) -> UInt8[np.ndarray, " rows"]:
-        """The fold of every row."""
-        fold = np.empty(len(self.keys), dtype=np.uint8)
-        for some in slices(len(fold)):
-            fold[some] = fold_of(self.keys[some])
-        return fold
+    @classmethod
+    def of(cls, rows: Rows, n_domains: int) -> "SplitRows":
+        """The rows of a split, or some of them, whose numbers can be written."""
+        return cls(rows.arrays, n_domains, rows.row, rows.fold)
+
+    def take(self, at: Int64[np.ndarray, " chosen"]) -> "SplitRows":
+        """A copy of the rows at these positions."""
+        fold = None if self.fold is None else np.asarray(self.fold[at])
+        return SplitRows(self.arrays.take(at), self.n_domains, np.asarray(self.row[at]), fold)
 
     def domains(self, some: slice) -> Int32[np.ndarray, " rows"]:
         """Model ids of some rows: 0 for a domain that is not trained."""
@@ -156,43 +142,71 @@ def lists_of(arrays: Arrays, some: slice) -> list[tuple[np.ndarray, np.ndarray]]
     return found
 
 
-def fold_keys(rows: Rows, config: DataConfig) -> Int64[np.ndarray, " rows"]:
-    """What the folds of train rows are drawn by: the number of the row in the table.
+NO_FOLD = np.zeros(FOLDS, dtype=bool)
 
-    By group where the split is by user: there a test row's group is new, so a train row's group
-    must be new to what the train row is told.
+
+class FoldCounts:
+    """The counts of train rows by fold: what the rows of some folds tell those of another.
+
+    ``rows.fold`` must be there.
     """
-    if config.split.by != "user":
-        return rows.row
-    assert rows.group is not None  # the config was refused without
-    return rows.group
 
+    def __init__(
+        self, rows: SplitRows, columns: Sequence[CountedColumn], negative_rate: float
+    ) -> None:
+        self.columns = tuple(columns)
+        self.negative_rate = negative_rate
+        self.domains = _domains(rows)
+        self.counts = [_counted(rows, column) for column in columns]
 
-def teach(rows: SplitRows, columns: Sequence[CountedColumn], *, negative_rate: float) -> Statistics:
-    """Fit the statistics of train rows, and write the rows' own numbers out of fold.
+    def rates(self, folds: Bool[np.ndarray, " folds"]) -> Float64[np.ndarray, " domains"]:
+        """The rates of the domains by the rows of some folds."""
+        return domain_rates(*self.domains[:, :, folds].sum(2))
 
-    ``rows.arrays.numeric`` is written.
-    """
-    folds = rows.folds()
-    numeric = rows.arrays.numeric
-    rates, of_all = _rates(rows, folds)
-    made = []
-    for column in columns:
-        counts = _counted(rows, folds, column)
-        given = {"ids": column.rows, "negative_rate": negative_rate}
-        each = [counts.without(fold) for fold in range(FOLDS)]
-        unseen = Effects.of(each, rates, scale=FOLDS / (FOLDS - 1), **given)
-        del each
-        spread = spread_of(unseen, counts)
-        one = ColumnStatistics(column, unseen, spread, counts)
-        for some in slices(len(folds)):
-            ids, offsets = column.items(rows.arrays.categorical[some], lists_of(rows.arrays, some))
-            numeric[some, column.numbers] = one.numbers(
-                ids, offsets, rows.domains(some), folds[some]
+    def statistics(self) -> Statistics:
+        """The statistics by all train rows, for rows that are none of them."""
+        rates, made = self.rates(~NO_FOLD), []
+        for column, counts in zip(self.columns, self.counts, strict=True):
+            total = counts.of(~NO_FOLD)
+            given = {"ids": column.rows, "negative_rate": self.negative_rate}
+            effects = Effects.of([total], [rates], **given)
+            spread = spread_of(effects, total)
+            made.append(ColumnStatistics(column, effects, spread, total))
+        return Statistics(tuple(made), rates, self.negative_rate)
+
+    def told(
+        self, statistics: Statistics, left_out: Bool[np.ndarray, " folds"] = NO_FOLD
+    ) -> Iterator[ColumnStatistics]:
+        """Column by column: what a row of each fold is told by the rows of the other folds.
+
+        One table a fold. ``left_out``: folds whose rows tell nothing to anybody. ``statistics``: in
+        whose units.
+        """
+        teachers = [~left_out & (np.arange(FOLDS) != fold) for fold in range(FOLDS)]
+        rates = [self.rates(folds) for folds in teachers]
+        scales = [FOLDS / folds.sum() for folds in teachers]
+        for column, counts, whole in zip(
+            self.columns, self.counts, statistics.columns, strict=True
+        ):
+            effects = Effects.of(
+                [counts.of(folds) for folds in teachers],
+                rates,
+                scales=scales,
+                ids=column.rows,
+                negative_rate=self.negative_rate,
             )
-        total = counts.total()
-        made.append(ColumnStatistics(column, Effects.of([total], [of_all], **given), spread, total))
-    return Statistics(tuple(made), of_all, negative_rate)
+            yield replace(whole, effects=effects)
+
+
+def write_told(rows: SplitRows, columns: Iterable[ColumnStatistics]) -> None:
+    """Write the numbers of train rows. ``columns``: with one table a fold."""
+    arrays, fold = rows.arrays, rows.fold
+    assert fold is not None
+    for one in columns:
+        for some in slices(len(fold)):
+            ids, offsets = one.column.items(arrays.categorical[some], lists_of(arrays, some))
+            numbers = one.numbers(ids, offsets, rows.domains(some), fold[some])
+            arrays.numeric[some, one.column.numbers] = numbers
 
 
 def fill(taught: Taught, rows: SplitRows) -> None:
@@ -207,36 +221,32 @@ def fill(taught: Taught, rows: SplitRows) -> None:
         )
 
 
-def _rates(
-    rows: SplitRows, folds: UInt8[np.ndarray, " rows"]
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The rates of the domains by the rows of all folds but one, and by all rows."""
+def _domains(rows: SplitRows) -> Float64[np.ndarray, "2 domains folds"]:
+    """Rows, and positive ones, of each domain in each fold."""
+    arrays, fold = rows.arrays, rows.fold
+    assert fold is not None
     cells = (rows.n_domains + 1) * FOLDS
     sums = np.zeros((2, cells))
-    arrays = rows.arrays
-    for some in slices(len(folds)):
-        key = rows.domains(some).astype(np.int64) * FOLDS + folds[some]
+    for some in slices(len(fold)):
+        key = rows.domains(some).astype(np.int64) * FOLDS + fold[some]
         label = np.asarray(arrays.label[some])
         weight = None if arrays.weight is None else np.asarray(arrays.weight[some])
         sums[0] += np.bincount(key, weight, minlength=cells)
         sums[1] += np.bincount(key, label if weight is None else label * weight, minlength=cells)
-    table = sums.reshape(2, -1, FOLDS)
-    total = table.sum(2)
-    return [domain_rates(*(total - table[:, :, fold])) for fold in range(FOLDS)], domain_rates(
-        *total
-    )
+    return sums.reshape(2, -1, FOLDS)
 
 
-def _counted(rows: SplitRows, folds: UInt8[np.ndarray, " rows"], column: CountedColumn) -> Counts:
+def _counted(rows: SplitRows, column: CountedColumn) -> Counts:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
-    arrays = rows.arrays
-    for some in slices(len(folds)):
+    arrays, fold = rows.arrays, rows.fold
+    assert fold is not None
+    for some in slices(len(fold)):
         lists = lists_of(arrays, some) if column.listed else ()
         ids, offsets = column.items(arrays.categorical[some], lists)
         of_rows = [
             rows.domains(some),
-            folds[some],
+            fold[some],
             np.asarray(arrays.label[some]),
             None if arrays.weight is None else np.asarray(arrays.weight[some]),
         ]

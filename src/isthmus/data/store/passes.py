@@ -21,12 +21,12 @@ from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import check_installed
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.store.arrays import ArrayWriter
-from isthmus.data.store.boosting import grow
 from isthmus.data.store.cache import META
 from isthmus.data.store.chosen import Chosen, Progress
-from isthmus.data.store.out_of_fold import SplitRows, fill, fold_keys, teach
+from isthmus.data.store.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, Splitter
+from isthmus.data.store.teaching import teach
 from isthmus.data.tables import BLOCK_ROWS, Table
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import ragged
@@ -128,7 +128,8 @@ class _SplitWriter:
         """Rows that were written."""
         return int(self.counts.sum())
 
-    def _write(self, name: str, rows: np.ndarray) -> None:
+    def add(self, name: str, rows: np.ndarray) -> None:
+        """Append to one array."""
         if name not in self._files:
             self._files[name] = ArrayWriter(self._folder / f"{name}.npy", rows)
         self._files[name].write(rows)
@@ -137,20 +138,20 @@ class _SplitWriter:
         """Append the rows at positions ``at``; ``domain`` are the report ids of the block."""
         assert rows.label is not None
         domain, label = domain.take(at), rows.label.take(at)
-        self._write("domain", domain)
-        self._write("label", label)
+        self.add("domain", domain)
+        self.add("label", label)
         for name in ("categorical", "numeric", "row", "weight", "group"):
             array = getattr(rows, name)
             if array is not None:
-                self._write(name, array.take(at, axis=0))
+                self.add(name, array.take(at, axis=0))
         for i, (values, offsets) in enumerate(rows.lists):
             lengths = np.diff(offsets).take(at)
             of_items, of_ends = f"list-{i}-values", f"list-{i}-offsets"
             if of_ends not in self._files:
-                self._write(of_ends, np.zeros(1, dtype=np.int64))
+                self.add(of_ends, np.zeros(1, dtype=np.int64))
             base = self._files[of_items].rows if of_items in self._files else 0
-            self._write(of_items, values.take(ragged(offsets[:-1].take(at), lengths)))
-            self._write(of_ends, np.cumsum(lengths) + base)
+            self.add(of_items, values.take(ragged(offsets[:-1].take(at), lengths)))
+            self.add(of_ends, np.cumsum(lengths) + base)
         self.counts += np.bincount(domain, minlength=len(self.counts))
         self.positives += np.bincount(domain[label > 0], minlength=len(self.counts))
 
@@ -197,6 +198,8 @@ def _write(
             domain = ids.take(rows.domain_codes)
             for number, writer in enumerate(writers):
                 writer.write(rows, domain, np.flatnonzero(assigned == number))
+            if config.taught:
+                writers[0].add("fold", splitter.folds(piece)[assigned == 0])
         for writer in writers:
             writer.close()
     finally:
@@ -209,7 +212,7 @@ def _taught(folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen:
     """Fit what the train rows teach, and write the numbers of all rows into their place."""
     config, fields = encoder.config, encoder.fields
     columns = columns_of(fields)
-    if not columns and not config.trees:
+    if not config.taught:
         return Taught()
     positives, rows = int(writers[0].positives.sum()), writers[0].rows
     if positives in (0, rows):
@@ -218,14 +221,9 @@ def _taught(folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen:
             f"{what}, so the train rows must hold both classes, got the label {int(positives > 0)}"
             f" in all {rows:,} train rows of {chosen.source}"
         )
-    splits = [_writable(folder / split, encoder) for split in SPLITS]
-    statistics = teach(splits[0], columns, negative_rate=config.negative_rate) if columns else None
-    taught = Taught(statistics)
-    fill(taught, splits[1])
-    if config.trees:
-        taught = replace(taught, trees=grow(splits[0], splits[1], fields))
-        fill(taught, splits[1])
-    fill(taught, splits[2])
+    train, validation, test = (_writable(folder / split, encoder) for split in SPLITS)
+    taught = teach(train, validation, fields, config)
+    fill(taught, test)
     return taught
 
 
@@ -234,8 +232,9 @@ def _writable(folder: Path, encoder: Encoder) -> SplitRows:
     n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
     rows = Rows.open(folder, encoder.n_domains, n_lists)
     numeric = np.load(folder / "numeric.npy", mmap_mode="r+", allow_pickle=False)
-    arrays = replace(rows.arrays, numeric=numeric)
-    return SplitRows(arrays, fold_keys(rows, encoder.config), encoder.n_domains)
+    return replace(
+        SplitRows.of(rows, encoder.n_domains), arrays=replace(rows.arrays, numeric=numeric)
+    )
 
 
 def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:

@@ -14,7 +14,8 @@ class Rows:
     """The rows of one split, mapped or in memory.
 
     ``row``: number of each row in the table, int64 (rows,). ``group``: ids int64 (rows,), or None
-    where the config names no group.
+    where the config names no group. ``fold``: of train rows whose values have statistics or a forest,
+    uint8 (rows,), else None.
     """
 
     def __init__(
@@ -25,10 +26,12 @@ class Rows:
         group: np.ndarray | None,
         n_domains: int,
         reported: np.ndarray | None = None,
+        fold: np.ndarray | None = None,
     ) -> None:
         self.arrays = arrays
         self.row = row
         self.group = group
+        self.fold = fold
         self._n_domains = n_domains
         # Where the model is to know less than the report, its ids stand in the arrays.
         self._reported = arrays.domain if reported is None else reported
@@ -53,7 +56,13 @@ class Rows:
             label=array("label"),
             weight=if_there("weight"),
         )
-        return cls(arrays, row=array("row"), group=if_there("group"), n_domains=n_domains)
+        return cls(
+            arrays,
+            row=array("row"),
+            group=if_there("group"),
+            fold=if_there("fold"),
+            n_domains=n_domains,
+        )
 
     def __len__(self) -> int:
         return len(self.arrays.domain)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from isthmus.data.encoding.roles import Usage
+from isthmus.data.encoding.statistics import FOLDS, fold_of
 from isthmus.data.store.chosen import Chosen, Piece
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
@@ -28,14 +29,20 @@ _HALF = np.uint64(1 << 63)
 class Splitter:
     """Split number of every row of a piece: 0 train, 1 validation, 2 test.
 
-    ``cuts``: where ``time`` is cut, in the keys of ``order``.
+    ``cuts``: where ``time`` is cut, in the keys of ``order``. ``stretches``: where the time of train
+    rows is cut into folds.
     """
 
     def __init__(
-        self, config: DataConfig, cuts: tuple[int, int] = (0, 0), order: TimeOrder = "moment"
+        self,
+        config: DataConfig,
+        cuts: tuple[int, int] = (0, 0),
+        order: TimeOrder = "moment",
+        stretches: tuple[int, ...] = (),
     ) -> None:
         self._split = config.split
         self._cuts = cuts
+        self._stretches = np.array(stretches, dtype=np.uint64)
         self._order: TimeOrder = order
         self._column = {"time": config.time, "user": config.group}.get(config.split.by)
 
@@ -53,8 +60,9 @@ class Splitter:
             rows = _write_times(path, config.time, order, chosen)
             if rows is not None:
                 cuts = time_cuts(path, rows, config.split, chosen.block_rows)
+                folds = time_folds(path, rows, cuts[0], chosen.block_rows) if config.taught else ()
                 path.unlink()
-                return cls(config, cuts, order)
+                return cls(config, cuts, order, folds)
         raise AssertionError("floats hold every number")
 
     @property
@@ -64,14 +72,29 @@ class Splitter:
 
     def assign(self, piece: Piece) -> np.ndarray:
         """Split number uint8 (rows,) of a piece."""
+        if self._split.by == "time":
+            return cut(self._times(piece), self._cuts)
+        return by_hash(self._keys(piece), self._split)
+
+    def folds(self, piece: Piece) -> np.ndarray:
+        """Fold uint8 (rows,) of the train rows of a piece (`isthmus.data.encoding.statistics`)."""
+        if self._split.by == "time":
+            places = np.searchsorted(self._stretches, self._times(piece), side="right")
+            return places.astype(np.uint8)
+        return fold_of(self._keys(piece))
+
+    def _keys(self, piece: Piece) -> np.ndarray:
+        """What is hashed of each row: its number, or its group."""
         if self._column is None:
-            return by_hash(piece.row, self._split)
-        array, origin = piece.batch.column(self._column), piece.origin
-        if self._split.by == "user":
-            return by_hash(c.groups(self._column, array, origin), self._split)
-        keys = time_keys(self._column, array, origin, self._order)
+            return piece.row
+        return c.groups(self._column, piece.batch.column(self._column), piece.origin)
+
+    def _times(self, piece: Piece) -> np.ndarray:
+        assert self._column is not None
+        array = piece.batch.column(self._column)
+        keys = time_keys(self._column, array, piece.origin, self._order)
         assert keys is not None  # the order held all of them when the cuts were found
-        return cut(keys, self._cuts)
+        return keys
 
 
 def _write_times(path: Path, column: str, order: TimeOrder, chosen: Chosen) -> int | None:
@@ -170,6 +193,20 @@ def time_cuts(path: Path, rows: int, split: Split, block: int = 1 << 18) -> tupl
     if 0 < second[0] <= first[0]:
         first = tie(second[0] - 1)[0]
     return first[1], max(first[1], second[1])
+
+
+def time_folds(path: Path, rows: int, end: int, block: int = 1 << 18) -> tuple[int, ...]:
+    """The keys at which the time of train rows is cut into `FOLDS` stretches of as many rows.
+
+    ``path``: a file with the uint64 keys of all rows. ``end``: the key that ends the train rows.
+    """
+    keys = np.memmap(path, dtype=np.uint64, mode="r", shape=(rows,))
+    train = sum(
+        int(np.count_nonzero(~_reached(np.asarray(keys[start : start + block]), end)))
+        for start in range(0, rows, block)
+    )
+    ranks = (train * fold // FOLDS for fold in range(1, FOLDS))
+    return tuple(_select(path, rows, rank, block)[0] for rank in ranks)
 
 
 def _select(path: Path, rows: int, rank: int, block: int) -> tuple[int, int, int]:

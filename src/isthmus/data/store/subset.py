@@ -15,14 +15,13 @@ from jaxtyping import Bool, Int64
 
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
-from isthmus.data.encoding.statistics import columns_of
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import CHUNK
-from isthmus.data.store.boosting import grow
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.out_of_fold import SplitRows, fill, fold_keys, teach
+from isthmus.data.store.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
+from isthmus.data.store.teaching import teach
 from isthmus.data.tables import values as v
 from isthmus.data.tables.plain import ragged
 from isthmus.schema import FittedField
@@ -157,31 +156,27 @@ class Subset:
             return self._validation
         raise ValueError(f"split must be train or validation, got {split!r}")
 
-    @cached_property
+    @property
     def _train(self) -> Rows:
         return self._taught[0]
 
     @cached_property
-    def _taught(self) -> tuple[Rows, Taught | None]:
-        """The train rows, and what they teach; None where the rows' own numbers stay as they are."""
-        rows = self._view(self._dataset.rows("train"), self._train_positions, None)
-        config, fields = self.encoder.config, self.encoder.fields
-        columns = columns_of(fields)
-        if self._masks is None or not (columns or config.trees):
-            return rows, None
-        train = SplitRows(rows.arrays, fold_keys(rows, config), self.n_domains)
-        taught = Taught()
-        if columns:
-            taught = Taught(teach(train, columns, negative_rate=config.negative_rate))
-        if config.trees:
-            held = self._view(*self._watched, taught)
-            validation = SplitRows(held.arrays, held.row, self.n_domains)
-            taught = replace(taught, trees=grow(train, validation, fields))
-        return rows, taught
+    def _taught(self) -> tuple[Rows, Rows, Taught]:
+        """The train rows, the validation rows, and what the train rows teach.
 
-    @cached_property
+        Nothing where the rows' own numbers stay as they are.
+        """
+        train = self._view(self._dataset.rows("train"), self._train_positions)
+        validation = self._view(*self._watched)
+        config = self.encoder.config
+        if self.masks is None or not config.taught:
+            return train, validation, Taught()
+        splits = (SplitRows.of(rows, self.n_domains) for rows in (train, validation))
+        return train, validation, teach(*splits, self.encoder.fields, config)
+
+    @property
     def _validation(self) -> Rows:
-        return self._view(*self._watched, self._taught[1])
+        return self._taught[1]
 
     @property
     def _watched(self) -> tuple[Rows, Int64[np.ndarray, " rows"] | None]:
@@ -199,7 +194,7 @@ class Subset:
         at = None
         if domains is not None:
             at = np.flatnonzero(np.isin(rows.domain, self._ids(domains)))
-        return self._view(rows, at, self._taught[1])
+        return self._view(rows, at, self._taught[2])
 
     def _ids(self, names: Sequence[str]) -> np.ndarray:
         number = {name: place for place, name in enumerate(self._dataset.domain_names, start=1)}
@@ -224,15 +219,10 @@ class Subset:
     @cached_property
     def known(self) -> Known | None:
         """What a model of these rows knows; None where nothing is hidden from the model."""
-        taught = self._taught[1]
-        return (
-            self._masks
-            if self._masks is None or taught is None
-            else replace(self._masks, taught=taught)
-        )
+        return None if self.masks is None else replace(self.masks, taught=self._taught[2])
 
     @cached_property
-    def _masks(self) -> Known | None:
+    def masks(self) -> Known | None:
         """The ids and domains that are known; None where all are."""
         if self._all_known or self._train_positions is None:
             return None
@@ -267,10 +257,10 @@ class Subset:
         self,
         rows: Rows,
         at: Int64[np.ndarray, " rows"] | None,
-        taught: Taught | None,
+        taught: Taught | None = None,
     ) -> Rows:
-        """Rows as the model reads them. ``taught``: write its numbers; None leaves what is there."""
-        known, hidden = self._masks, self._hidden_columns
+        """Rows as the model reads them. ``taught``: write its numbers over what is there."""
+        known, hidden = self.masks, self._hidden_columns
         if known is None and at is None and not hidden:
             return rows
         at = np.arange(len(rows)) if at is None else at
@@ -281,13 +271,14 @@ class Subset:
             seen = known.forget(arrays.categorical, [each for each, _ in arrays.lists], domain)
         arrays = replace(arrays, domain=seen)
         if taught is not None:
-            fill(taught, SplitRows(arrays, rows.row, self.n_domains))
+            fill(taught, SplitRows(arrays, self.n_domains, rows.row))
         for column in hidden:
             arrays.categorical[:, column] = 0
         return Rows(
             arrays,
             row=np.asarray(rows.row[at]),
             group=None if rows.group is None else np.asarray(rows.group[at]),
+            fold=None if rows.fold is None else np.asarray(rows.fold[at]),
             n_domains=self.n_domains,
             reported=domain,
         )

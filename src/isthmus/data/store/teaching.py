@@ -1,0 +1,166 @@
+"""What train rows teach: statistics of values, and a forest. Both are written out of fold.
+
+The forest is stopped by its logloss on validation rows. Folds are joined into `PARTS`, and the rows of
+a part are scored by a forest of as many trees that was fitted on the others. The rows of the part say
+nothing to that forest: the statistics that it reads are counted without them. Else a pair of rows with
+one value would tell each other's labels: either's statistics hold the other's label, the forest learns
+how the two labels of a pair go together, and one of the two is scored by it. (Planted random labels
+showed an AUC of .518 for train rows.)
+
+A training hides the domain of some rows (`Batch.hide_domain`). So the forest learns what to say of no
+domain from a share of rows whose domain is hidden, and each train row has a second score: what the
+forest would say if the row's domain were hidden.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float32
+from scipy.special import logit
+
+from isthmus.data.encoding.statistics import FOLDS, Statistics, columns_of
+from isthmus.data.encoding.taught import Taught
+from isthmus.data.encoding.trees import ForestColumns, Trees, threads
+from isthmus.data.store.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
+from isthmus.data.tables import values as v
+from isthmus.schema import DataConfig, FittedField
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+PARTS = 4
+DRAW_SEED = 0x7EE5
+HIDDEN_SEED = 0x41DE
+HIDDEN = 0.05  # share of the train rows whose domain a forest does not see
+MOST_ROWS = 1_000_000  # train rows of one forest, drawn by a hash
+MOST_TREES = 500
+PATIENCE = 25
+LEAST_ROWS = 2  # validation rows, to stop by
+UNSTOPPED = 100  # trees, where no validation rows can stop
+SETTINGS: dict[str, Any] = {
+    "objective": "binary",
+    "learning_rate": 0.1,
+    "num_leaves": 31,
+    "min_data_in_leaf": 20,
+    "cat_smooth": 10.0,
+    "max_cat_to_onehot": 4,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 0,
+    "verbosity": -1,
+}
+
+
+def teach(
+    train: SplitRows, validation: SplitRows, fields: Sequence[FittedField], config: DataConfig
+) -> Taught:
+    """Fit what the config asks for on train rows, and write the numbers of both splits.
+
+    ``validation``: rows that stop the forest.
+    """
+    counted = FoldCounts(train, columns_of(fields), config.negative_rate)
+    statistics = counted.statistics()
+    taught = Taught(statistics if counted.columns else None)
+    write_told(train, counted.told(statistics))
+    fill(taught, validation)
+    if config.trees:
+        taught = replace(taught, trees=_grow(train, validation, fields, counted, statistics))
+        fill(taught, validation)
+    return taught
+
+
+def _grow(
+    train: SplitRows,
+    validation: SplitRows,
+    fields: Sequence[FittedField],
+    counted: FoldCounts,
+    statistics: Statistics,
+) -> Trees:
+    """Fit a forest, and write two scores of each train row.
+
+    The second is the score that the row would have if its domain were hidden.
+    """
+    columns = ForestColumns.of(fields)
+    assert train.fold is not None
+    part_of = np.arange(FOLDS) * PARTS // FOLDS
+    part = part_of[train.fold]
+    everything = np.flatnonzero(_drawn(train, part < PARTS))
+    whole, trees = _fitted(train.take(everything), columns, validation)
+    for number in range(PARTS):
+        told = list(counted.told(statistics, left_out=part_of == number))
+        others = train.take(np.flatnonzero(_drawn(train, part != number)))
+        write_told(others, told)
+        forest = Trees(columns, _fitted(others, columns, None, trees)[0])
+        for some in slices(len(part)):
+            at = some.start + np.flatnonzero(part[some] == number)
+            rows = train.take(at)
+            write_told(rows, told)
+            matrix = _matrix(rows, columns)
+            train.arrays.numeric[at, columns.score] = forest.score(matrix)
+            columns.hide(matrix, np.arange(len(at)))
+            train.arrays.numeric[at, columns.score + 1] = forest.score(matrix)
+    return Trees(columns, whole)
+
+
+def _drawn(train: SplitRows, wanted: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """The wanted rows, or about `MOST_ROWS` of them, drawn by a hash of the row."""
+    there = int(wanted.sum())
+    return wanted if there <= MOST_ROWS else wanted & _share(train, DRAW_SEED, MOST_ROWS / there)
+
+
+def _share(rows: SplitRows, seed: int, share: float) -> Bool[np.ndarray, " rows"]:
+    """Which rows belong to a share of all rows, by a hash of the row's number."""
+    hashed = v.mix(np.asarray(rows.row, dtype=np.int64), seed=seed)
+    return hashed < np.uint64(int(share * 2.0**64))
+
+
+def _fitted(
+    train: SplitRows,
+    columns: ForestColumns,
+    validation: SplitRows | None,
+    trees: int = UNSTOPPED,
+) -> tuple["Booster | None", int]:
+    """A forest of train rows, and how many trees it has.
+
+    ``validation``: rows that stop it; without them it has ``trees`` trees.
+    """
+    import lightgbm
+
+    label, weight = train.arrays.label, train.arrays.weight
+    if not len(label) or label.min() == label.max():
+        return None, trees
+    base = float(logit(np.average(label, weights=weight)))
+    settings = SETTINGS | {"num_threads": threads()}
+    matrix = _matrix(train, columns)
+    columns.hide(matrix, np.flatnonzero(_share(train, HIDDEN_SEED, HIDDEN)))
+    given: dict[str, Any] = {"categorical_feature": columns.categorical, "params": settings}
+    start = np.full(len(label), base)
+    data = lightgbm.Dataset(matrix, label, weight=weight, init_score=start, **given)
+    if validation is None or len(validation.row) < LEAST_ROWS:
+        return lightgbm.train(settings, data, num_boost_round=trees), trees
+    held = validation.take(np.arange(min(MOST_ROWS, len(validation.row))))
+    stop = lightgbm.Dataset(
+        _matrix(held, columns),
+        held.arrays.label,
+        weight=held.arrays.weight,
+        init_score=np.full(len(held.row), base),
+        reference=data,
+        **given,
+    )
+    booster = lightgbm.train(
+        settings,
+        data,
+        num_boost_round=MOST_TREES,
+        valid_sets=[stop],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    )
+    best = max(1, booster.best_iteration)
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best)), best
+
+
+def _matrix(rows: SplitRows, columns: ForestColumns) -> Float32[np.ndarray, "rows columns"]:
+    """Rows as the forest reads them."""
+    domain = rows.domains(slice(0, len(rows.row)))
+    return columns.matrix(rows.arrays.numeric, rows.arrays.categorical, domain)
