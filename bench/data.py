@@ -125,10 +125,13 @@ def anonymous_bytes(process: int) -> int:
     return own_bytes(process) + sum(map(anonymous_bytes, children(process)))
 
 
-def fit_peak(folder: Path, table: Path) -> tuple[int, float]:
-    """Peak anonymous bytes and seconds of a fit in a process of its own: encoding, one epoch."""
+def fit_peak(folder: Path, table: Path, data: dict[str, Any] | None = None) -> tuple[int, float]:
+    """Peak anonymous bytes and seconds of a fit in a process of its own: encoding, one epoch.
+
+    ``data``: the data section, by default that of `section`.
+    """
     config = {
-        "data": section(table),
+        "data": data or section(table),
         "model": {"backbone": {"name": "mlp", "widths": [64, 32]}},
         "train": {"epochs": 1, "batch_rows": 16_384, "looks_per_epoch": 1},
     }

@@ -65,17 +65,24 @@ def slow_strength(cells: list[tuple[float, float, float]], used: float = 0.0) ->
 
 
 class Slow:
-    """The formulas of the module, value by value. ``items``: the values of each row's column."""
+    """The formulas of the module, value by value. ``whole``: the same of all rows."""
 
-    def __init__(self, rows: list[dict[str, Any]], column: str, scale: float, rate: float) -> None:
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        column: str,
+        rate: float,
+        scale: float = 1.0,
+        whole: "Slow | None" = None,
+    ) -> None:
         self.scale, self.rate = scale, rate
         of_domain: dict[int, Cell] = defaultdict(lambda: (0.0, 0.0))
         self.value: dict[int, Cell] = defaultdict(lambda: (0.0, 0.0))
         self.pair: dict[tuple[int, int], Cell] = defaultdict(lambda: (0.0, 0.0))
         for row in rows:
             one, positive = row["weight"], row["weight"] * row["label"]
-            for table, key in ((of_domain, row["domain"]),):
-                table[key] = (table[key][0] + one, table[key][1] + positive)
+            n, k = of_domain[row["domain"]]
+            of_domain[row["domain"]] = (n + one, k + positive)
             for value in row[column]:
                 if value == 0:
                     continue
@@ -91,6 +98,7 @@ class Slow:
             for value, (n, _) in self.value.items()
         }
         s = slow_strength([(n, k, mean[value]) for value, (n, k) in self.value.items()])
+        s = self.of_values = s if whole is None else whole.of_values
         self.effect = {
             value: logit((k + s * mean[value]) / (n + s)) - logit(mean[value])
             for value, (n, k) in self.value.items()
@@ -101,6 +109,7 @@ class Slow:
             for value, d in self.pair
         }
         s = slow_strength([(n, k, prior[pair]) for pair, (n, k) in self.pair.items()], used)
+        s = self.of_pairs = s if whole is None else whole.of_pairs
         self.within = {
             (value, d): logit((k + s * prior[value, d]) / (n + s)) - logit(self.p[d])
             for (value, d), (n, k) in self.pair.items()
@@ -155,7 +164,7 @@ def test_numbers_are_those_of_the_slow_formulas(dataset: Dataset):
     for place, column in enumerate(COLUMNS):
         spread = np.tile(dataset.encoder.taught.statistics.columns[place].spread, 2)
         at = slice(4 * place, 4 * place + 4)
-        whole = Slow(train, column, 1.0, rate)
+        whole = Slow(train, column, rate)
         for split in ("validation", "test"):
             expected = [
                 whole.numbers(row[column], row["domain"]) for row in as_rows(dataset, split)
@@ -165,7 +174,7 @@ def test_numbers_are_those_of_the_slow_formulas(dataset: Dataset):
         found = numbers(dataset, "train")[:, at] * spread
         scale = FOLDS / (FOLDS - 1)
         for fold in range(FOLDS):
-            others = Slow([row for row in train if row["fold"] != fold], column, scale, rate)
+            others = Slow([row for row in train if row["fold"] != fold], column, rate, scale, whole)
             mine = [n for n, row in enumerate(train) if row["fold"] == fold]
             expected = [others.numbers(train[n][column], train[n]["domain"]) for n in mine]
             np.testing.assert_allclose(found[mine], expected, rtol=1e-4, atol=1e-5)
@@ -352,7 +361,7 @@ def test_thinned_negatives_are_counted_as_they_were(tmp_path: Path):
         statistics = made.encoder.taught.statistics
         assert statistics is not None
         values = made.encoder.vocabularies["user"].values.to_numpy()
-        by_value = statistics.columns[0].effects.by_value[0, 1:]
+        by_value = statistics.columns[0].effects.by_value[1:]
         found.append(by_value[np.argsort(values)])
     assert np.abs(found[0][:, 0] - found[1][:, 0]).max() < 0.2
     assert np.abs(found[0][:, 1] - found[1][:, 1]).max() < 0.15

@@ -22,6 +22,7 @@ root mean square over the train rows, and logs of counts by theirs.
 
 A row must not be told its own label. So train rows are divided into `FOLDS` folds, and a row's
 numbers come from the rows of the other folds. Their counts are scaled up, as a new row would see them.
+The strengths alone, two numbers a column, are fitted on all train rows.
 Folds are drawn by the row. Under a split by user they are of whole groups, and under a split by time
 they are stretches of time: what a train row is told then is as foreign to it as to a test row.
 """
@@ -30,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit, logit
 
 from isthmus.data.batch import DomainPlaces
@@ -124,24 +125,12 @@ def columns_of(fields: Sequence[FittedField]) -> tuple[CountedColumn, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counts:
-    """Train rows by (value, domain), of one column, pairs ascending.
-
-    ``rows``, ``positives``: float32 by pair and fold, or float64 by pair alone. ``domain`` 0: rows
-    without a domain.
-    """
+    """Train rows by (value, domain), of one column, pairs ascending. ``domain`` 0: without a domain."""
 
     value: Int32[np.ndarray, " pairs"]
     domain: Int32[np.ndarray, " pairs"]
-    rows: np.ndarray
-    positives: np.ndarray
-
-    def of(self, folds: Bool[np.ndarray, " folds"]) -> "Counts":
-        """The counts of some folds together."""
-        rows, positives = (
-            np.einsum("pf,f->p", table, folds, dtype=np.float64)
-            for table in (self.rows, self.positives)
-        )
-        return Counts(self.value, self.domain, rows, positives)
+    rows: Float64[np.ndarray, " pairs"]
+    positives: Float64[np.ndarray, " pairs"]
 
 
 def domain_rates(
@@ -163,105 +152,90 @@ def domain_rates(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Effects:
-    """The numbers of one column, before they are scaled. ``tables``: one for all rows, or by fold.
+    """The numbers of one column, before they are scaled.
 
     ``by_value``: effect and log count of each id. ``by_pair``: the same within the domain, of each
-    pair of ``index``.
+    pair of ``index``. ``strengths``: of values, and of values in domains.
     """
 
     index: Index
     domains: int
-    by_value: Float32[np.ndarray, "tables ids 2"]
-    by_pair: Float32[np.ndarray, "tables pairs 2"]
+    by_value: Float32[np.ndarray, "ids 2"]
+    by_pair: Float32[np.ndarray, "pairs 2"]
+    strengths: tuple[float, float]
 
     @classmethod
     def of(
         cls,
-        counts: Sequence[Counts],
-        rates: Sequence[Float64[np.ndarray, " domains"]],
+        counts: Counts,
+        rate: Float64[np.ndarray, " domains"],
         *,
         ids: int,
         negative_rate: float,
-        scales: Sequence[float] = (1.0,),
     ) -> "Effects":
-        """One table for each of ``counts``, which have the same pairs.
+        """Fit the strengths to counts, and make the numbers of all values and pairs."""
+        value, domain, n, k = counts.value, counts.domain, counts.rows, counts.positives
+        rows, positives = (np.bincount(value, of, minlength=ids) for of in (n, k))
+        by_value = np.zeros((ids, 2), dtype=np.float32)
+        by_pair = np.zeros((len(n), 2), dtype=np.float32)
+        by_value[:, 1] = log_count(rows, positives, negative_rate)
+        by_pair[:, 1] = log_count(n, k, negative_rate)
+        of_values = of_pairs = STRENGTHS[1]
+        if not np.isnan(rate[0]):
+            own = rate[domain]
+            mean = np.full(ids, rate[0])
+            np.divide(np.bincount(value, n * own, minlength=ids), rows, out=mean, where=rows > 0)
+            of_values = strength(rows, positives, mean)
+            effect = value_effect(rows, positives, mean, of_values)
+            by_value[:, 0] = effect
+            used = float(np.sum(rows / (rows + of_values)))
+            of_pairs = strength(n, k, expit(logit(own) + effect[value]), used=used)
+            by_pair[:, 0] = pair_effect(n, k, own, effect[value], of_pairs)
+        trained = domain > 0  # what is known of no domain is not known of a domain
+        domains = len(rate)
+        keys = value.astype(np.int64) * domains + domain
+        return cls(Index(keys[trained]), domains, by_value, by_pair[trained], (of_values, of_pairs))
 
-        ``scales``: by how much counts are raised before their logs are taken.
-        """
-        first = counts[0]
-        own = first.domain > 0  # what is known of no domain is not known of a domain
-        made = [
-            _effects(one, rate, ids, negative_rate, scale)
-            for one, rate, scale in zip(counts, rates, scales, strict=True)
-        ]
-        domains = len(rates[0])
-        keys = first.value.astype(np.int64) * domains + first.domain
-        return cls(
-            index=Index(keys[own]),
-            domains=domains,
-            by_value=np.stack([by_value for by_value, _ in made]),
-            by_pair=np.stack([by_pair[own] for _, by_pair in made]),
-        )
-
-    def find(
-        self,
-        ids: Ids,
-        domain: Int32[np.ndarray, " items"],
-        table: UInt8[np.ndarray, " items"] | None = None,
-    ) -> Float32[np.ndarray, "items 4"]:
+    def find(self, ids: Ids, domain: Int32[np.ndarray, " items"]) -> Float32[np.ndarray, "items 4"]:
         """Effect and log count of each value, then the two within the domain."""
         out = np.empty((len(ids), STATISTICS_WIDTH), dtype=np.float32)
         place = self.index.find(ids.astype(np.int64) * self.domains + domain)
-        hit = np.flatnonzero(place)
-        place = place[hit] - 1
-        if table is None:
-            out[:, :2] = self.by_value[0].take(ids, axis=0)
-            within = self.by_pair[0].take(place, axis=0)
-        else:
-            out[:, :2] = self.by_value[table, ids]
-            within = self.by_pair[table[hit], place]
+        out[:, :2] = self.by_value.take(ids, axis=0)
         out[:, 2], out[:, 3] = out[:, 0], 0.0
-        out[hit, 2:] = within
+        hit = np.flatnonzero(place)
+        out[hit, 2:] = self.by_pair.take(place[hit] - 1, axis=0)
         return out
 
 
-def _effects(
-    counts: Counts,
-    rate: Float64[np.ndarray, " domains"],
-    ids: int,
-    negative_rate: float,
-    scale: float,
-) -> tuple[Float32[np.ndarray, "ids 2"], Float32[np.ndarray, "pairs 2"]]:
-    """Effect and log count of each value, and of each pair."""
-    value, domain = counts.value, counts.domain
-    n = counts.rows
-    k = np.minimum(counts.positives, n)
-    rows, positives = (np.bincount(value, of, minlength=ids) for of in (n, k))
-    by_value = np.zeros((ids, 2), dtype=np.float32)
-    by_pair = np.zeros((len(n), 2), dtype=np.float32)
-    by_value[:, 1] = _log_count(rows, positives, negative_rate, scale)
-    by_pair[:, 1] = _log_count(n, k, negative_rate, scale)
-    if np.isnan(rate[0]):
-        return by_value, by_pair
-    own = rate[domain]
-    mean = np.full(ids, rate[0])
-    np.divide(np.bincount(value, n * own, minlength=ids), rows, out=mean, where=rows > 0)
-    s = strength(rows, positives, mean)
-    effect = logit((positives + s * mean) / (rows + s)) - logit(mean)
-    effect[rows == 0] = 0  # but for rounding it is 0 already
-    by_value[:, 0] = effect
-    prior = expit(logit(own) + effect[value])
-    s = strength(n, k, prior, used=float(np.sum(rows / (rows + s))))
-    within = logit((k + s * prior) / (n + s)) - logit(own)
-    by_pair[:, 0] = np.where(n > 0, within, effect[value])  # the same, but for rounding
-    return by_value, by_pair
+def value_effect(
+    rows: np.ndarray, positives: np.ndarray, mean: np.ndarray, s: float
+) -> Float64[np.ndarray, " values"]:
+    """a_v of values with these counts. ``mean``: e_v, anything between 0 and 1 without rows."""
+    found = logit((positives + s * mean) / (rows + s)) - logit(mean)
+    found[rows <= 0] = 0  # but for rounding it is 0 already
+    return found
 
 
-def _log_count(
-    rows: np.ndarray, positives: np.ndarray, negative_rate: float, scale: float
+def pair_effect(
+    rows: np.ndarray, positives: np.ndarray, own: np.ndarray, effect: np.ndarray, s: float
+) -> Float64[np.ndarray, " pairs"]:
+    """a_vd of pairs with these counts. ``own``: p_d. ``effect``: a_v."""
+    base = logit(own)
+    prior = expit(base + effect)
+    found = logit((positives + s * prior) / (rows + s)) - base
+    return np.where(rows > 0, found, effect)  # without rows it is the same, but for rounding
+
+
+def log_count(
+    rows: np.ndarray, positives: np.ndarray, negative_rate: float, scale: float = 1.0
 ) -> np.ndarray:
-    """log(1 + n) of the rows that there were before negatives were thinned."""
-    return np.log1p(scale * (positives + (rows - positives) / negative_rate))
+    """log(1 + n) of the rows that there were before negatives were thinned.
+
+    ``scale``: by how much counts are raised, where some rows are kept out of them.
+    """
+    if negative_rate != 1.0:
+        rows = positives + (rows - positives) / negative_rate
+    return np.log1p(scale * rows)
 
 
 def spread_of(effects: Effects, counts: Counts) -> Float32[np.ndarray, " 2"]:
@@ -269,12 +243,23 @@ def spread_of(effects: Effects, counts: Counts) -> Float32[np.ndarray, " 2"]:
 
     1 where all are 0.
     """
-    known = counts.domain > 0
-    of_value = np.bincount(counts.value, counts.rows, minlength=effects.by_value.shape[1])
-    weights = np.concatenate([of_value, counts.rows[known]])
-    numbers = np.concatenate([effects.by_value[0], effects.by_pair[0]]).astype(np.float64)
-    spread = np.sqrt(weights @ np.square(numbers) / max(weights.sum(), 1.0))
+    of_pair = counts.rows[counts.domain > 0]
+    of_value = np.bincount(counts.value, counts.rows, minlength=len(effects.by_value))
+    squares = of_value @ np.square(effects.by_value, dtype=np.float64)
+    squares += of_pair @ np.square(effects.by_pair, dtype=np.float64)
+    spread = np.sqrt(squares / max(of_value.sum() + of_pair.sum(), 1.0))
     return np.where(spread > 0, spread, 1.0).astype(np.float32)
+
+
+def row_means(
+    items: Float32[np.ndarray, "items 4"], offsets: Int64[np.ndarray, " ends"]
+) -> Float32[np.ndarray, "rows 4"]:
+    """The mean over the items of each row; 0 for an empty list."""
+    sums = np.zeros((len(items) + 1, STATISTICS_WIDTH))
+    np.cumsum(items, axis=0, dtype=np.float64, out=sums[1:])
+    ends = offsets - offsets[0]
+    total = sums[ends[1:]] - sums[ends[:-1]]
+    return (total / np.maximum(np.diff(ends), 1)[:, None]).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,20 +276,12 @@ class ColumnStatistics:
         ids: Ids,
         offsets: Int64[np.ndarray, " ends"] | None,
         domain: Int32[np.ndarray, " rows"],
-        table: UInt8[np.ndarray, " rows"] | None = None,
     ) -> Float32[np.ndarray, "rows 4"]:
         """The scaled numbers of some rows; of a list column, the mean over the row's items."""
         if offsets is None:
-            found = self.effects.find(ids, domain, table)
+            found = self.effects.find(ids, domain)
         else:
-            lengths = np.diff(offsets)
-            table = None if table is None else np.repeat(table, lengths)
-            items = self.effects.find(ids, np.repeat(domain, lengths), table)
-            sums = np.zeros((len(ids) + 1, STATISTICS_WIDTH))
-            np.cumsum(items, axis=0, dtype=np.float64, out=sums[1:])
-            ends = offsets - offsets[0]
-            total = sums[ends[1:]] - sums[ends[:-1]]
-            found = (total / np.maximum(lengths, 1)[:, None]).astype(np.float32)
+            found = row_means(self.effects.find(ids, np.repeat(domain, np.diff(offsets))), offsets)
         found /= np.tile(self.spread, 2)
         return found
 
@@ -367,6 +344,6 @@ class Statistics:
             )
             if wrong:
                 raise ValueError(f"the statistics of {column.name!r} must fit its vocabulary")
-            effects = Effects.of([counts], [rates], ids=column.rows, negative_rate=negative_rate)
+            effects = Effects.of(counts, rates, ids=column.rows, negative_rate=negative_rate)
             made.append(ColumnStatistics(column, effects, arrays[f"{number}.spread"], counts))
         return cls(tuple(made), rates, negative_rate)

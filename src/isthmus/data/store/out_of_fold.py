@@ -5,10 +5,12 @@ Memory follows the distinct (value, domain) pairs of the columns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
 from isthmus.data.encoding.statistics import (
     FOLDS,
@@ -19,14 +21,21 @@ from isthmus.data.encoding.statistics import (
     Ids,
     Statistics,
     domain_rates,
+    log_count,
+    pair_effect,
+    row_means,
     spread_of,
+    value_effect,
 )
 from isthmus.data.encoding.taught import Taught
+from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.store.arrays import Arrays
 from isthmus.data.store.rows import Rows
+from isthmus.schema import STATISTICS_WIDTH
 
 BLOCK = 1 << 18  # rows that are counted or filled at once
 DENSE_CELLS = 1 << 21  # cells that are counted in a plain array
+WORKERS = 2  # columns that are counted at once
 
 
 class PairCounter:
@@ -58,8 +67,10 @@ class PairCounter:
             positive = label if weight is None else label * weight
             self._dense[1] += np.bincount(key, positive, minlength=size)
             return
-        rows = np.ones(len(ids)) if weight is None else weight.astype(np.float64)
-        self._parts.append(_summed(key, np.stack([rows, rows * label])))
+        if weight is None:
+            self._parts.append(_counted_keys(key, label))
+        else:
+            self._parts.append(_summed(key, np.stack([weight, weight * label]).astype(np.float64)))
         self._waiting += len(self._parts[-1][0])
         # Merging only when as much waits as was merged keeps the work linear in the rows.
         if self._waiting > max(1 << 20, len(self._parts[0][0])):
@@ -71,7 +82,7 @@ class PairCounter:
             self._parts = [_summed(np.concatenate(keys), np.concatenate(sums, axis=1))]
         self._waiting = 0
 
-    def counts(self) -> Counts:
+    def cells(self) -> "Cells":
         """What was counted."""
         if self._dense is not None:
             key = np.flatnonzero(self._dense[0])
@@ -79,23 +90,113 @@ class PairCounter:
         else:
             self._merge()
             key, sums = self._parts[0] if self._parts else (np.empty(0, np.int64), np.empty((2, 0)))
-        known = key >= self.domains * FOLDS
-        key, sums = key[known], sums[:, known]
-        cell, fold = np.divmod(key, FOLDS)
-        first = np.flatnonzero(np.diff(cell, prepend=-1))
-        pair = np.repeat(np.arange(len(first)), np.diff(first, append=len(cell)))
-        table = np.zeros((2, len(first), FOLDS), dtype=np.float32)
-        table[:, pair, fold] = sums
-        value, domain = np.divmod(cell[first], self.domains)
-        return Counts(value.astype(np.int32), domain.astype(np.int32), table[0], table[1])
+        known = int(np.searchsorted(key, self.domains * FOLDS))
+        key, sums = key[known:], sums[:, known:]
+        pair, fold = np.divmod(key, FOLDS)
+        first = np.flatnonzero(np.diff(pair, prepend=-1))
+        value, domain = np.divmod(pair[first], self.domains)
+        return Cells(
+            value=value.astype(np.int32),
+            domain=domain.astype(np.int32),
+            start=np.append(first, len(key)),
+            fold=fold.astype(np.uint8),
+            rows=sums[0].astype(np.float32),
+            positives=sums[1].astype(np.float32),
+        )
 
 
-def _summed(key: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _counted_keys(
+    key: Int64[np.ndarray, " items"], label: Float32[np.ndarray, " items"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_summed` of rows of weight 1: sorting keys with the label in their last bit is faster."""
+    packed = key * 2 + (label > 0)
+    packed.sort()
+    first = np.flatnonzero(np.diff(packed, prepend=-1))
+    count = np.diff(first, append=len(packed)).astype(np.float64)
+    found = packed[first]
+    return _summed(found >> 1, np.stack([count, count * (found & 1)]), ordered=True)
+
+
+def _summed(
+    key: np.ndarray, sums: np.ndarray, *, ordered: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Keys ascending, each once, and the sums (2, keys) of their entries."""
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.flatnonzero(np.diff(key, prepend=key[0] - 1)) if len(key) else np.empty(0, np.int64)
-    return key[first], np.add.reduceat(sums[:, order], first, axis=1) if len(key) else sums
+    if not len(key):
+        return key, sums
+    if not ordered:
+        order = np.argsort(key, kind="stable")
+        key, sums = key[order], sums[:, order]
+    first = np.flatnonzero(np.diff(key, prepend=key[0] - 1))
+    return key[first], np.add.reduceat(sums, first, axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Train rows of one column by (value, domain, fold): pairs ascending, and in each its folds.
+
+    ``start``: where the cells of each pair begin, and where the last ends. ``fold``, ``rows``,
+    ``positives``: by cell.
+    """
+
+    value: Int32[np.ndarray, " pairs"]
+    domain: Int32[np.ndarray, " pairs"]
+    start: Int64[np.ndarray, " ends"]
+    fold: UInt8[np.ndarray, " cells"]
+    rows: Float32[np.ndarray, " cells"]
+    positives: Float32[np.ndarray, " cells"]
+
+    @property
+    def pair(self) -> Int32[np.ndarray, " cells"]:
+        """The pair of each cell."""
+        return np.repeat(np.arange(len(self.value), dtype=np.int32), np.diff(self.start))
+
+    def total(self, folds: Bool[np.ndarray, " folds"]) -> Counts:
+        """The rows of some folds by (value, domain)."""
+        wanted, pair = folds[self.fold], self.pair
+        rows, positives = (
+            np.bincount(pair, np.where(wanted, of, 0), minlength=len(self.value))
+            for of in (self.rows, self.positives)
+        )
+        return Counts(self.value, self.domain, rows, positives)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What train rows are told of one column: four scaled numbers for each cell."""
+
+    column: CountedColumn
+    index: Index  # of pairs
+    domains: int
+    folds: UInt16[np.ndarray, " pairs"]  # which folds have a cell, as bits
+    start: Int64[np.ndarray, " pairs"]
+    by_cell: Float32[np.ndarray, "cells 4"]
+
+    def find(
+        self, ids: Ids, domain: Int32[np.ndarray, " items"], fold: UInt8[np.ndarray, " items"]
+    ) -> Float32[np.ndarray, "items 4"]:
+        """The numbers of train rows, or of the items of their lists; 0 for an unknown value."""
+        out = np.zeros((len(ids), STATISTICS_WIDTH), dtype=np.float32)
+        place = self.index.find(ids.astype(np.int64) * self.domains + domain)
+        hit = np.flatnonzero(place)
+        pair = place[hit] - 1
+        before = (np.uint16(1) << fold[hit].astype(np.uint16)) - np.uint16(1)
+        cell = self.start[pair] + np.bitwise_count(self.folds[pair] & before)
+        out[hit] = self.by_cell.take(cell, axis=0)
+        return out
+
+    def numbers(
+        self,
+        ids: Ids,
+        offsets: Int64[np.ndarray, " ends"] | None,
+        domain: Int32[np.ndarray, " rows"],
+        fold: UInt8[np.ndarray, " rows"],
+    ) -> Float32[np.ndarray, "rows 4"]:
+        """The numbers of some train rows; of a list column, the mean over the row's items."""
+        if offsets is None:
+            return self.find(ids, domain, fold)
+        lengths = np.diff(offsets)
+        items = self.find(ids, np.repeat(domain, lengths), np.repeat(fold, lengths))
+        return row_means(items, offsets)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +258,8 @@ class FoldCounts:
         self.columns = tuple(columns)
         self.negative_rate = negative_rate
         self.domains = _domains(rows)
-        self.counts = [_counted(rows, column) for column in columns]
+        with ThreadPoolExecutor(WORKERS) as workers:
+            self.cells = list(workers.map(partial(_counted, rows), columns))
 
     def rates(self, folds: Bool[np.ndarray, " folds"]) -> Float64[np.ndarray, " domains"]:
         """The rates of the domains by the rows of some folds."""
@@ -166,47 +268,88 @@ class FoldCounts:
     def statistics(self) -> Statistics:
         """The statistics by all train rows, for rows that are none of them."""
         rates, made = self.rates(~NO_FOLD), []
-        for column, counts in zip(self.columns, self.counts, strict=True):
-            total = counts.of(~NO_FOLD)
-            given = {"ids": column.rows, "negative_rate": self.negative_rate}
-            effects = Effects.of([total], [rates], **given)
-            spread = spread_of(effects, total)
-            made.append(ColumnStatistics(column, effects, spread, total))
+        for column, cells in zip(self.columns, self.cells, strict=True):
+            total = cells.total(~NO_FOLD)
+            rate = self.negative_rate
+            effects = Effects.of(total, rates, ids=column.rows, negative_rate=rate)
+            made.append(ColumnStatistics(column, effects, spread_of(effects, total), total))
         return Statistics(tuple(made), rates, self.negative_rate)
 
     def told(
         self, statistics: Statistics, left_out: Bool[np.ndarray, " folds"] = NO_FOLD
-    ) -> Iterator[ColumnStatistics]:
+    ) -> Iterator[Told]:
         """Column by column: what a row of each fold is told by the rows of the other folds.
 
-        One table a fold. ``left_out``: folds whose rows tell nothing to anybody. ``statistics``: in
-        whose units.
+        ``left_out``: folds whose rows tell nothing to anybody. ``statistics``: of all train rows; they
+        give the strengths and the units.
         """
-        teachers = [~left_out & (np.arange(FOLDS) != fold) for fold in range(FOLDS)]
-        rates = [self.rates(folds) for folds in teachers]
-        scales = [FOLDS / folds.sum() for folds in teachers]
-        for column, counts, whole in zip(
-            self.columns, self.counts, statistics.columns, strict=True
-        ):
-            effects = Effects.of(
-                [counts.of(folds) for folds in teachers],
-                rates,
-                scales=scales,
-                ids=column.rows,
-                negative_rate=self.negative_rate,
+        for cells, whole in zip(self.cells, statistics.columns, strict=True):
+            keys = cells.value.astype(np.int64) * self.domains.shape[1] + cells.domain
+            bits = np.left_shift(1, cells.fold, dtype=np.uint16)
+            by_cell = self._numbers(cells, whole, left_out)
+            by_cell /= np.tile(whole.spread, 2)
+            yield Told(
+                column=whole.column,
+                index=Index(keys),
+                domains=self.domains.shape[1],
+                folds=np.bitwise_or.reduceat(bits, cells.start[:-1]) if len(bits) else bits,
+                start=cells.start[:-1],
+                by_cell=by_cell,
             )
-            yield replace(whole, effects=effects)
+
+    def _numbers(
+        self, cells: Cells, whole: ColumnStatistics, left_out: Bool[np.ndarray, " folds"]
+    ) -> Float32[np.ndarray, "cells 4"]:
+        """The numbers of every cell, not scaled."""
+        total, pair = cells.total(~left_out), cells.pair
+        value, domain, ids = total.value, total.domain, whole.column.rows
+        n_all, k_all = (
+            np.bincount(value, of, minlength=ids) for of in (total.rows, total.positives)
+        )
+        of_values, of_pairs = whole.effects.strengths
+        found = np.zeros((len(pair), STATISTICS_WIDTH), dtype=np.float32)
+        for fold in range(FOLDS):
+            others = ~left_out & (np.arange(FOLDS) != fold)
+            scale, rate = FOLDS / others.sum(), self.rates(others)
+            at = np.flatnonzero(cells.fold == fold)
+            mine, of = pair[at], value[pair[at]]
+            # Rows of a fold that is left out were not counted, so they need not be taken away.
+            own_n, own_k = (
+                np.where(left_out[fold], 0.0, part[at]) for part in (cells.rows, cells.positives)
+            )
+            rows, positives = total.rows[mine] - own_n, total.positives[mine] - own_k
+            n, k = (
+                whole[of] - np.bincount(of, own, minlength=ids)[of]
+                for whole, own in ((n_all, own_n), (k_all, own_k))
+            )
+            rows, positives, n, k = (np.maximum(part, 0) for part in (rows, positives, n, k))
+            found[at, 1] = log_count(n, k, self.negative_rate, scale)
+            found[at, 3] = log_count(rows, positives, self.negative_rate, scale)
+            if np.isnan(rate[0]):
+                continue
+            base = rate[domain]
+            expected = np.bincount(value, total.rows * base, minlength=ids)[of]
+            expected -= np.bincount(of, own_n * base[mine], minlength=ids)[of]
+            mean = np.full(len(at), rate[0])
+            np.divide(expected, n, out=mean, where=n > 0)
+            effect = value_effect(n, k, mean, of_values)
+            found[at, 0] = effect
+            found[at, 2] = pair_effect(rows, positives, base[mine], effect, of_pairs)
+        nowhere = domain[pair] == 0
+        found[nowhere, 2], found[nowhere, 3] = found[nowhere, 0], 0
+        return found
 
 
-def write_told(rows: SplitRows, columns: Iterable[ColumnStatistics]) -> None:
-    """Write the numbers of train rows. ``columns``: with one table a fold."""
+def write_told(rows: SplitRows, columns: Iterable[Told]) -> None:
+    """Write the numbers of train rows."""
     arrays, fold = rows.arrays, rows.fold
     assert fold is not None
-    for one in columns:
+    for told in columns:
         for some in slices(len(fold)):
-            ids, offsets = one.column.items(arrays.categorical[some], lists_of(arrays, some))
-            numbers = one.numbers(ids, offsets, rows.domains(some), fold[some])
-            arrays.numeric[some, one.column.numbers] = numbers
+            lists = lists_of(arrays, some) if told.column.listed else ()
+            ids, offsets = told.column.items(arrays.categorical[some], lists)
+            numbers = told.numbers(ids, offsets, rows.domains(some), fold[some])
+            arrays.numeric[some, told.column.numbers] = numbers
 
 
 def fill(taught: Taught, rows: SplitRows) -> None:
@@ -236,7 +379,7 @@ def _domains(rows: SplitRows) -> Float64[np.ndarray, "2 domains folds"]:
     return sums.reshape(2, -1, FOLDS)
 
 
-def _counted(rows: SplitRows, column: CountedColumn) -> Counts:
+def _counted(rows: SplitRows, column: CountedColumn) -> Cells:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
     arrays, fold = rows.arrays, rows.fold
@@ -254,4 +397,4 @@ def _counted(rows: SplitRows, column: CountedColumn) -> Counts:
             lengths = np.diff(offsets)
             of_rows = [None if one is None else np.repeat(one, lengths) for one in of_rows]
         counter.add(ids, *of_rows)
-    return counter.counts()
+    return counter.cells()

@@ -35,17 +35,15 @@ DRAW_SEED = 0x7EE5
 HIDDEN_SEED = 0x41DE
 HIDDEN = 0.05  # share of the train rows whose domain a forest does not see
 MOST_ROWS = 1_000_000  # train rows of one forest, drawn by a hash
-MOST_TREES = 500
+MOST_TREES = 600
+LEAVES = (31, 127)  # of a tree: a leaf for each `LEAF_ROWS` train rows, between these bounds
+LEAF_ROWS = 2000
 PATIENCE = 25
 LEAST_ROWS = 2  # validation rows, to stop by
 UNSTOPPED = 100  # trees, where no validation rows can stop
 SETTINGS: dict[str, Any] = {
     "objective": "binary",
     "learning_rate": 0.1,
-    "num_leaves": 31,
-    "min_data_in_leaf": 20,
-    "cat_smooth": 10.0,
-    "max_cat_to_onehot": 4,
     "deterministic": True,
     "force_row_wise": True,
     "seed": 0,
@@ -132,7 +130,8 @@ def _fitted(
     if not len(label) or label.min() == label.max():
         return None, trees
     base = float(logit(np.average(label, weights=weight)))
-    settings = SETTINGS | {"num_threads": threads()}
+    leaves = int(np.clip(len(label) // LEAF_ROWS, *LEAVES))
+    settings = SETTINGS | {"num_leaves": leaves, "num_threads": threads()}
     matrix = _matrix(train, columns)
     columns.hide(matrix, np.flatnonzero(_share(train, HIDDEN_SEED, HIDDEN)))
     given: dict[str, Any] = {"categorical_feature": columns.categorical, "params": settings}
