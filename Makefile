@@ -1,16 +1,16 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
 # docs: the tables of docs/config.md again, from the classes.
-# bench: the numbers, as ratios.  results: docs/results.md again.  truth: docs/truth.md again
-# (hours on 2 cores each; both go on where they were stopped).
+# bench: the numbers, as ratios.  results, accuracy, truth: docs/results.md, docs/accuracy.md,
+# docs/truth.md again (results and truth take hours; all go on where they were stopped).
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs bench results truth clean
+.PHONY: demo test check docs bench results accuracy truth clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch==2.13.0
-	$(PIP_INSTALL) -e '.[tensorboard]'
+	$(PIP_INSTALL) -e '.[tensorboard,trees]'
 	touch $@
 
 .venv/installed-dev: .venv/installed
@@ -41,6 +41,9 @@ bench: .venv/installed-peers
 
 results: .venv/installed-dev
 	.venv/bin/python -m bench.results
+
+accuracy: .venv/installed-dev
+	.venv/bin/python -m bench.accuracy
 
 truth: .venv/installed-dev
 	.venv/bin/python -m bench.truth

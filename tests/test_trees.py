@@ -91,7 +91,7 @@ def test_a_score_is_lightgbms_of_numbers_statistics_small_columns_and_domain(dat
     numbers = np.asarray(arrays.numeric)[:, :6]  # x, y, four of user
     city, domain = np.asarray(arrays.categorical)[:, :1], np.asarray(arrays.domain)[:, None]
     rows = np.hstack([numbers, city, domain])
-    expected = booster(dataset).predict(rows, raw_score=True)
+    expected = np.asarray(booster(dataset).predict(rows, raw_score=True))
     np.testing.assert_allclose(scores(dataset, "test")[:, 0], expected, rtol=1e-6)
     assert not scores(dataset, "test")[:, 1].any()
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from scipy.stats import rankdata
 
 from isthmus.data.tables.kinds import UNUSABLE, family, item_type, kind
+from isthmus.inspect.template import MANY
 
 Use = Literal[
     "categorical", "categorical_list", "numeric", "numeric_list", "vector", "time", "weight", "drop"
@@ -177,7 +178,12 @@ def _text(present: pl.Series, values: int, rows: int, many: str) -> Guess:
     mean_length = lengths.mean()
     if isinstance(mean_length, float) and mean_length > _TEXT_LENGTH and values > len(present) / 2:
         return Guess("drop", f"looks like free text ({mean_length:.0f} characters on average)")
-    return Guess("categorical", many)
+    return _category(values, many)
+
+
+def _category(values: int, many: str) -> Guess:
+    """A category; where it has many values, their statistics are inputs too."""
+    return Guess("categorical", many, {"statistics": True} if values > MANY else {})
 
 
 def _number(name: str, kind: str, present: pl.Series, values: int, rows: int, many: str) -> Guess:
@@ -196,7 +202,7 @@ def _number(name: str, kind: str, present: pl.Series, values: int, rows: int, ma
         hashed = float(np.abs(number).max()) > 2.0**40
         few = values <= FEW_VALUES
         if coded or (not quantity and (few or dense or hashed)):
-            return Guess("categorical", many)
+            return _category(values, many)
     middle, high = np.quantile(number, [0.5, 0.99])
     if number.min() >= 0 and high > 10 * max(middle, 1e-12):
         note = f"a long tail: half below {middle:g}, 1 % above {high:g}"

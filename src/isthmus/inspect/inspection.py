@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from isthmus.data.encoding.trees import is_installed
 from isthmus.inspect.look import DomainCounts
-from isthmus.inspect.template import model_and_train, scalar
+from isthmus.inspect.template import plain_recipe, scalar
 from isthmus.schema import Label
 
 _SHOWN = 20  # domains that the text shows
@@ -72,7 +73,9 @@ class Inspection:
         path = table if table is not None else self.path
         if table is None and path is not None and folder is not None and not isabs(path):
             path = relpath(path, folder)
-        return "\n".join([*_header(self), "", *_data_section(self, path), "", model_and_train()])
+        return "\n".join(
+            [*_header(self), "", *_data_section(self, path), "", plain_recipe(self.rows)]
+        )
 
     def __str__(self) -> str:
         return "\n".join(_summary(self))
@@ -136,9 +139,20 @@ def _data_section(found: Inspection, path: str | None) -> list[str]:
             lines.append(_line(f"    # {scalar(column.name)}:", f"left out: {column.note}"))
         elif column.use not in ("time", "weight"):
             lines.append(_line(f"    {entry}", column.note))
+    lines.append(_trees())
     split = f"  split: {{by: {found.split}, fractions: [0.8, 0.1, 0.1], seed: 0}}"
     lines.append(_line(split, "random | time | user"))
     return lines
+
+
+def _trees() -> str:
+    if is_installed():
+        return _line(
+            "  trees: true", "the score of a boosted forest is an input; false serves faster"
+        )
+    return _line(
+        "  trees: false", "true is better on numbers, and needs pip install 'isthmus[trees]'"
+    )
 
 
 def _role(role: str, column: str | None, comment: str) -> Iterator[str]:
@@ -149,7 +163,8 @@ def _role(role: str, column: str | None, comment: str) -> Iterator[str]:
 def _feature(column: Column) -> str:
     if not column.settings:
         return column.use
-    settings = "".join(f", {key}: {value}" for key, value in column.settings.items())
+    texts = {key: str(value).lower() for key, value in column.settings.items()}
+    settings = "".join(f", {key}: {text}" for key, text in texts.items())
     return f"{{kind: {column.use}{settings}}}"
 
 

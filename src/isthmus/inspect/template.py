@@ -15,7 +15,7 @@ _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_./-]*")
 
 _MODEL_AND_TRAIN = """\
 model:
-  backbone: {{name: mlp, widths: {widths}, dropout: {dropout}}}   # {backbones}
+  backbone: {{name: mlp, widths: {widths}, dropout: {dropout}{norm}}}   # {backbones}
   towers: shared                 # shared | per_domain: every domain has a tower of its own
 {adapter}
   calibration: none              # none | per_domain: slope and offset fitted on validation
@@ -23,7 +23,7 @@ model:
 train:
   batch_rows: {batch_rows}
   epochs: 20                     # at most: training stops early and keeps the best weights
-  lr: 1.0e-3
+{looks}  lr: 1.0e-3
   embedding_l2: 5.0e-5           # pulls embeddings towards zero
   embedding_update: auto         # dense | lazy | auto: lazy above 1 million rows of embedding table
   patience: 2                    # epochs without a better validation score before it stops
@@ -33,6 +33,20 @@ train:
 
 
 _ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # " + NAMES
+_NO_ADAPTER = "  adapter: {name: none}          # " + NAMES
+_LOOKS = "  looks_per_epoch: 4             # at validation rows: networks with ids overfit within an epoch\n"
+SMALL = 500_000  # rows of a table below which batches are small
+MANY = 200  # values of a column from which on its statistics are inputs
+
+
+def plain_recipe(rows: int) -> str:
+    """Give the sections of a first config for a table of so many rows: no adapter, no norm.
+
+    docs/accuracy.md compares the recipe with others.
+    """
+    return model_and_train(
+        adapter=_NO_ADAPTER, norm="none", looks=True, batch_rows=1024 if rows < SMALL else 4096
+    )
 
 
 def model_and_train(
@@ -41,10 +55,13 @@ def model_and_train(
     dropout: float = 0.2,
     adapter: str = _ADAPTER,
     batch_rows: int = 4096,
+    norm: str | None = None,
+    looks: bool = False,
 ) -> str:
     """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key.
 
     ``adapter``: the line or lines of ``model.adapter``, indented, where it is not the plain one.
+    ``norm``: of the backbone, left to the default where None. ``looks``: look four times an epoch.
     """
     return _MODEL_AND_TRAIN.format(
         widths=list(widths),
@@ -52,6 +69,8 @@ def model_and_train(
         backbones=_names(BackboneConfig),
         adapter=adapter.replace(NAMES, _names(AdapterConfig)),
         batch_rows=batch_rows,
+        norm="" if norm is None else f", norm: {norm}",
+        looks=_LOOKS if looks else "",
     )
 
 

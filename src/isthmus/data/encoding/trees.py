@@ -29,9 +29,14 @@ MOST_VALUES = 256
 BLOCK = 1 << 15  # rows that are scored at once
 
 
+def is_installed() -> bool:
+    """Whether LightGBM is there."""
+    return find_spec("lightgbm") is not None
+
+
 def check_installed() -> None:
     """Raise ConfigError, which says how to install it, where LightGBM is missing."""
-    if find_spec("lightgbm") is None:
+    if not is_installed():
         raise ConfigError("data.trees needs LightGBM: pip install 'isthmus[trees]'")
 
 

@@ -171,8 +171,13 @@ class Subset:
         config = self.encoder.config
         if self.masks is None or not config.taught:
             return train, validation, Taught()
-        splits = (SplitRows.of(rows, self.n_domains) for rows in (train, validation))
-        return train, validation, teach(*splits, self.encoder.fields, config)
+        taught = teach(
+            SplitRows.of(train, self.n_domains),
+            SplitRows.of(validation, self.n_domains),
+            self.encoder.fields,
+            config,
+        )
+        return train, validation, taught
 
     @property
     def _validation(self) -> Rows:
