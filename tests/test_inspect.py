@@ -93,8 +93,24 @@ def test_the_config_is_accepted_and_says_what_was_found():
         "scale": "standard",
     }
     assert set(config["model"]) == {"backbone", "towers", "adapter", "calibration"}
+    assert config["model"]["adapter"] == {"name": "none"}
+    assert config["model"]["backbone"]["norm"] == "none"
+    assert (config["train"]["looks_per_epoch"], config["train"]["batch_rows"]) == (4, 1024)
     assert config["train"]["monitor"] == "auc_pooled"
     assert "3,000 rows, 3 domains" in text
+
+
+def test_columns_with_many_values_get_statistics_and_trees_where_they_are_installed(monkeypatch):
+    found = inspect_table(clicks(), "tab", "clicked")
+    values = {name: clicks().column(name).unique() for name in ("user_id", "videoId", "device")}
+    data = DataConfig.model_validate(yaml.safe_load(found.config_text("clicks.parquet"))["data"])
+    assert set(data.with_statistics) == {name for name, of in values.items() if len(of) > 200}
+    assert data.with_statistics
+    assert data.trees
+    monkeypatch.setattr("isthmus.data.encoding.trees.find_spec", lambda _: None)
+    text = found.config_text("clicks.parquet")
+    assert not yaml.safe_load(text)["data"]["trees"]
+    assert "pip install 'isthmus[trees]'" in text
 
 
 def test_the_dataset_takes_the_config_unchanged(tmp_path):

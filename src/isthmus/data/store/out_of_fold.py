@@ -82,7 +82,7 @@ class PairCounter:
             self._parts = [_summed(np.concatenate(keys), np.concatenate(sums, axis=1))]
         self._waiting = 0
 
-    def cells(self) -> "Cells":
+    def cells(self) -> "FoldCells":
         """What was counted."""
         if self._dense is not None:
             key = np.flatnonzero(self._dense[0])
@@ -95,7 +95,7 @@ class PairCounter:
         pair, fold = np.divmod(key, FOLDS)
         first = np.flatnonzero(np.diff(pair, prepend=-1))
         value, domain = np.divmod(pair[first], self.domains)
-        return Cells(
+        return FoldCells(
             value=value.astype(np.int32),
             domain=domain.astype(np.int32),
             start=np.append(first, len(key)),
@@ -131,7 +131,7 @@ def _summed(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Cells:
+class FoldCells:
     """Train rows of one column by (value, domain, fold): pairs ascending, and in each its folds.
 
     ``start``: where the cells of each pair begin, and where the last ends. ``fold``, ``rows``,
@@ -161,7 +161,7 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Told:
+class ToldNumbers:
     """What train rows are told of one column: four scaled numbers for each cell."""
 
     column: CountedColumn
@@ -277,7 +277,7 @@ class FoldCounts:
 
     def told(
         self, statistics: Statistics, left_out: Bool[np.ndarray, " folds"] = NO_FOLD
-    ) -> Iterator[Told]:
+    ) -> Iterator[ToldNumbers]:
         """Column by column: what a row of each fold is told by the rows of the other folds.
 
         ``left_out``: folds whose rows tell nothing to anybody. ``statistics``: of all train rows; they
@@ -288,7 +288,7 @@ class FoldCounts:
             bits = np.left_shift(1, cells.fold, dtype=np.uint16)
             by_cell = self._numbers(cells, whole, left_out)
             by_cell /= np.tile(whole.spread, 2)
-            yield Told(
+            yield ToldNumbers(
                 column=whole.column,
                 index=Index(keys),
                 domains=self.domains.shape[1],
@@ -298,7 +298,7 @@ class FoldCounts:
             )
 
     def _numbers(
-        self, cells: Cells, whole: ColumnStatistics, left_out: Bool[np.ndarray, " folds"]
+        self, cells: FoldCells, whole: ColumnStatistics, left_out: Bool[np.ndarray, " folds"]
     ) -> Float32[np.ndarray, "cells 4"]:
         """The numbers of every cell, not scaled."""
         total, pair = cells.total(~left_out), cells.pair
@@ -340,7 +340,7 @@ class FoldCounts:
         return found
 
 
-def write_told(rows: SplitRows, columns: Iterable[Told]) -> None:
+def write_told(rows: SplitRows, columns: Iterable[ToldNumbers]) -> None:
     """Write the numbers of train rows."""
     arrays, fold = rows.arrays, rows.fold
     assert fold is not None
@@ -379,7 +379,7 @@ def _domains(rows: SplitRows) -> Float64[np.ndarray, "2 domains folds"]:
     return sums.reshape(2, -1, FOLDS)
 
 
-def _counted(rows: SplitRows, column: CountedColumn) -> Cells:
+def _counted(rows: SplitRows, column: CountedColumn) -> FoldCells:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
     arrays, fold = rows.arrays, rows.fold
