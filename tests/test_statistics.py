@@ -346,6 +346,23 @@ def test_a_row_of_weight_two_counts_as_two_rows(tmp_path: Path):
     np.testing.assert_array_equal(first.positives, second.positives)
 
 
+def test_weights_of_any_size_leave_finite_numbers(tmp_path: Path):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        table = planted(seed, 1500, 500, spread=1.0)
+        weight = 10.0 ** rng.uniform(-7, 4, 1500)
+        made = Dataset.from_table(
+            planted_config(weight="w"), table.append_column("w", pa.array(weight)), cache=tmp_path
+        )
+        for split in SPLITS:
+            found = four(made, split)
+            assert np.isfinite(found).all()
+            assert np.abs(found).max() < 100
+            # Counts are at least 0, and no greater in the domain than in all domains.
+            assert found[:, 3].min() >= 0
+            assert (found[:, 3] <= found[:, 1] + 1e-4).all()
+
+
 def test_thinned_negatives_are_counted_as_they_were(tmp_path: Path):
     table = planted(3, 200_000, 40, spread=1.0)
     rng = np.random.default_rng(0)
@@ -445,3 +462,18 @@ def test_no_feature_may_have_the_name_of_statistics():
     features = {"user": {"kind": "categorical", "statistics": True}, "user:statistics": "numeric"}
     with pytest.raises(ValueError, match="no other feature must have that name"):
         planted_config(features=features)
+
+
+def test_a_column_that_no_value_is_kept_of_says_nothing(tmp_path: Path):
+    table = planted(7, 600, 10**9)
+    features = {
+        "user": {"kind": "categorical", "statistics": True, "min_count": 2},
+        "tab": "categorical",
+    }
+    made = Dataset.from_table(planted_config(features=features), table, cache=tmp_path)
+    assert not four(made, "train").any()
+    assert not four(made, "test").any()
+    made.encoder.save(tmp_path / "encoder")
+    again = Encoder.load(tmp_path / "encoder").taught.statistics
+    assert again is not None
+    assert len(again.columns[0].counts.value) == 0

@@ -244,6 +244,7 @@ def lists_of(arrays: Arrays, some: slice) -> list[tuple[np.ndarray, np.ndarray]]
 
 
 NO_FOLD = np.zeros(FOLDS, dtype=bool)
+NOISE = 1e-6  # of sums of 32-bit weights
 
 
 class FoldCounts:
@@ -317,12 +318,15 @@ class FoldCounts:
             own_n, own_k = (
                 np.where(left_out[fold], 0.0, part[at]) for part in (cells.rows, cells.positives)
             )
-            rows, positives = total.rows[mine] - own_n, total.positives[mine] - own_k
-            n, k = (
-                whole[of] - np.bincount(of, own, minlength=ids)[of]
-                for whole, own in ((n_all, own_n), (k_all, own_k))
+            rows, positives = _left(
+                total.rows[mine], total.positives[mine], own_n=own_n, own_k=own_k
             )
-            rows, positives, n, k = (np.maximum(part, 0) for part in (rows, positives, n, k))
+            n, k = _left(
+                n_all[of],
+                k_all[of],
+                own_n=np.bincount(of, own_n, minlength=ids)[of],
+                own_k=np.bincount(of, own_k, minlength=ids)[of],
+            )
             found[at, 1] = log_count(n, k, self.negative_rate, scale)
             found[at, 3] = log_count(rows, positives, self.negative_rate, scale)
             if np.isnan(rate[0]):
@@ -332,12 +336,22 @@ class FoldCounts:
             expected -= np.bincount(of, own_n * base[mine], minlength=ids)[of]
             mean = np.full(len(at), rate[0])
             np.divide(expected, n, out=mean, where=n > 0)
+            mean = np.clip(mean, rate.min(), rate.max())  # between which it lies, but for rounding
             effect = value_effect(n, k, mean, of_values)
             found[at, 0] = effect
             found[at, 2] = pair_effect(rows, positives, base[mine], effect, of_pairs)
         nowhere = domain[pair] == 0
         found[nowhere, 2], found[nowhere, 3] = found[nowhere, 0], 0
         return found
+
+
+def _left(
+    rows: np.ndarray, positives: np.ndarray, *, own_n: np.ndarray, own_k: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of counts without some rows of their own: 0 where it is but rounding."""
+    n = rows - own_n
+    n[n <= NOISE * rows] = 0
+    return n, np.clip(positives - own_k, 0, n)
 
 
 def write_told(rows: SplitRows, columns: Iterable[ToldNumbers]) -> None:
