@@ -8,29 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from scipy.stats import ks_2samp
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from isthmus.data import SPLITS, Dataset, Subset
-from isthmus.data.batch import DomainPlaces
-from isthmus.data.encoding.encoder import Encoder
+from counted_tables import WITH, four, label, planted, planted_config
+from isthmus.data import SPLITS, Dataset
+from isthmus.data.encoding import cells
 from isthmus.data.encoding.statistics import FOLDS, STRENGTHS, strength
 from isthmus.data.store import out_of_fold
-from isthmus.errors import BundleError, SchemaError
-from isthmus.schema import DataConfig
 from small_parts import data_config, make_table
 
-WITH = {
-    "user": {"kind": "categorical", "statistics": True},
-    "item": {"kind": "categorical", "min_count": 3},
-    "city": {"kind": "categorical", "hash_buckets": 40, "statistics": True},
-    "history": {"kind": "categorical_list", "shares": "item", "statistics": True},
-    "prices": "numeric_list",
-    "age": "numeric",
-    "tab": "categorical",
-}
 COLUMNS = ("user", "city", "history")
 
 
@@ -181,7 +169,7 @@ def test_numbers_are_those_of_the_slow_formulas(dataset: Dataset):
 
 
 def test_the_way_of_counting_changes_nothing(dataset: Dataset, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(out_of_fold, "DENSE_CELLS", 0)
+    monkeypatch.setattr(cells, "DENSE_CELLS", 0)
     monkeypatch.setattr(out_of_fold, "BLOCK", 17)
     again = Dataset.from_table(dataset.config, make_table(), cache=tmp_path)
     for split in SPLITS:
@@ -192,54 +180,15 @@ def test_the_strength_of_a_planted_beta_binomial_is_found():
     rng = np.random.default_rng(0)
     mean = rng.uniform(0.1, 0.6, 20_000)
     rows = np.maximum(1.0, rng.geometric(0.03, len(mean)))
-    for planted in (4.0, 30.0, 200.0):
-        chance = rng.beta(planted * mean, planted * (1 - mean))
+    for true in (4.0, 30.0, 200.0):
+        chance = rng.beta(true * mean, true * (1 - mean))
         positives = rng.binomial(rows.astype(int), chance).astype(float)
-        assert strength(rows, positives, mean) == pytest.approx(planted, rel=0.15)
+        assert strength(rows, positives, mean) == pytest.approx(true, rel=0.15)
     alike = rng.binomial(rows.astype(int), mean).astype(float)
     assert strength(rows, alike, mean) > 1000
 
 
 # ---------------------------------------------------------------- planted tables
-
-
-def planted(
-    seed: int, rows: int = 6000, values: int = 1500, spread: float = 0.0, groups: int = 400
-) -> pa.Table:
-    """Values that are rare and, with ``spread`` 0, say nothing of the label."""
-    rng = np.random.default_rng(seed)
-    user = rng.integers(0, values, rows)
-    effect = spread * rng.normal(size=values)
-    label = rng.random(rows) < 1 / (1 + np.exp(1 - effect[user]))
-    return pa.table(
-        {
-            "user": user,
-            "who": user % groups,
-            "tab": rng.choice(["a", "b", "c"], rows, p=[0.6, 0.3, 0.1]),
-            "click": label.astype(np.int8),
-            "at": np.arange(rows),
-        }
-    )
-
-
-def planted_config(**changes: Any) -> DataConfig:
-    content = {
-        "domain": "tab",
-        "label": "click",
-        "group": "who",
-        "time": "at",
-        "features": {"user": {"kind": "categorical", "statistics": True}, "tab": "categorical"},
-        "split": {"fractions": [0.6, 0.2, 0.2]},
-    }
-    return DataConfig.model_validate(content | changes)
-
-
-def four(dataset: Dataset, split: str) -> np.ndarray:
-    return np.asarray(dataset.rows(split).arrays.numeric)  # type: ignore[arg-type]
-
-
-def label(dataset: Dataset, split: str) -> np.ndarray:
-    return np.asarray(dataset.rows(split).label)  # type: ignore[arg-type]
 
 
 def in_sample(dataset: Dataset) -> np.ndarray:
@@ -381,99 +330,3 @@ def test_thinned_negatives_are_counted_as_they_were(tmp_path: Path):
         found.append(by_value[np.argsort(values)])
     assert np.abs(found[0][:, 0] - found[1][:, 0]).max() < 0.2
     assert np.abs(found[0][:, 1] - found[1][:, 1]).max() < 0.15
-
-
-# ---------------------------------------------------------------- parts of a dataset
-
-
-def test_a_solo_knows_what_a_table_of_its_rows_would_teach(tmp_path: Path):
-    table = planted(4, 6000, 300, spread=1.0)
-    everything = Dataset.from_table(planted_config(), table, cache=tmp_path)
-    subset = Subset(everything, domains=["b"])
-    features = {
-        "user": {"kind": "categorical", "statistics": True, "min_count": 2},
-        "tab": "categorical",
-    }
-    alone = Dataset.from_table(
-        planted_config(domains=["b"], features=features), table, cache=tmp_path
-    )
-    for split in ("train", "validation"):
-        mine, own = subset.rows(split), alone.rows(split)
-        np.testing.assert_array_equal(mine.row, own.row)
-        np.testing.assert_allclose(mine.arrays.numeric, own.arrays.numeric, rtol=1e-5, atol=1e-6)
-    scored = subset.scored("test", ["b"])
-    np.testing.assert_allclose(
-        scored.arrays.numeric, alone.rows("test").arrays.numeric, rtol=1e-5, atol=1e-6
-    )
-    # Rows of another domain are rows of no domain to it.
-    foreign = subset.scored("test", ["a"]).arrays.numeric
-    np.testing.assert_array_equal(foreign[:, 2], foreign[:, 0])
-    assert not foreign[:, 3].any()
-    assert foreign[:, 1].any()
-
-
-def test_a_hidden_domain_is_the_unknown_one(dataset: Dataset):
-    arrays = dataset.rows("test").arrays
-    batch = arrays.batch(np.arange(len(arrays.domain)), dataset.n_domains)
-    places = DomainPlaces.of(dataset.encoder.fields)
-    hidden = batch.hide_domain(torch.ones(batch.rows, dtype=torch.bool), places)
-    expected = batch.numeric.numpy().copy()
-    lists = [(one.values.numpy(), one.offsets.numpy()) for one in batch.lists]
-    assert dataset.encoder.taught.statistics is not None
-    nowhere = np.zeros(batch.rows, dtype=np.int32)
-    dataset.encoder.taught.statistics.fill(expected, batch.categorical.numpy(), lists, nowhere)
-    np.testing.assert_array_equal(hidden.numeric.numpy(), expected)
-    assert (batch.numeric.numpy() != expected).any()
-    none = batch.hide_domain(torch.zeros(batch.rows, dtype=torch.bool), places)
-    np.testing.assert_array_equal(none.numeric.numpy(), batch.numeric.numpy())
-
-
-# ---------------------------------------------------------------- on disk, and faults
-
-
-def test_an_encoder_on_disk_gives_the_same_numbers(dataset: Dataset, tmp_path: Path):
-    dataset.encoder.save(tmp_path / "encoder")
-    again = Encoder.load(tmp_path / "encoder")
-    block = make_table().to_batches()[0]
-    first, second = (one.encode(block, 0, "table") for one in (dataset.encoder, again))
-    np.testing.assert_array_equal(first.numeric, second.numeric)
-    assert first.numeric[:, -12:].any()
-    path = tmp_path / "encoder" / "taught.statistics.safetensors"
-    path.write_bytes(path.read_bytes()[:-8] + b"01234567")
-    with pytest.raises(BundleError, match="must be unchanged"):
-        Encoder.load(tmp_path / "encoder")
-    path.unlink()
-    with pytest.raises(BundleError, match="encoder is damaged"):
-        Encoder.load(tmp_path / "encoder")
-
-
-def test_train_rows_of_one_class_have_no_statistics(tmp_path: Path):
-    table = planted(5, 1000)
-    label = (np.arange(1000) > 900).astype(np.int8)
-    config = planted_config(split={"by": "time"})
-    with pytest.raises(
-        SchemaError, match="'user' has statistics, so the train rows must hold both"
-    ):
-        Dataset.from_table(config, table.set_column(3, "click", pa.array(label)), cache=tmp_path)
-    assert not [p for p in (tmp_path / "datasets").iterdir() if p.name != "locks"]
-
-
-def test_no_feature_may_have_the_name_of_statistics():
-    features = {"user": {"kind": "categorical", "statistics": True}, "user:statistics": "numeric"}
-    with pytest.raises(ValueError, match="no other feature must have that name"):
-        planted_config(features=features)
-
-
-def test_a_column_that_no_value_is_kept_of_says_nothing(tmp_path: Path):
-    table = planted(7, 600, 10**9)
-    features = {
-        "user": {"kind": "categorical", "statistics": True, "min_count": 2},
-        "tab": "categorical",
-    }
-    made = Dataset.from_table(planted_config(features=features), table, cache=tmp_path)
-    assert not four(made, "train").any()
-    assert not four(made, "test").any()
-    made.encoder.save(tmp_path / "encoder")
-    again = Encoder.load(tmp_path / "encoder").taught.statistics
-    assert again is not None
-    assert len(again.columns[0].counts.value) == 0
