@@ -14,7 +14,7 @@ import isthmus
 from isthmus import cli
 from isthmus.bundle import MANIFEST, Bundle, Part
 from isthmus.data import Subset
-from isthmus.data.store.subset import stopping_half
+from isthmus.data.store.rows import stopping_half
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.models import build_model
 from isthmus.run.guard.choosing import ARMS, Guard

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from isthmus.data import Dataset, Rows, Subset
 from isthmus.data.batch import DomainPlaces
 from isthmus.data.store import subset
-from isthmus.data.store.subset import stopping_half
+from isthmus.data.store.rows import stopping_half
 from isthmus.schema import DataConfig
 from small_parts import NAMES, make_dataset, plain
 

@@ -12,7 +12,8 @@ import torch
 
 from isthmus.data import Dataset, Rows, Subset
 from isthmus.data.store import arrays, subset
-from isthmus.data.store.subset import Known, hide, stopping_half
+from isthmus.data.store.rows import HALF_SEED, stopping_half
+from isthmus.data.store.subset import Known, hide
 from isthmus.errors import IsthmusError
 from small_parts import ROWS, make_dataset, plain
 
@@ -80,7 +81,7 @@ def test_about_half_of_the_groups_or_rows_stop(first: int):
     assert abs((stop[1:] == stop[:-1]).sum() - count / 2) < deviation
 
 
-@pytest.mark.parametrize("seed", [0, 1, subset.HALF_SEED, subset.HALF_SEED + 1])
+@pytest.mark.parametrize("seed", [0, 1, HALF_SEED, HALF_SEED + 1])
 def test_halves_know_nothing_of_the_split(seed: int):
     """Validation rows are those whose hash lies in a tenth of the circle."""
     keys = np.arange(40_000)

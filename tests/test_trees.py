@@ -16,6 +16,7 @@ from isthmus.data.batch import DomainPlaces
 from isthmus.data.encoding import trees as trees_file
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store import teaching
+from isthmus.data.store.rows import stopping_half
 from isthmus.errors import BundleError, ConfigError, SchemaError
 from isthmus.schema import DataConfig
 
@@ -166,6 +167,20 @@ def test_a_solo_has_the_forest_of_its_own_rows(tmp_path: Path):
     assert subset.known.taught.trees is not None
     again = Subset(everything, domains=["b"])
     np.testing.assert_array_equal(scores(again, "train"), scores(subset, "train"))
+
+
+def test_rows_that_a_guard_decides_by_do_not_stop_the_forest(dataset: Dataset, tmp_path: Path):
+    rows = dataset.rows("validation")
+    stops = stopping_half(rows)
+    found = []
+    for flipped in (rows.row[~stops], rows.row[stops]):
+        click = np.array(table(0, ROWS)["click"]).copy()
+        click[flipped] = 1 - click[flipped]
+        changed = table(0, ROWS).set_column(5, "click", pa.array(click))
+        found.append(booster(Dataset.from_table(config(), changed, cache=tmp_path)))
+    plain = booster(dataset).model_to_string()
+    assert found[0].model_to_string() == plain
+    assert found[1].model_to_string() != plain
 
 
 def test_the_same_rows_give_the_same_forest(dataset: Dataset, tmp_path: Path):

@@ -78,7 +78,7 @@ class ToldNumbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitRows:
-    """Encoded rows of one split. ``fold``: of each train row; None for other rows.
+    """Encoded rows of one split. ``fold``: of each train row; None for other rows. ``group``: whose.
 
     ``arrays.domain``: above ``n_domains`` for a domain that is not trained. ``row``: the number of
     each row in the table.
@@ -88,16 +88,20 @@ class SplitRows:
     n_domains: int
     row: Int64[np.ndarray, " rows"]
     fold: UInt8[np.ndarray, " rows"] | None = None
+    group: Int64[np.ndarray, " rows"] | None = None
 
     @classmethod
     def of(cls, rows: Rows, n_domains: int) -> "SplitRows":
         """The rows of a split, or some of them, whose numbers can be written."""
-        return cls(rows.arrays, n_domains, rows.row, rows.fold)
+        return cls(rows.arrays, n_domains, rows.row, rows.fold, rows.group)
 
     def take(self, at: Int64[np.ndarray, " chosen"]) -> "SplitRows":
         """A copy of the rows at these positions."""
-        fold = None if self.fold is None else np.asarray(self.fold[at])
-        return SplitRows(self.arrays.take(at), self.n_domains, np.asarray(self.row[at]), fold)
+        fold, group = (
+            None if one is None else np.asarray(one[at]) for one in (self.fold, self.group)
+        )
+        row = np.asarray(self.row[at])
+        return SplitRows(self.arrays.take(at), self.n_domains, row, fold, group)
 
     def domains(self, some: slice) -> Int32[np.ndarray, " rows"]:
         """Model ids of some rows: 0 for a domain that is not trained."""

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from jaxtyping import Bool
 
 from isthmus.data.batch import Batch
 from isthmus.data.store.arrays import Arrays, read_array
 from isthmus.data.store.order import Sampling, Shuffle, in_order
+from isthmus.data.tables import values as v
+
+HALF_SEED = 0x5EED
 
 
 class Rows:
@@ -134,3 +139,28 @@ def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
     return shard
+
+
+class OwnedRows(Protocol):
+    """Rows that have numbers and may have groups."""
+
+    @property
+    def row(self) -> np.ndarray:
+        """Number of each row in the table, int64 (rows,)."""
+        ...
+
+    @property
+    def group(self) -> np.ndarray | None:
+        """Whose each row is, int64 (rows,), or None."""
+        ...
+
+
+def stopping_half(rows: OwnedRows) -> Bool[np.ndarray, " rows"]:
+    """Which rows stop a training; the others decide what is shipped. Groups stay whole.
+
+    By a hash of the group, or of the row's number. Groups are 64-bit keys of any sign.
+    """
+    keys = rows.row if rows.group is None else rows.group
+    # Hashed twice: a split's hash, whatever its seed, then says nothing of the half.
+    hashed = v.mix(np.asarray(keys, dtype=np.int64)).view(np.int64)
+    return v.mix(hashed, seed=HALF_SEED) < np.uint64(1 << 63)

@@ -19,7 +19,7 @@ from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import CHUNK
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.out_of_fold import SplitRows, fill
-from isthmus.data.store.rows import Rows
+from isthmus.data.store.rows import Rows, stopping_half
 from isthmus.data.store.split import SplitName
 from isthmus.data.store.teaching import teach
 from isthmus.data.tables import values as v
@@ -27,7 +27,6 @@ from isthmus.data.tables.plain import ragged
 from isthmus.schema import FittedField
 
 SINGLE = 2  # a value that is there once only teaches the unknown
-HALF_SEED = 0x5EED
 CAP_SEED = 0xCA9
 
 
@@ -291,17 +290,6 @@ class Subset:
     @property
     def _hidden_columns(self) -> tuple[int, ...]:
         return DomainPlaces.of(self.encoder.fields).categorical if self._hide else ()
-
-
-def stopping_half(rows: Rows) -> Bool[np.ndarray, " rows"]:
-    """Which rows stop a training; the others decide what is shipped. Groups stay whole.
-
-    By a hash of the group, or of the row's number. Groups are 64-bit keys of any sign.
-    """
-    keys = rows.row if rows.group is None else rows.group
-    # Hashed twice: a split's hash, whatever its seed, then says nothing of the half.
-    hashed = v.mix(np.asarray(keys, dtype=np.int64)).view(np.int64)
-    return v.mix(hashed, seed=HALF_SEED) < np.uint64(1 << 63)
 
 
 def hide(batch: Batch, known: Known) -> Batch:

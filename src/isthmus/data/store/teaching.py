@@ -1,6 +1,7 @@
 """What train rows teach: statistics of values, and a forest. Both are written out of fold.
 
-The forest is stopped by its logloss on validation rows. Folds are joined into `PARTS`, and the rows of
+The forest is stopped by its logloss on the half of the validation rows that stops trainings
+(`stopping_half`): a guard decides by the other half, which no model that it judges may have seen. Folds are joined into `PARTS`, and the rows of
 a part are scored by a forest of as many trees that was fitted on the others. The rows of the part say
 nothing to that forest: the statistics that it reads are counted without them. Else a pair of rows with
 one value would tell each other's labels: either's statistics hold the other's label, the forest learns
@@ -24,6 +25,7 @@ from isthmus.data.encoding.statistics import FOLDS, Statistics, columns_of
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import ForestColumns, Trees, threads
 from isthmus.data.store.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
+from isthmus.data.store.rows import stopping_half
 from isthmus.data.tables import values as v
 from isthmus.schema import DataConfig, FittedField
 
@@ -39,7 +41,7 @@ MOST_TREES = 600
 LEAVES = (31, 127)  # of a tree: a leaf for each `LEAF_ROWS` train rows, between these bounds
 LEAF_ROWS = 2000
 PATIENCE = 25
-LEAST_ROWS = 2  # validation rows, to stop by
+LEAST_ROWS = 2  # that can stop a forest
 UNSTOPPED = 100  # trees, where no validation rows can stop
 SETTINGS: dict[str, Any] = {
     "objective": "binary",
@@ -137,9 +139,12 @@ def _fitted(
     given: dict[str, Any] = {"categorical_feature": columns.categorical, "params": settings}
     start = np.full(len(label), base)
     data = lightgbm.Dataset(matrix, label, weight=weight, init_score=start, **given)
-    if validation is None or len(validation.row) < LEAST_ROWS:
+    stopping = (
+        np.empty(0, np.int64) if validation is None else np.flatnonzero(stopping_half(validation))
+    )
+    if validation is None or len(stopping) < LEAST_ROWS:
         return lightgbm.train(settings, data, num_boost_round=trees), trees
-    held = validation.take(np.arange(min(MOST_ROWS, len(validation.row))))
+    held = validation.take(stopping[:MOST_ROWS])
     stop = lightgbm.Dataset(
         _matrix(held, columns),
         held.arrays.label,

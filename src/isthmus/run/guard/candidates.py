@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName
 from isthmus.data.store.dataset import DomainCount
-from isthmus.data.store.subset import stopping_half
+from isthmus.data.store.rows import stopping_half
 from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.arms import (
     LOWER_LR,

@@ -2,7 +2,7 @@
 
 The weights are trained and stay as they are, so only the draw of rows is left to chance. The
 validation rows are cut in two halves, and a group is never cut. One half stops the trainings
-(`isthmus.data.store.subset.stopping_half`). The other half decides here.
+(`isthmus.data.store.rows.stopping_half`). The other half decides here.
 
 A candidate (joint, adapted, tuned) is compared with *solo*, the model of the domain's own rows, on
 the deciding rows. d is the paired difference in AUC. SE is the clustered standard error of d, by

@@ -16,7 +16,7 @@ from isthmus.bundle import Bundle, Part
 from isthmus.bundle.calibration import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
-from isthmus.data.store.subset import stopping_half
+from isthmus.data.store.rows import stopping_half
 from isthmus.errors import ConfigError
 from isthmus.experiments import Engine, Training
 from isthmus.metrics import ScoredRows, evaluate_rows
