@@ -1,12 +1,15 @@
 """What train rows teach: statistics of values, and a forest. Both are written out of fold.
 
 The forest is stopped by its logloss on the half of the validation rows that stops trainings
-(`stopping_half`): a guard decides by the other half, which no model that it judges may have seen. Folds are joined into `PARTS`, and the rows of
-a part are scored by a forest of as many trees that was fitted on the others. The rows of the part say
-nothing to that forest: the statistics that it reads are counted without them. Else a pair of rows with
-one value would tell each other's labels: either's statistics hold the other's label, the forest learns
-how the two labels of a pair go together, and one of the two is scored by it. (Planted random labels
-showed an AUC of .518 for train rows.)
+(`stopping_half`): a guard decides by the other half, which no model that it judges may have seen.
+Trees are added while they pay: `PATIENCE` of them must lower the logloss by a share of what the base
+rate has, since each tree costs time at every row that is ever scored.
+
+Folds are joined into `PARTS`, and the rows of a part are scored by a forest of as many trees that was
+fitted on the others. The rows of the part say nothing to that forest: the statistics that it reads are
+counted without them. Else a pair of rows with one value would tell each other's labels: either's
+statistics hold the other's label, the forest learns how the two labels of a pair go together, and one
+of the two is scored by it. (Planted random labels showed an AUC of .518 for train rows.)
 
 A training hides the domain of some rows (`Batch.hide_domain`). So the forest learns what to say of no
 domain from a share of rows whose domain is hidden, and each train row has a second score: what the
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from isthmus.data.encoding.statistics import FOLDS, Statistics, columns_of
 from isthmus.data.encoding.taught import Taught
@@ -36,16 +39,17 @@ PARTS = 4
 DRAW_SEED = 0x7EE5
 HIDDEN_SEED = 0x41DE
 HIDDEN = 0.05  # share of the train rows whose domain a forest does not see
-MOST_ROWS = 1_000_000  # train rows of one forest, drawn by a hash
-MOST_TREES = 600
+MOST_ROWS = 500_000  # train rows of one forest, drawn by a hash
+MOST_TREES = 1000
 LEAVES = (31, 127)  # of a tree: a leaf for each `LEAF_ROWS` train rows, between these bounds
 LEAF_ROWS = 2000
-PATIENCE = 25
+PATIENCE = 50  # trees that must lower the logloss by `GAIN`
+GAIN = 1e-3  # of the logloss that the base rate has
 LEAST_ROWS = 2  # that can stop a forest
 UNSTOPPED = 100  # trees, where no validation rows can stop
 SETTINGS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.1,
+    "learning_rate": 0.05,
     "deterministic": True,
     "force_row_wise": True,
     "seed": 0,
@@ -153,12 +157,14 @@ def _fitted(
         reference=data,
         **given,
     )
+    rate = expit(base)
+    least = GAIN * float(-(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
     booster = lightgbm.train(
         settings,
         data,
         num_boost_round=MOST_TREES,
         valid_sets=[stop],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False, min_delta=least)],
     )
     best = max(1, booster.best_iteration)
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=best)), best
