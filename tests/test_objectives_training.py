@@ -194,6 +194,9 @@ class Balanced(AbstractModel):
     def score(self, batch: Batch, sites=()) -> Output:
         return Output(batch.numeric[:, 0] * self.weight, {}, {"size": self.weight.square().sum()})
 
+    def start_at(self, logit: float) -> None:
+        raise NotImplementedError
+
     def parameter_report(self):
         raise NotImplementedError
 

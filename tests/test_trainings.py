@@ -11,9 +11,9 @@ import torch
 
 import isthmus
 from isthmus.config import validate
-from isthmus.data import Dataset
+from isthmus.data import Dataset, Rows
 from isthmus.experiments import Engine, Training
-from isthmus.experiments.outcome import build
+from isthmus.experiments.outcome import build, build_to_train
 from isthmus.metrics import auc, logloss
 from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import DataConfig
@@ -119,7 +119,7 @@ def test_a_budget_is_kept_to_the_step(dataset: Dataset, count: int, looks: int):
     """More steps than the epochs allow, no patience, looks spread evenly, the last at the end."""
     config = settled(epochs=1, patience=1, lr=1e-9).train
     assert dataset.rows("train").steps(config.batch_rows) == 6
-    model = build(training(), dataset)
+    model = build_to_train(training(), dataset, dataset.rows("train"))
     told, end, _ = looks_of(model, dataset, config, Budget(steps=count, looks=looks))
     spread = min(looks, count)
     assert [look.step for look in told] == [
@@ -127,6 +127,22 @@ def test_a_budget_is_kept_to_the_step(dataset: Dataset, count: int, looks: int):
     ]
     assert (end.step, end.stopped) == (count, "budget")
     assert told[-1].step == count
+
+
+def test_the_first_logits_stand_around_the_train_rows_own_rate(dataset: Dataset):
+    """Of a part of the rows: of that part. Both classes count as there, even where one is not."""
+    plain = build(training(), dataset).eval()
+    for domains in (None, ("mail",)):
+        made = training(domains=domains)
+        rows = made.subset(dataset).rows("train")
+        rate = np.asarray(rows.label).mean()
+        model = build_to_train(made, dataset, rows).eval()
+        moved = score_rows(model, rows) - score_rows(plain, rows)
+        np.testing.assert_allclose(moved, math.log(rate / (1 - rate)), atol=1e-5)
+    only = np.flatnonzero(np.asarray(rows.label) > 0)
+    some = Rows(rows.arrays.take(only), row=rows.row[only], group=None, n_domains=3, fold=None)
+    moved = score_rows(build_to_train(made, dataset, some).eval(), rows) - score_rows(plain, rows)
+    np.testing.assert_allclose(moved, math.log(2 * len(only) - 1), rtol=1e-4)
 
 
 def test_a_budget_that_holds_nothing_is_refused():
@@ -279,7 +295,8 @@ def test_a_solo_is_the_training_on_a_table_of_its_own(tmp_path: Path):
     with Engine([whole], tmp_path / "trainings") as engine:
         (outcome,) = engine.run([solo], "solo")
     model = build_model(made, own.encoder.fields, own.n_domains)
-    transplanted(whole, own, build(solo, whole), model)
+    first = build_to_train(solo, whole, solo.subset(whole).rows("train"))
+    transplanted(whole, own, first, model)
     _, end, _ = looks_of(model, own, recipe, None)
     assert outcome.told.best_step == end.best.step
     assert outcome.told.steps == end.step

@@ -12,7 +12,7 @@ from isthmus import checkpoint
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
 from isthmus.errors import BundleError, RunError
-from isthmus.experiments.outcome import SPLITS, Outcome, build, told, write
+from isthmus.experiments.outcome import SPLITS, Outcome, build_to_train, told, write
 from isthmus.experiments.training import Training
 from isthmus.models import AbstractModel
 from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
@@ -34,7 +34,7 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
     subset = training.subset(dataset)
     saved = folder.with_name(f"{folder.name}{CHECKPOINT}")
     for restart in range(STARTS):
-        model = build(training, dataset, restart)
+        model = build_to_train(training, dataset, subset.rows("train"), restart)
         if training.start is not None:
             assert start is not None
             _begin_with(model, Outcome(start, training.start, dataset).weights())

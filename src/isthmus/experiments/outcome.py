@@ -17,8 +17,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
+from scipy.special import logit
 
 from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SplitName
 from isthmus.disk import reason, whole_folder
 from isthmus.errors import BundleError, ConfigError, RunError
@@ -194,3 +196,18 @@ def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractMod
             return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as fault:
             raise ConfigError(f"model: {fault}") from fault
+
+
+def build_to_train(
+    training: Training, dataset: Dataset, rows: Rows, restart: int = 0
+) -> AbstractModel:
+    """Build as `build` does, and let the first logits stand around the train rows' log-odds.
+
+    ``rows``: the train rows. Where one row in a hundred is positive, a network that starts at one
+    half spends its first looks on the rate alone, and a training that stops early then keeps it.
+    """
+    model = build(training, dataset, restart)
+    half = 0.5 / max(len(rows), 1)  # one class alone counts as if half a row were of the other
+    rate = np.average(rows.label, weights=rows.weight) if len(rows) else 0.5
+    model.start_at(float(logit(np.clip(rate, half, 1 - half))))
+    return model

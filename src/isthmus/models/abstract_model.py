@@ -75,6 +75,10 @@ class AbstractModel(nn.Module, ABC):
         """The logit of every row. The logit's sigmoid is the chance of a positive label."""
         return self.score(batch).logits
 
+    @abstractmethod
+    def start_at(self, logit: float) -> None:
+        """Let the first logits of a fresh model stand around ``logit``, for rows of any domain."""
+
     @property
     def n_domains(self) -> int:
         """Number of trained domains, the unknown one not counted."""

@@ -83,6 +83,10 @@ class DomainModel(AbstractModel):
         beside = self.backbone.shortcut(batch, self.inputs, x)
         return Output(logits if beside is None else logits + beside, passing.kept, {})
 
+    def start_at(self, logit: float) -> None:
+        """Set the head's offsets, one for all domains or one each."""
+        nn.init.constant_(self.head.bias, logit)
+
     def _state(self, x: Tensor, routing: Routing) -> AdapterState | None:
         if self.adapter is None:
             return None

@@ -21,7 +21,7 @@ from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError
 from isthmus.experiments import Training
-from isthmus.experiments.outcome import build
+from isthmus.experiments.outcome import build_to_train
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
@@ -112,7 +112,8 @@ def fit(
         progress=encoding(tell),
     )
     tell(Notice("encode", dataset_text(dataset)))
-    model = build(Training(model=settings.model, train=settings.train), dataset)
+    training = Training(model=settings.model, train=settings.train)
+    model = build_to_train(training, dataset, dataset.rows("train"))
     update = resolve_embedding_update(model, settings.train.embedding_update)
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"embedding_update": update})}
