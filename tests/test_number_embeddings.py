@@ -129,7 +129,7 @@ def test_a_piecewise_field_without_bins_is_refused():
         NumberEmbeddings(fields=(number("price", "piecewise"),))
 
 
-def test_state_copies_and_compiles(tmp_path: Path):
+def test_state_copies_and_exports(tmp_path: Path):
     made, batch = embedding().eval(), make_batch(FIELDS, 8)
     save_file(made.state_dict(), tmp_path / "state.safetensors")
     torch.manual_seed(1)

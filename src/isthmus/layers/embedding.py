@@ -16,7 +16,8 @@ class FeatureEmbedding(nn.Module):
     """All features of a batch as one row of floats, in the config's order.
 
     Categorical: its embedding. Lists: pooled embeddings (mean, sum or max; an empty list is 0).
-    Numbers: as they are, or embedded (`NumberEmbeddings`). Vectors, statistics, trees: as they are. ``columns[name]`` is a feature's slice of the output.
+    Numbers: as they are, or embedded (`NumberEmbeddings`). Vectors, statistics, trees: as they are.
+    ``columns[name]`` is a feature's slice of the output.
     Raises ``ValueError`` where features of one table disagree on its rows or its width.
     """
 
