@@ -47,7 +47,7 @@ def make_batch(
     """Random values everywhere; some lists are empty; domain 0 occurs."""
     draw = torch.Generator().manual_seed(seed)
     singles = [field for field in fields if field.kind == "categorical"]
-    numbers = sum(field.width for field in fields if field.kind in ("numeric", "vector"))
+    numbers = sum(field.numbers for field in fields)
     domain = torch.randint(0, n_domains + 1, (rows,), generator=draw)
     columns = [
         domain.clamp(max=field.table_rows - 1)

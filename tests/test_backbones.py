@@ -26,8 +26,8 @@ from isthmus.layers.blocks import DeepBlock
 from isthmus.layers.cross import CrossV1, CrossV2, pairwise_products
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.inputs.wide import Wide
 from isthmus.layers.routing import Routing
-from isthmus.layers.wide import Wide
 from isthmus.schema import FittedField
 
 N_DOMAINS = 3

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from isthmus.data import Encoder
 from isthmus.data.encoding.encoder import EncodedRows, EncoderFit
+from isthmus.data.encoding.numbers.scaler import ScalerFit
 from isthmus.data.encoding.roles import value_kinds
-from isthmus.data.encoding.scaler import ScalerFit
 from isthmus.data.tables import values as v
 from isthmus.data.tables.columns import Origin
 from isthmus.errors import BundleError, SchemaError
@@ -83,7 +83,7 @@ def fit(given: DataConfig, batch: pa.RecordBatch, train: list[int] | None = None
     kinds = value_kinds(given, [(FILE, types)], roles=("label", "weight", "group"))
     fitting = EncoderFit(given, kinds)
     rows = np.arange(batch.num_rows) if train is None else np.array(train)
-    fitting.add(batch, rows, Origin(FILE, 0))
+    fitting.add(batch, rows, Origin(FILE, 0), row=np.arange(batch.num_rows))
     return fitting.encoder()
 
 
@@ -356,5 +356,5 @@ def test_a_damaged_encoder_says_so(rich: tuple[Encoder, pa.RecordBatch], tmp_pat
                 Encoder.load(broken)
     described = json.loads((whole / "encoder.json").read_text())
     (whole / "encoder.json").write_text(json.dumps(described | {"version": 99}))
-    with pytest.raises(BundleError, match="of version 3, got 99"):
+    with pytest.raises(BundleError, match="of version 4, got 99"):
         Encoder.load(whole)

@@ -16,7 +16,8 @@ TREES = "trees"  # the field that holds the forest's score
 TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
 
 Pooling = Literal["mean", "sum", "max"]
-Scale = Literal["standard", "log", "min_max", "none"]
+Scale = Literal["standard", "log", "min_max", "quantile", "none"]
+NumberEmbedding = Literal["none", "piecewise", "periodic"]
 NotANumber = Literal["refuse", "missing"]
 
 
@@ -63,12 +64,21 @@ class CategoricalList(Section):
 class Numeric(Section):
     """One number a row. ``log`` is sign(x) log(1 + |x|), then standardised; nulls take the mean.
 
-    ``nan``: what a float NaN is, an error or a null.
+    ``quantile``: the train quantile, as the standard normal has it; nulls become 0. ``nan``: what a
+    float NaN is, an error or a null. ``embedding``: what the model makes of the scaled number, ``dim``
+    learned numbers (`isthmus.layers.inputs.numbers`).
     """
 
     kind: Literal["numeric"] = "numeric"
     scale: Scale = "standard"
     nan: NotANumber = "refuse"
+    embedding: NumberEmbedding = "none"
+    dim: int | None = Field(default=None, ge=1)
+
+    @property
+    def width(self) -> int:
+        """Columns of a model's input that it fills."""
+        return 1 if self.embedding == "none" else self.dim or EMBEDDING_DIM
 
 
 class NumericList(Section):
@@ -212,6 +222,11 @@ class DataConfig(Section):
                     f"feature {name!r} is the domain and must be categorical, got {feature.kind!r}:"
                     " a domain that is a number cannot be hidden to train the unknown domain"
                 )
+            if isinstance(feature, Numeric) and feature.embedding == "none" and feature.dim:
+                raise ValueError(
+                    f"feature {name!r} must have an embedding where it has a dim, got dim"
+                    f" {feature.dim} and embedding 'none'"
+                )
             if not isinstance(feature, Categorical | CategoricalList) or feature.shares is None:
                 continue
             shared = feature.shares
@@ -275,7 +290,8 @@ class FittedField:
     numbers. ``table_rows``: ids run from 0 (unknown) to ``table_rows - 1``; 0 for numbers.
     ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
     column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
-    statistics, the feature that they are of.
+    statistics, the feature that they are of. ``embedding``: of a number, what the model makes of it.
+    ``bins``: the edges of a piecewise embedding's bins, in scaled numbers.
     """
 
     name: str
@@ -294,6 +310,15 @@ class FittedField:
     pooling: Pooling = "mean"
     is_domain: bool = False
     source: str = ""
+    embedding: NumberEmbedding = "none"
+    bins: tuple[float, ...] = ()
+
+    @property
+    def numbers(self) -> int:
+        """Columns of ``Batch.numeric`` that it fills; a forest's second score is not counted."""
+        if self.kind == "numeric":
+            return 1
+        return self.width if self.kind in ("vector", "statistics", "trees") else 0
 
 
 def statistics_name(feature: str) -> str:

@@ -22,8 +22,8 @@ from isthmus.backbones.mlp import MLP
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.inputs.wide import Wide
 from isthmus.layers.routing import Routing
-from isthmus.layers.wide import Wide
 from isthmus.schema import FittedField
 
 

@@ -28,7 +28,7 @@ class DomainPlaces:
     def of(cls, fields: Sequence[FittedField]) -> "DomainPlaces":
         """The places in a batch with these fields."""
         single = [field for field in fields if field.kind == "categorical"]
-        start = sum(field.width for field in fields if field.kind in ("numeric", "vector"))
+        start = sum(field.numbers for field in fields if field.kind in ("numeric", "vector"))
         counted = sum(field.kind == "statistics" for field in fields)
         trees = any(field.kind == "trees" for field in fields)
         return cls(

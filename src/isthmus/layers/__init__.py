@@ -7,11 +7,11 @@ from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.hyper_network import HyperNetwork
+from isthmus.layers.inputs.wide import Wide
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import INPUT, Site, SiteSpec
 from isthmus.layers.tables import AbstractTable, FusedTable, Tables, tables_of
-from isthmus.layers.wide import Wide
 
 __all__ = [
     "INPUT",

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch, Jagged
+from isthmus.layers.inputs.numbers import NumberEmbeddings
 from isthmus.layers.tables import INIT_STD, Tables, pool
 from isthmus.schema import FittedField, Pooling
 
@@ -15,7 +16,8 @@ class FeatureEmbedding(nn.Module):
     """All features of a batch as one row of floats, in the config's order.
 
     Categorical: its embedding. Lists: pooled embeddings (mean, sum or max; an empty list is 0).
-    Numbers, vectors, statistics, trees: as they are. ``columns[name]`` is a feature's slice of the output.
+    Numbers: as they are, or embedded (`NumberEmbeddings`). Vectors, statistics, trees: as they are.
+    ``columns[name]`` is a feature's slice of the output.
     Raises ``ValueError`` where features of one table disagree on its rows or its width.
     """
 
@@ -31,15 +33,20 @@ class FeatureEmbedding(nn.Module):
             self.columns[field.name] = slice(self.width, self.width + field.width)
             self.width += field.width
         self._lookups = _Lookups(fields, self.tables)
+        embedded = any(field.embedding != "none" for field in fields)
+        self.numbers = NumberEmbeddings(fields=fields) if embedded else None
         self._pieces = _plan(fields)
 
     def forward(self, batch: Batch) -> Float[Tensor, "rows width"]:
         """Embed a batch."""
         found = self._lookups(batch.categorical, self.tables)
+        numbers = {} if self.numbers is None else self.numbers(batch.numeric)
         parts: list[Tensor] = []
         for piece in self._pieces:
             if piece.source == "categorical":
                 part = found[piece.dim][:, piece.start : piece.stop].flatten(1)
+            elif piece.source in ("piecewise", "periodic"):
+                part = numbers[piece.source, piece.dim][:, piece.start : piece.stop].flatten(1)
             elif piece.source == "numeric":
                 part = batch.numeric[:, piece.start : piece.stop]
             else:
@@ -84,6 +91,8 @@ class _Piece:
 
     def __init__(self, field: FittedField, start: int, stop: int) -> None:
         self.source = "numeric" if field.kind in _NUMBERS else field.kind
+        if field.embedding != "none":
+            self.source = field.embedding
         self.dim = field.width
         self.table = field.table
         self.pooling: Pooling = field.pooling
@@ -94,7 +103,7 @@ class _Piece:
         """Whether the other piece continues this one."""
         return (
             self.source == other.source
-            and self.source in ("categorical", "numeric")
+            and self.source in ("categorical", "numeric", "piecewise", "periodic")
             and (self.source == "numeric" or self.dim == other.dim)
             and self.stop == other.start
         )
@@ -144,6 +153,7 @@ def _logical_tables(fields: tuple[FittedField, ...]) -> dict[str, tuple[int, int
 def _plan(fields: tuple[FittedField, ...]) -> list[_Piece]:
     """Where each stretch of output columns comes from, neighbours joined."""
     singles: dict[int, int] = {}
+    embedded: dict[tuple[str, int], int] = {}
     lists = 0
     numeric = 0
     vector = sum(field.kind == "numeric" for field in fields)  # vectors follow the numbers
@@ -155,6 +165,10 @@ def _plan(fields: tuple[FittedField, ...]) -> list[_Piece]:
         elif field.kind == "numeric":
             start, stop = numeric, numeric + 1
             numeric = stop
+            if field.embedding != "none":  # counts among those of its kind and width
+                key = field.embedding, field.width
+                start = embedded.get(key, 0)
+                stop = embedded[key] = start + 1
         elif field.kind in _NUMBERS:  # the fields of statistics and trees come last
             start, stop = vector, vector + field.width
             vector = stop

@@ -41,11 +41,12 @@ class ParameterReport:
     backbone: int
     adapter: int
     head: int
+    numbers: int = 0  # embeddings of numbers
 
     @property
     def dense(self) -> int:
         """All that are not in tables."""
-        return self.backbone + self.adapter + self.head
+        return self.numbers + self.backbone + self.adapter + self.head
 
     @property
     def total(self) -> int:

@@ -106,6 +106,7 @@ class DomainModel(AbstractModel):
             backbone=_count(self.backbone) - in_tables[1],
             adapter=0 if self.adapter is None else _count(self.adapter),
             head=_count(self.head),
+            numbers=0 if self.inputs.numbers is None else _count(self.inputs.numbers),
         )
 
 

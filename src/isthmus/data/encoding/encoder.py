@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
+from isthmus.data.encoding.numbers.fitted import AnyScaler, NumberFit
+from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
-from isthmus.data.encoding.scaler import Scaler, ScalerFit
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.tables import columns as c
@@ -71,15 +72,16 @@ class Encoder:
     ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of
     the trained domains; id ``i`` is ``domains[i - 1]``. ``domain_kind``: kind of the values of the
     domain column. ``taught``: statistics and forest, where the config asks for them. While they are
-    not fitted yet, their columns hold 0.
+    not fitted yet, their columns hold 0. ``bins``: edges of each piecewise embedding, by its feature.
     """
 
     config: DataConfig
     vocabularies: Mapping[str, Vocabulary]
-    scalers: Mapping[str, Scaler]
+    scalers: Mapping[str, AnyScaler]
     domains: tuple[str, ...]
     domain_kind: str = "string"
     taught: Taught = field(default_factory=Taught)
+    bins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -108,7 +110,13 @@ class Encoder:
         if isinstance(feature, Vector):
             return FittedField(name=name, kind="vector", width=feature.width)
         if isinstance(feature, Numeric):
-            return FittedField(name=name, kind="numeric", width=1)
+            return FittedField(
+                name=name,
+                kind="numeric",
+                width=feature.width,
+                embedding=feature.embedding,
+                bins=self.bins.get(name, ()),
+            )
         if isinstance(feature, NumericList):
             return FittedField(name=name, kind="numeric_list", width=1, pooling=feature.pooling)
         table = vocabulary_name(self.config, name)
@@ -249,13 +257,19 @@ class Encoder:
             scalers=self.scalers,
             vocabularies=self.vocabularies,
             taught=self.taught,
+            bins=self.bins,
         )
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
-        """Read an encoder. Raises ``BundleError`` for a damaged folder or another version."""
+        """Read an encoder.
+
+        Raises ``BundleError`` for a damaged folder or another version, ``ConfigError`` where a
+        library that it needs is missing.
+        """
         path = Path(folder)
         encoder = cls(**encoder_file.load(path))
+        check_embeddings_installed(encoder.config.features.values())
         taught = encoder_file.load_taught(path, encoder.fields, encoder.config.negative_rate)
         return replace(encoder, taught=taught)
 
@@ -288,12 +302,12 @@ class EncoderFit:
         self.domain_kind = kinds[DOMAIN]
         self.domains = Counter("string")
         self.counters: dict[str, Counter] = {}
-        self.scalers: dict[str, ScalerFit] = {}
+        self.numbers: dict[str, NumberFit] = {}
         self._members: dict[str, list[str]] = {}
         self._hashed: dict[str, Vocabulary] = {}
         for name, feature in config.features.items():
             if isinstance(feature, Numeric | NumericList):
-                self.scalers[name] = ScalerFit(feature.scale)
+                self.numbers[name] = NumberFit(name, feature)
             elif isinstance(feature, Categorical | CategoricalList):
                 table = vocabulary_name(config, name)
                 buckets = getattr(config.features[table], "hash_buckets", None)
@@ -308,7 +322,7 @@ class EncoderFit:
     def columns(self) -> list[str]:
         """Columns that fitting reads."""
         features = [name for members in self._members.values() for name in members]
-        return list(dict.fromkeys([*features, *self.scalers, self.config.domain]))
+        return list(dict.fromkeys([*features, *self.numbers, self.config.domain]))
 
     def add(
         self,
@@ -316,11 +330,18 @@ class EncoderFit:
         rows: np.ndarray,
         origin: c.Origin,
         *,
+        row: np.ndarray,
         workers: Executor | None = None,
     ) -> None:
-        """Take in one block; ``rows`` int64 are the positions of its train rows."""
+        """Take in one block; ``rows`` int64 are the positions of its train rows.
+
+        ``row``: number of each of its rows in the table, int64 (rows,).
+        """
         tasks = [partial(self._count, table, batch, rows) for table in self.counters]
-        tasks += [partial(self._measure, name, batch, rows, origin) for name in self.scalers]
+        tasks += [
+            partial(fit.add, batch.column(name), rows, row, origin)
+            for name, fit in self.numbers.items()
+        ]
         tasks.append(partial(self._count_domains, batch, rows))
         _run(tasks, workers)
 
@@ -335,23 +356,6 @@ class EncoderFit:
             else:
                 self.counters[table].add(array, rows)
 
-    def _measure(
-        self, name: str, batch: pa.RecordBatch, rows: np.ndarray, origin: c.Origin
-    ) -> None:
-        feature, array = self.config.features[name], batch.column(name)
-        if pa.types.is_null(array.type):
-            return
-        assert isinstance(feature, Numeric | NumericList)
-        keep = np.zeros(batch.num_rows, dtype=bool)
-        keep[rows] = True
-        lengths = None
-        if isinstance(feature, NumericList):
-            array, lengths = c.list_items(array, feature.max_length)
-            keep = np.repeat(keep, lengths)
-        x, missing = c.numbers_and_missing(array, feature.nan)
-        c.check_finite(name, x, origin, lengths)
-        self.scalers[name].add(x[keep if missing is None else keep & ~missing])
-
     def _count_domains(self, batch: pa.RecordBatch, rows: np.ndarray) -> None:
         codes, names = c.domains(batch.column(self.config.domain), self.domain_kind)
         codes = codes.take(rows)
@@ -364,12 +368,14 @@ class EncoderFit:
             min_count = getattr(self.config.features[table], "min_count", 1)
             vocabularies[table] = counter.vocabulary(min_count)
         domains = self.domains.counts()["value"].to_list()
+        numbers = {name: fit.fitted() for name, fit in self.numbers.items()}
         return Encoder(
             config=self.config,
             vocabularies=vocabularies,
-            scalers={name: fit.scaler() for name, fit in self.scalers.items()},
+            scalers={name: scaler for name, (scaler, _) in numbers.items()},
             domains=tuple(in_order(domains, self.domain_kind)),
             domain_kind=self.domain_kind,
+            bins={name: edges for name, (_, edges) in numbers.items() if edges},
         )
 
 

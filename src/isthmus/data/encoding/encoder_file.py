@@ -11,15 +11,17 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from isthmus.data.encoding import older
-from isthmus.data.encoding.scaler import Scaler
+from isthmus.data.encoding.numbers.bins import check_edges
+from isthmus.data.encoding.numbers.fitted import AnyScaler, scaler_of
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
-from isthmus.schema import DataConfig, FittedField
+from isthmus.schema import DataConfig, FittedField, Numeric
 
-VERSION = 3
-READ = (1, 2, 3)  # in 1 a number's key followed its type (`older`); 2 taught nothing
+VERSION = 4
+# In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles and no bins.
+READ = (1, 2, 3, 4)
 _FILE = "encoder.json"
 _TAUGHT = "taught"  # how the names of its files begin
 
@@ -30,9 +32,10 @@ def save(
     config: DataConfig,
     domains: Sequence[str],
     domain_kind: str,
-    scalers: Mapping[str, Scaler],
+    scalers: Mapping[str, AnyScaler],
     vocabularies: Mapping[str, Vocabulary],
     taught: Taught,
+    bins: Mapping[str, Sequence[float]],
 ) -> None:
     """Write the parts of an encoder. `load` and `load_taught` give them back."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,7 @@ def save(
         "domains": list(domains),
         "domain_kind": domain_kind,
         "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
+        "bins": {name: list(edges) for name, edges in bins.items()},
         "vocabularies": described,
     }
     written = taught.save(folder / _TAUGHT)
@@ -69,11 +73,17 @@ def load(folder: Path) -> dict[str, Any]:
             )
         if content["version"] == 1:
             content["domains"] = older.domain_names(content["domains"], content["domain_kind"])
+        config = DataConfig.model_validate(content["config"])
         return {
-            "config": DataConfig.model_validate(content["config"]),
+            "config": config,
             "domains": tuple(content["domains"]),
             "domain_kind": content["domain_kind"],
-            "scalers": {name: Scaler(**entry) for name, entry in content["scalers"].items()},
+            "scalers": {name: scaler_of(entry) for name, entry in content["scalers"].items()},
+            "bins": {
+                name: check_edges(name, content["bins"][name])
+                for name, feature in config.features.items()
+                if isinstance(feature, Numeric) and feature.embedding == "piecewise"
+            },
             "vocabularies": {
                 name: _vocabulary(folder, entry, content["version"])
                 for name, entry in content["vocabularies"].items()

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
+from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, Usage, needed
 from isthmus.data.encoding.statistics import columns_of
 from isthmus.data.encoding.taught import Taught
@@ -53,6 +54,7 @@ def build(
     """
     if config.trees:
         check_installed()
+    check_embeddings_installed(config.features.values())
     usage = Usage.of(config, table)
     chosen = Chosen(usage, block_rows=block_rows, progress=progress or (lambda *_: None))
     with ThreadPoolExecutor(WORKERS) as workers:
@@ -82,7 +84,8 @@ def _fit(
         origin = piece.origin
         assigned = splitter.assign(piece)
         totals += np.bincount(assigned, minlength=len(SPLITS))
-        fit.add(piece.batch, np.flatnonzero(assigned == 0), origin, workers=workers)
+        train = np.flatnonzero(assigned == 0)
+        fit.add(piece.batch, train, origin, row=piece.row, workers=workers)
         domain = piece.batch.column(config.domain)
         codes, names = c.domains(domain, domain_kind)
         if config.null_domain == "refuse":

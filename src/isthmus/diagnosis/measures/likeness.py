@@ -134,7 +134,7 @@ def domain_vectors(
     places = DomainPlaces.of(dataset.encoder.fields)
     # Statistics and trees come behind; they tell of labels and of other domains.
     kinds = ("numeric", "vector")
-    own = sum(field.width for field in dataset.encoder.fields if field.kind in kinds)
+    own = sum(field.numbers for field in dataset.encoder.fields if field.kind in kinds)
     kept: list[np.ndarray] = []
 
     def keep(_module: object, inputs: tuple[Tensor, ...]) -> None:

@@ -16,7 +16,6 @@ from isthmus.data.batch import Batch
 from isthmus.layers.tables import AbstractTable, Tables, pool
 from isthmus.schema import FittedField
 
-_NUMBERS = ("numeric", "vector", "statistics", "trees")
 # Odd constants of splitmix64 (Steele et al., OOPSLA 2014), as signed 64-bit numbers.
 _STEP = 0x9E3779B97F4A7C15 - 2**64
 _MIX = 0xBF58476D1CE4E5B9 - 2**64
@@ -26,8 +25,8 @@ class Wide(nn.Module):
     """A batch to one logit a row, linear in what the row's values are.
 
     Categorical features and lists: one weight per value, lists pooled as the feature says.
-    Features that share an embedding table still have weights of their own. Numbers and vectors:
-    one weight per column. ``crosses``: groups of two or more categorical features; each
+    Features that share an embedding table still have weights of their own. Numbers (as
+    they are, without their embedding) and vectors: one weight per column. ``crosses``: groups of two or more categorical features; each
     combination of their values has a weight, in ``cross_buckets`` buckets a cross: one for each
     combination where they fit, else hashed. An id that is unknown counts as a value.
     Starts at 0. Raises ``ValueError`` for a cross of other than categorical features.
@@ -59,7 +58,7 @@ class Wide(nn.Module):
             ),
             persistent=False,
         )
-        numbers = sum(field.width for field in fields if field.kind in _NUMBERS)
+        numbers = sum(field.numbers for field in fields)
         self._single = numbers  # a batch may hold more behind them
         numbers += sum(field.kind == "numeric_list" for field in fields)
         self.numbers = nn.Parameter(torch.zeros(numbers, 1)) if numbers else None

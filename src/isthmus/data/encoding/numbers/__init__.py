@@ -1,0 +1,1 @@
+"""Numbers: how they are scaled, and where the bins of their embeddings lie."""
