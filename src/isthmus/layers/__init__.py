@@ -7,6 +7,7 @@ from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.hyper_network import HyperNetwork
+from isthmus.layers.inputs import TargetAttention
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import INPUT, Site, SiteSpec
@@ -30,6 +31,7 @@ __all__ = [
     "Site",
     "SiteSpec",
     "Tables",
+    "TargetAttention",
     "Towers",
     "Wide",
     "domain_parameters",

@@ -41,11 +41,12 @@ class ParameterReport:
     backbone: int
     adapter: int
     head: int
+    inputs: int = 0  # of the inputs, beside their tables
 
     @property
     def dense(self) -> int:
         """All that are not in tables."""
-        return self.backbone + self.adapter + self.head
+        return self.inputs + self.backbone + self.adapter + self.head
 
     @property
     def total(self) -> int:

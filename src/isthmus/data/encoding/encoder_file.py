@@ -18,8 +18,9 @@ from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
 from isthmus.schema import DataConfig, FittedField
 
-VERSION = 3
-READ = (1, 2, 3)  # in 1 a number's key followed its type (`older`); 2 taught nothing
+VERSION = 4
+# In 1 a number's key followed its type (`older`); 2 taught nothing; 3 knew no attention.
+READ = (1, 2, 3, 4)
 _FILE = "encoder.json"
 _TAUGHT = "taught"  # how the names of its files begin
 

@@ -1,0 +1,5 @@
+"""What the embedded row learns beside tables."""
+
+from isthmus.layers.inputs.attention import TargetAttention
+
+__all__ = ["TargetAttention"]
