@@ -356,5 +356,5 @@ def test_a_damaged_encoder_says_so(rich: tuple[Encoder, pa.RecordBatch], tmp_pat
                 Encoder.load(broken)
     described = json.loads((whole / "encoder.json").read_text())
     (whole / "encoder.json").write_text(json.dumps(described | {"version": 99}))
-    with pytest.raises(BundleError, match="of version 3, got 99"):
+    with pytest.raises(BundleError, match="of version 4, got 99"):
         Encoder.load(whole)

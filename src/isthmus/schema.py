@@ -17,7 +17,7 @@ TREES = "trees"  # the field that holds the forest's score
 TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
 
 Pooling = Literal["mean", "sum", "max"]
-Attention = Literal["attention"]
+ListPooling = Literal["mean", "sum", "max", "attention"]
 Scale = Literal["standard", "log", "min_max", "none"]
 NotANumber = Literal["refuse", "missing"]
 
@@ -61,7 +61,7 @@ class CategoricalList(Section):
     shares: str | None = None
     statistics: bool = False
     max_length: int = Field(default=50, ge=1)
-    pooling: Pooling | Attention = "mean"
+    pooling: ListPooling = "mean"
     query: str | None = None
     positions: bool = False
 
