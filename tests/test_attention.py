@@ -274,7 +274,7 @@ def test_parameters_are_counted_with_the_inputs():
     assert report.dense == report.total - (7 + 4 + 5) * 4
 
 
-def test_a_model_without_attention_draws_as_it_did():
+def test_only_a_list_that_asks_has_a_unit():
     plain = tuple(replace(field, query="", places=0) for field in ASKED)
     asked, other = build({}), build_model(ModelConfig(), plain, 3)
     assert not any("attention" in name for name in other.state_dict())
