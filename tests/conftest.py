@@ -1,8 +1,10 @@
 """Shape and type annotations of the torch parts are checked while the tests run, only there."""
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 
@@ -39,6 +41,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compilation traces through the checks of the test run and stumbles there."""
+    from isthmus.layers.routing import Routing
+    from isthmus.models import domain_model
+
+    for made_inside in (Routing, domain_model._Passing):
+        for name in vars(made_inside).keys() & {"__init__", "__call__"}:
+            monkeypatch.setattr(made_inside, name, inspect.unwrap(getattr(made_inside, name)))
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Fields of every kind, and random batches that fit them: shared by the tests of the networks."""
 
+from dataclasses import replace
+
 import torch
 
 from isthmus.data.batch import Batch, Jagged
@@ -38,6 +40,16 @@ EVEN = (
     FittedField("age", "numeric", 1),
     many("history", 7, table="item", pooling="sum"),
     single("tab", 4, is_domain=True),
+)
+
+
+# Two lists with target attention, the first one with places.
+ASKED = (
+    replace(many("history", 7, table="item"), query="item", places=3),
+    single("tab", 4, is_domain=True),
+    FittedField("age", "numeric", 1),
+    single("item", 7),
+    replace(many("tags", 5), query="tab"),
 )
 
 

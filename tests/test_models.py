@@ -1,8 +1,5 @@
-import inspect
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,7 +11,7 @@ from isthmus.data.batch import DomainPlaces
 from isthmus.layers import routing
 from isthmus.layers.routing import Routing, Tiles
 from isthmus.layers.tables import FusedTable
-from isthmus.models import DomainModel, Head, ModelConfig, build_model, domain_model
+from isthmus.models import DomainModel, Head, ModelConfig, build_model
 
 N_DOMAINS = 3
 SMALL = {"widths": (8, 6)}
@@ -266,17 +263,6 @@ def test_every_kind_of_column_reaches_the_logit():
         for name in table.slices:
             assert table.weight.grad is not None
             assert table.weight.grad[table.slices[name]].abs().sum() > 0, name
-
-
-@pytest.fixture
-def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compilation traces through the checks of the test run and stumbles there."""
-    for made_inside in (Routing, domain_model._Passing):
-        for name in vars(made_inside).keys() & {"__init__", "__call__"}:
-            monkeypatch.setattr(made_inside, name, inspect.unwrap(getattr(made_inside, name)))
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize("sparse", [False, True])

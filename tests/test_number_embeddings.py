@@ -173,7 +173,7 @@ def test_models_with_embedded_numbers_keep_the_contracts(given):
     report = model.parameter_report()
     assert report.total == sum(parameter.numel() for parameter in model.parameters())
     assert model.inputs.numbers is not None
-    assert report.numbers == sum(p.numel() for p in model.inputs.numbers.parameters())
+    assert report.inputs == sum(p.numel() for p in model.inputs.numbers.parameters())
     assert report.numbers > 0
 
 

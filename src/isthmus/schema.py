@@ -3,7 +3,8 @@
 No torch here, no files: a schema is read from YAML, checked, and carried from fit to serve.
 """
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ TREES = "trees"  # the field that holds the forest's score
 TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
 
 Pooling = Literal["mean", "sum", "max"]
+ListPooling = Literal["mean", "sum", "max", "attention"]
 Scale = Literal["standard", "log", "min_max", "quantile", "none"]
 NumberEmbedding = Literal["none", "piecewise", "periodic"]
 NotANumber = Literal["refuse", "missing"]
@@ -48,7 +50,9 @@ class Categorical(Section):
 class CategoricalList(Section):
     """Any number of values a row, pooled into one embedding; the last ``max_length`` are kept.
 
-    ``statistics``: as of `Categorical`, and then the mean over the row's values.
+    ``statistics``: as of `Categorical`, and then the mean over the row's values. ``pooling``
+    ``attention``: each value counts by what it has to do with the row's ``query``, a categorical
+    feature of the same ``dim`` (`isthmus.layers.inputs.attention`); ``positions``: and by its place.
     """
 
     kind: Literal["categorical_list"] = "categorical_list"
@@ -58,7 +62,9 @@ class CategoricalList(Section):
     shares: str | None = None
     statistics: bool = False
     max_length: int = Field(default=50, ge=1)
-    pooling: Pooling = "mean"
+    pooling: ListPooling = "mean"
+    query: str | None = None
+    positions: bool = False
 
 
 class Numeric(Section):
@@ -217,6 +223,7 @@ class DataConfig(Section):
             if column is not None and column in self.features:
                 raise ValueError(f"column {column!r} is the {role} and must not be a feature too")
         for name, feature in self.features.items():
+            _check_attention(name, feature, self.features)
             if name == self.domain and feature.kind != "categorical":
                 raise ValueError(
                     f"feature {name!r} is the domain and must be categorical, got {feature.kind!r}:"
@@ -291,7 +298,10 @@ class FittedField:
     ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
     column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
     statistics, the feature that they are of. ``embedding``: of a number, what the model makes of it.
-    ``bins``: the edges of a piecewise embedding's bins, in scaled numbers.
+    ``bins``: the edges of a piecewise embedding's bins, in scaled numbers. ``query``: of a list with
+    target attention, the feature that its items are weighted by; ``pooling`` is then how a linear part
+    pools. ``places``: how many places of such a list's items have a meaning, counted from the end; 0
+    for none.
     """
 
     name: str
@@ -312,6 +322,8 @@ class FittedField:
     source: str = ""
     embedding: NumberEmbedding = "none"
     bins: tuple[float, ...] = ()
+    query: str = ""
+    places: int = 0
 
     @property
     def numbers(self) -> int:
@@ -319,6 +331,42 @@ class FittedField:
         if self.kind == "numeric":
             return 1
         return self.width if self.kind in ("vector", "statistics", "trees") else 0
+
+
+def _check_attention(name: str, feature: Feature, features: Mapping[str, Feature]) -> None:
+    """Raise ``ValueError`` where a list's pooling, query and positions do not fit together."""
+    if not isinstance(feature, CategoricalList):
+        return
+    if feature.pooling != "attention":
+        if feature.query is not None or feature.positions:
+            given = f"query {feature.query!r}" if feature.query is not None else "positions true"
+            raise ValueError(
+                f"feature {name!r} must have pooling 'attention' where it has {given},"
+                f" got {feature.pooling!r}"
+            )
+        return
+    if feature.query is None:
+        raise ValueError(
+            f"feature {name!r} has pooling 'attention', so query must name the categorical feature"
+            " that its items are weighted by, got none"
+        )
+    other = features.get(feature.query)
+    if other is None:
+        near = difflib.get_close_matches(feature.query, features, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(features)}"
+        raise ValueError(
+            f"the query of feature {name!r} must be a feature too, got {feature.query!r}{hint}"
+        )
+    if not isinstance(other, Categorical):
+        raise ValueError(
+            f"the query of feature {name!r} must be categorical, got {feature.query!r},"
+            f" which is {other.kind}"
+        )
+    if other.dim != feature.dim:
+        raise ValueError(
+            f"feature {name!r} must have the dim of its query {feature.query!r}, {other.dim},"
+            f" got {feature.dim}"
+        )
 
 
 def statistics_name(feature: str) -> str:

@@ -7,7 +7,7 @@ from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.hyper_network import HyperNetwork
-from isthmus.layers.inputs.wide import Wide
+from isthmus.layers.inputs import NumberEmbeddings, TargetAttention, Wide
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import INPUT, Site, SiteSpec
@@ -26,10 +26,12 @@ __all__ = [
     "FusedTable",
     "HyperNetwork",
     "Norm",
+    "NumberEmbeddings",
     "Routing",
     "Site",
     "SiteSpec",
     "Tables",
+    "TargetAttention",
     "Towers",
     "Wide",
     "domain_parameters",

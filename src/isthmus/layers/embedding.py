@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch, Jagged
+from isthmus.layers.inputs.attention import TargetAttention
 from isthmus.layers.inputs.numbers import NumberEmbeddings
 from isthmus.layers.tables import INIT_STD, Tables, pool
 from isthmus.schema import FittedField, Pooling
@@ -15,10 +16,11 @@ _NUMBERS = ("vector", "statistics", "trees")  # behind the single numbers, in th
 class FeatureEmbedding(nn.Module):
     """All features of a batch as one row of floats, in the config's order.
 
-    Categorical: its embedding. Lists: pooled embeddings (mean, sum or max; an empty list is 0).
-    Numbers: as they are, or embedded (`NumberEmbeddings`). Vectors, statistics, trees: as they are.
-    ``columns[name]`` is a feature's slice of the output.
-    Raises ``ValueError`` where features of one table disagree on its rows or its width.
+    Categorical: its embedding. Lists: pooled embeddings (mean, sum, max, or weighted by what the
+    ``query`` of the field is in the row; an empty list is 0). Numbers: as they are, or embedded
+    (`NumberEmbeddings`). Vectors, statistics, trees: as they are. ``columns[name]`` is a feature's
+    slice of the output. Raises ``ValueError`` where features of one table disagree on its rows or its
+    width, and for a query that is no categorical feature of its list's width.
     """
 
     def __init__(self, *, fields: tuple[FittedField, ...], std: float = INIT_STD) -> None:
@@ -32,6 +34,9 @@ class FeatureEmbedding(nn.Module):
         for field in fields:
             self.columns[field.name] = slice(self.width, self.width + field.width)
             self.width += field.width
+        self.attention = nn.ModuleList(
+            TargetAttention(dim=field.width, places=field.places) for field in fields if field.query
+        )
         self._lookups = _Lookups(fields, self.tables)
         embedded = any(field.embedding != "none" for field in fields)
         self.numbers = NumberEmbeddings(fields=fields) if embedded else None
@@ -50,16 +55,21 @@ class FeatureEmbedding(nn.Module):
             elif piece.source == "numeric":
                 part = batch.numeric[:, piece.start : piece.stop]
             else:
-                part = self._pool_list(batch.lists[piece.start], piece)
+                part = self._pool_list(batch.lists[piece.start], piece, found)
             parts.append(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def _pool_list(self, column: Jagged, piece: "_Piece") -> Tensor:
+    def _pool_list(
+        self, column: Jagged, piece: "_Piece", found: dict[int, Tensor]
+    ) -> Float[Tensor, "rows dim"]:
         if piece.source == "numeric_list":
             return pool(column.values.unsqueeze(1), column.offsets, piece.pooling)
         store = self.tables.store(piece.dim)
         ids = column.values.to(store.id_dtype) + store.first_row(piece.table)
-        return store.pooled(ids, column.offsets, piece.pooling)
+        if piece.unit is None:
+            return store.pooled(ids, column.offsets, piece.pooling)
+        query = found[piece.dim][:, piece.query]
+        return self.attention[piece.unit](query, store(ids), column.offsets)
 
     def field_matrix(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "rows fields dim"]:
         """The embedded features of ``x``, the output of ``forward``, stacked for an FM.
@@ -98,6 +108,8 @@ class _Piece:
         self.pooling: Pooling = field.pooling
         self.start = start
         self.stop = stop
+        self.unit: int | None = None  # of a list with a query: its place among such lists
+        self.query = 0  # and the query's place among the looked up features of its width
 
     def joins(self, other: "_Piece") -> bool:
         """Whether the other piece continues this one."""
@@ -155,6 +167,7 @@ def _plan(fields: tuple[FittedField, ...]) -> list[_Piece]:
     singles: dict[int, int] = {}
     embedded: dict[tuple[str, int], int] = {}
     lists = 0
+    units = 0
     numeric = 0
     vector = sum(field.kind == "numeric" for field in fields)  # vectors follow the numbers
     pieces: list[_Piece] = []
@@ -176,8 +189,21 @@ def _plan(fields: tuple[FittedField, ...]) -> list[_Piece]:
             start, stop = lists, lists + 1
             lists = stop
         piece = _Piece(field, start, stop)
+        if field.query:
+            piece.unit, piece.query = units, _query_place(field, fields)
+            units += 1
         if pieces and pieces[-1].joins(piece):
             pieces[-1].stop = stop
         else:
             pieces.append(piece)
     return pieces
+
+
+def _query_place(field: FittedField, fields: tuple[FittedField, ...]) -> int:
+    names = [f.name for f in fields if f.kind == "categorical" and f.width == field.width]
+    if field.query not in names:
+        raise ValueError(
+            f"the query of {field.name!r} must be a categorical feature of dim {field.width},"
+            f" among {names}, got {field.query!r}"
+        )
+    return names.index(field.query)

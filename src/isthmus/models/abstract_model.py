@@ -41,12 +41,12 @@ class ParameterReport:
     backbone: int
     adapter: int
     head: int
-    numbers: int = 0  # embeddings of numbers
+    inputs: int = 0  # of the inputs, beside their tables
 
     @property
     def dense(self) -> int:
         """All that are not in tables."""
-        return self.numbers + self.backbone + self.adapter + self.head
+        return self.inputs + self.backbone + self.adapter + self.head
 
     @property
     def total(self) -> int:

@@ -100,13 +100,14 @@ class DomainModel(AbstractModel):
 
     def parameter_report(self) -> ParameterReport:
         """Count the parameters of each part."""
-        in_tables = [sum(t.weight.numel() for t in tables_of(p)) for p in (self, self.backbone)]
+        every = (self, self.backbone, self.inputs)
+        in_tables = [sum(t.weight.numel() for t in tables_of(part)) for part in every]
         return ParameterReport(
             embedding=in_tables[0],
             backbone=_count(self.backbone) - in_tables[1],
             adapter=0 if self.adapter is None else _count(self.adapter),
             head=_count(self.head),
-            numbers=0 if self.inputs.numbers is None else _count(self.inputs.numbers),
+            inputs=_count(self.inputs) - in_tables[2],
         )
 
 

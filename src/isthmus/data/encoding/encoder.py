@@ -120,15 +120,21 @@ class Encoder:
         if isinstance(feature, NumericList):
             return FittedField(name=name, kind="numeric_list", width=1, pooling=feature.pooling)
         table = vocabulary_name(self.config, name)
-        return FittedField(
+        looked_up = FittedField(
             name=name,
             kind=feature.kind,
             width=feature.dim,
             table=table,
             table_rows=self.vocabularies[table].rows,
-            pooling=feature.pooling if isinstance(feature, CategoricalList) else "mean",
             is_domain=name == self.config.domain,
         )
+        if isinstance(feature, Categorical):
+            return looked_up
+        if feature.pooling == "attention":
+            assert feature.query is not None
+            places = feature.max_length if feature.positions else 0
+            return replace(looked_up, query=feature.query, places=places)
+        return replace(looked_up, pooling=feature.pooling)
 
     def encode(
         self,

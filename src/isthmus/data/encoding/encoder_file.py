@@ -20,7 +20,7 @@ from isthmus.errors import BundleError
 from isthmus.schema import DataConfig, FittedField, Numeric
 
 VERSION = 4
-# In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles and no bins.
+# In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles, bins or attention.
 READ = (1, 2, 3, 4)
 _FILE = "encoder.json"
 _TAUGHT = "taught"  # how the names of its files begin
