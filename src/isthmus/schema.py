@@ -33,7 +33,7 @@ class Categorical(Section):
     ``hash_buckets``: hash the values into this many ids instead of keeping a vocabulary.
     ``shares``: use the vocabulary and the table of this other column. ``statistics``: four numbers
     more, which say how often the train rows hold the value and how often they are positive then,
-    in all domains and in the row's domain (`isthmus.data.encoding.statistics`).
+    in all domains and in the row's domain (`isthmus.data.encoding.counted.statistics`).
     """
 
     kind: Literal["categorical"] = "categorical"

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from isthmus.data.encoding.counted.statistics import columns_of
 from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
 from isthmus.data.encoding.roles import DOMAIN, Usage, needed
-from isthmus.data.encoding.statistics import columns_of
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import check_installed
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.store.arrays import ArrayWriter
 from isthmus.data.store.cache import META
 from isthmus.data.store.chosen import Chosen, Progress
-from isthmus.data.store.out_of_fold import SplitRows, fill
+from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, Splitter
 from isthmus.data.store.teaching import teach

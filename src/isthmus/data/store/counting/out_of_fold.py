@@ -1,6 +1,6 @@
 """Value statistics of encoded train rows: counted by fold, fitted, and written out of fold.
 
-A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.statistics`).
+A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.counted.statistics`).
 Memory follows the distinct (value, domain) pairs of the columns.
 """
 
@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
-from isthmus.data.encoding.cells import FoldCells, PairCounter
-from isthmus.data.encoding.statistics import (
+from isthmus.data.encoding.counted.cells import FoldCells, PairCounter
+from isthmus.data.encoding.counted.statistics import (
     FOLDS,
     ColumnStatistics,
     CountedColumn,
