@@ -158,7 +158,9 @@ class DataConfig(Section):
     ``domains``: names of the domains whose rows are kept; every other row of the table is left out
     before anything is split, fitted or checked. ``null_domain``: rows without a domain are an error,
     or train and are scored as the unknown domain. ``trees``: fit a boosted forest on the same
-    features, and let its score be an input (`isthmus.data.encoding.trees`).
+    features, and let its score be an input (`isthmus.data.encoding.trees`). ``crosses``: pairs of
+    single columns with statistics; the pair's own statistics are inputs where validation rows confirm
+    them (`isthmus.data.store.counting.confirming`).
     """
 
     table: str | None = None
@@ -171,6 +173,7 @@ class DataConfig(Section):
     weight: str | None = None
     negative_rate: float = Field(default=1.0, gt=0, le=1)
     features: dict[str, Feature]
+    crosses: tuple[tuple[str, str], ...] = ()
     trees: bool = False
     split: Split = Split()
 
@@ -237,6 +240,7 @@ class DataConfig(Section):
                     f"feature {name!r} has statistics, which are called {statistics_name(name)!r}:"
                     " no other feature must have that name"
                 )
+        _check_crosses(self)
         if self.trees and TREES in self.features:
             raise ValueError(
                 f"data.trees gives an input that is called {TREES!r}: no feature must have that name"
@@ -267,6 +271,39 @@ class DataConfig(Section):
         return self.model_dump(mode="json", exclude={"table"})
 
 
+def _check_crosses(config: DataConfig) -> None:
+    """Raise ValueError for a pair of columns that has no statistics of its own, or is there twice."""
+    seen: set[frozenset[str]] = set()
+    for left, right in config.crosses:
+        pair = f"data.crosses pairs {left!r} with {right!r}"
+        for name in (left, right):
+            feature = config.features.get(name)
+            if feature is None:
+                raise ValueError(f"{pair}, which both must be features, got no feature {name!r}")
+            if name == config.domain:
+                raise ValueError(
+                    f"{pair}, but a pair must not hold the domain {name!r}: statistics within the"
+                    " domain are those of the pair"
+                )
+            if not isinstance(feature, Categorical):
+                raise ValueError(
+                    f"{pair}, which both must be categorical, got {feature.kind!r} for {name!r}"
+                )
+            if not feature.statistics:
+                raise ValueError(
+                    f"{pair}, which both must have statistics: true, got none for {name!r}"
+                )
+        if left == right:
+            raise ValueError(f"{pair}, but a pair must be of two columns, got one twice")
+        if frozenset((left, right)) in seen:
+            raise ValueError(f"{pair}, but each pair must be there once, got it twice")
+        seen.add(frozenset((left, right)))
+        if (name := statistics_name(cross_name(left, right))) in config.features:
+            raise ValueError(
+                f"{pair}, whose statistics are called {name!r}: no feature must have that name"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class FittedField:
     """What a model must know of one feature once its vocabulary is fitted.
@@ -275,7 +312,8 @@ class FittedField:
     numbers. ``table_rows``: ids run from 0 (unknown) to ``table_rows - 1``; 0 for numbers.
     ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
     column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
-    statistics, the feature that they are of.
+    statistics, the feature that they are of. ``crossed``: of the statistics of a pair, the other
+    feature.
     """
 
     name: str
@@ -294,8 +332,20 @@ class FittedField:
     pooling: Pooling = "mean"
     is_domain: bool = False
     source: str = ""
+    crossed: str = ""
 
 
 def statistics_name(feature: str) -> str:
     """The name of the field that holds a feature's statistics."""
     return f"{feature}:statistics"
+
+
+def cross_name(left: str, right: str) -> str:
+    """What a pair of features is called."""
+    return f"{left} x {right}"
+
+
+def statistics_field(name: str, crossed: str = "") -> FittedField:
+    """The field that holds the statistics of a feature, or of a pair of features."""
+    named = statistics_name(cross_name(name, crossed) if crossed else name)
+    return FittedField(named, "statistics", STATISTICS_WIDTH, source=name, crossed=crossed)

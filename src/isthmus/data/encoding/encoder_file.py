@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from isthmus.data.encoding import older
+from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.scaler import Scaler
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Vocabulary
@@ -32,6 +33,7 @@ def save(
     domain_kind: str,
     scalers: Mapping[str, Scaler],
     vocabularies: Mapping[str, Vocabulary],
+    crosses: Sequence[CrossTrial],
     taught: Taught,
 ) -> None:
     """Write the parts of an encoder. `load` and `load_taught` give them back."""
@@ -51,6 +53,7 @@ def save(
         "domain_kind": domain_kind,
         "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
         "vocabularies": described,
+        "crosses": [asdict(trial) for trial in crosses],
     }
     written = taught.save(folder / _TAUGHT)
     content["taught"] = {path.name: blake2(path) for path in written}
@@ -69,10 +72,15 @@ def load(folder: Path) -> dict[str, Any]:
             )
         if content["version"] == 1:
             content["domains"] = older.domain_names(content["domains"], content["domain_kind"])
+        config = DataConfig.model_validate(content["config"])
+        crosses = tuple(CrossTrial(**trial) for trial in content.get("crosses", ()))
+        if tuple((trial.left, trial.right) for trial in crosses) != config.crosses:
+            raise ValueError("crosses must be those of the config")
         return {
-            "config": DataConfig.model_validate(content["config"]),
+            "config": config,
             "domains": tuple(content["domains"]),
             "domain_kind": content["domain_kind"],
+            "crosses": crosses,
             "scalers": {name: Scaler(**entry) for name, entry in content["scalers"].items()},
             "vocabularies": {
                 name: _vocabulary(folder, entry, content["version"])

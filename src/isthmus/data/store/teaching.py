@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy.special import logit
 
-from isthmus.data.encoding.counted.statistics import FOLDS, Statistics, columns_of
+from isthmus.data.encoding.counted.counted_columns import columns_of
+from isthmus.data.encoding.counted.statistics import FOLDS, Statistics
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import ForestColumns, Trees, threads
 from isthmus.data.store.counting.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
