@@ -19,7 +19,8 @@ from isthmus.data.store.rows import stopping_half
 from isthmus.data.tables import values as v
 from isthmus.schema import DataConfig, FittedField, cross_name, statistics_field
 
-MOST_ROWS = 1_000_000  # rows that teach, and rows that judge, drawn by a hash
+TEACHING = 250_000  # train rows at most, drawn by a hash: they fit a dozen coefficients
+JUDGING = 1_000_000  # validation rows at most
 DRAW_SEED = 0xC055
 
 
@@ -39,8 +40,8 @@ def confirm(
     wanted = [*map(statistics_field, sides), *(statistics_field(*pair) for pair in config.crosses)]
     counted = FoldCounts(train, columns_of([*features, *wanted]), config.negative_rate)
     statistics = counted.statistics()
-    teaching = _Sample.of(train, np.ones(len(train.row), dtype=bool))
-    judging = _Sample.of(validation, stopping_half(validation))
+    teaching = _Sample.of(train, np.ones(len(train.row), dtype=bool), TEACHING)
+    judging = _Sample.of(validation, stopping_half(validation), JUDGING)
     told, found = {}, {}
     for one, column in zip(counted.told(statistics), statistics.columns, strict=True):
         ids, _ = one.column.items(teaching.categorical, ())
@@ -74,9 +75,9 @@ class _Sample:
     rows: TrialRows
 
     @classmethod
-    def of(cls, rows: SplitRows, wanted: Bool[np.ndarray, " rows"]) -> "_Sample":
-        """The wanted rows, or about `MOST_ROWS` of them."""
-        share = MOST_ROWS / max(1, int(wanted.sum()))
+    def of(cls, rows: SplitRows, wanted: Bool[np.ndarray, " rows"], most: int) -> "_Sample":
+        """The wanted rows, or about ``most`` of them."""
+        share = most / max(1, int(wanted.sum()))
         if share < 1:
             hashed = v.mix(np.asarray(rows.row, dtype=np.int64), seed=DRAW_SEED)
             wanted = wanted & (hashed < np.uint64(int(share * 2.0**64)))
