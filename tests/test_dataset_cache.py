@@ -98,7 +98,7 @@ def test_a_dataset_of_another_version_says_so(
 ) -> None:
     dataset = Dataset.from_table(config(), table)
     monkeypatch.setattr(passes, "VERSION", 99)
-    with pytest.raises(BundleError, match="of version 99, got 3"):
+    with pytest.raises(BundleError, match="of version 99, got 4"):
         Dataset.open(dataset.folder)
     assert dataset_key(config(), ()) != dataset.key
 

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from counted_tables import WITH, four, label, planted, planted_config
 from isthmus.data import SPLITS, Dataset
-from isthmus.data.encoding import cells
-from isthmus.data.encoding.statistics import FOLDS, STRENGTHS, strength
-from isthmus.data.store import out_of_fold
+from isthmus.data.encoding.counted import cells
+from isthmus.data.encoding.counted.statistics import FOLDS, STRENGTHS, strength
+from isthmus.data.store.counting import out_of_fold
 from small_parts import data_config, make_table
 
 COLUMNS = ("user", "city", "history")

@@ -131,7 +131,7 @@ class Batch:
 
         ``places``: where features tell the domain, or the model would still see what it must learn
         to do without. Ids become unknown. Statistics within the domain become those of all domains,
-        counted 0 times: what `isthmus.data.encoding.statistics` has for the unknown domain. The
+        counted 0 times: what `isthmus.data.encoding.counted.statistics` has for the unknown domain. The
         forest's score becomes the second one, which train rows have.
         """
         categorical, numeric = self.categorical, self.numeric

@@ -35,6 +35,7 @@ from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
+    cross_text,
     dataset_text,
     end_text,
     look_text,
@@ -112,6 +113,8 @@ def fit(
         progress=encoding(tell),
     )
     tell(Notice("encode", dataset_text(dataset)))
+    for trial in dataset.encoder.crosses:
+        tell(Notice("encode", cross_text(trial)))
     training = Training(model=settings.model, train=settings.train)
     model = build_to_train(training, dataset, dataset.rows("train"))
     update = resolve_embedding_update(model, settings.train.embedding_update)

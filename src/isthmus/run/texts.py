@@ -2,6 +2,8 @@
 
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
+from isthmus.data.encoding.counted.trial import LEVEL, CrossTrial
+from isthmus.schema import cross_name
 from isthmus.train import End, Look, Progress
 
 
@@ -33,6 +35,20 @@ def look_text(look: Look, monitor: str) -> str:
     shown = "undefined" if value is None else f"{value:.4f}"
     best = ", the best so far" if look.better else ""
     return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
+
+
+def cross_text(trial: CrossTrial) -> str:
+    """Say what validation rows said of a pair of columns."""
+    if trial.confirmed:
+        end = "confirmed, an input"
+    elif trial.loses is not None and trial.p < LEVEL:
+        end = f"not confirmed, no input: domain {trial.loses!r} loses"
+    else:
+        end = "not confirmed, no input"
+    return (
+        f"cross {cross_name(trial.left, trial.right)}: {end}; logloss of {trial.rows:,} validation"
+        f" rows lower by {trial.gain:.5f}, p {trial.p:.2g}"
+    )
 
 
 def model_text(config: Config) -> str:

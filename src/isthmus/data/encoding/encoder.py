@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
+from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.numbers.fitted import AnyScaler, NumberFit
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
@@ -30,7 +31,7 @@ from isthmus.schema import (
     Numeric,
     NumericList,
     Vector,
-    statistics_name,
+    statistics_field,
 )
 
 
@@ -71,8 +72,10 @@ class Encoder:
     ``config``: what the columns mean. ``vocabularies``: each vocabulary by its name, which
     ``roles.vocabulary_name`` gives. ``scalers``: each scaler by its feature. ``domains``: names of
     the trained domains; id ``i`` is ``domains[i - 1]``. ``domain_kind``: kind of the values of the
-    domain column. ``taught``: statistics and forest, where the config asks for them. While they are
-    not fitted yet, their columns hold 0. ``bins``: edges of each piecewise embedding, by its feature.
+    domain column. ``bins``: edges of each piecewise embedding, by its feature. ``crosses``: what
+    validation rows said of each pair of columns that the config asks for, once they were asked; only
+    confirmed pairs are inputs. ``taught``: statistics and forest, where the config asks for them.
+    While they are not fitted yet, their columns hold 0.
     """
 
     config: DataConfig
@@ -80,6 +83,7 @@ class Encoder:
     scalers: Mapping[str, AnyScaler]
     domains: tuple[str, ...]
     domain_kind: str = "string"
+    crosses: tuple[CrossTrial, ...] = ()
     taught: Taught = field(default_factory=Taught)
     bins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
@@ -98,10 +102,8 @@ class Encoder:
         """What a model must know of each feature, in the order of the config; what is taught last."""
         return (
             *(self._field(name) for name in self.config.features),
-            *(
-                FittedField(statistics_name(name), "statistics", STATISTICS_WIDTH, source=name)
-                for name in self.config.with_statistics
-            ),
+            *(statistics_field(name) for name in self.config.with_statistics),
+            *(statistics_field(one.left, one.right) for one in self.crosses if one.confirmed),
             *([FittedField(TREES, "trees", 1)] if self.config.trees else []),
         )
 
@@ -166,7 +168,8 @@ class Encoder:
         given = [(k, f.width) for k, f in features.items() if isinstance(f, Vector)]
         ids = np.empty((rows, len(categorical)), dtype=np.int32)
         width = len(numeric) + sum(width for _, width in given)
-        taught = STATISTICS_WIDTH * len(config.with_statistics) + TREES_WIDTH * config.trees
+        counted = len(config.with_statistics) + sum(one.confirmed for one in self.crosses)
+        taught = STATISTICS_WIDTH * counted + TREES_WIDTH * config.trees
         x = np.zeros((rows, width + taught), dtype=np.float32)
         tasks = [
             partial(_put, ids[:, i], self._ids, name, batch.column(name))
@@ -262,6 +265,7 @@ class Encoder:
             domain_kind=self.domain_kind,
             scalers=self.scalers,
             vocabularies=self.vocabularies,
+            crosses=self.crosses,
             taught=self.taught,
             bins=self.bins,
         )

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from isthmus.data.encoding import older
+from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.numbers.bins import check_edges
 from isthmus.data.encoding.numbers.fitted import AnyScaler, scaler_of
 from isthmus.data.encoding.taught import Taught
@@ -34,6 +35,7 @@ def save(
     domain_kind: str,
     scalers: Mapping[str, AnyScaler],
     vocabularies: Mapping[str, Vocabulary],
+    crosses: Sequence[CrossTrial],
     taught: Taught,
     bins: Mapping[str, Sequence[float]],
 ) -> None:
@@ -55,6 +57,7 @@ def save(
         "scalers": {name: asdict(scaler) for name, scaler in scalers.items()},
         "bins": {name: list(edges) for name, edges in bins.items()},
         "vocabularies": described,
+        "crosses": [asdict(trial) for trial in crosses],
     }
     written = taught.save(folder / _TAUGHT)
     content["taught"] = {path.name: blake2(path) for path in written}
@@ -74,10 +77,14 @@ def load(folder: Path) -> dict[str, Any]:
         if content["version"] == 1:
             content["domains"] = older.domain_names(content["domains"], content["domain_kind"])
         config = DataConfig.model_validate(content["config"])
+        crosses = tuple(CrossTrial(**trial) for trial in content.get("crosses", ()))
+        if tuple((trial.left, trial.right) for trial in crosses) != config.crosses:
+            raise ValueError("crosses must be those of the config")
         return {
             "config": config,
             "domains": tuple(content["domains"]),
             "domain_kind": content["domain_kind"],
+            "crosses": crosses,
             "scalers": {name: scaler_of(entry) for name, entry in content["scalers"].items()},
             "bins": {
                 name: check_edges(name, content["bins"][name])

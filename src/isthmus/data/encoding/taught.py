@@ -13,7 +13,8 @@ from jaxtyping import Float32, Int32
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from isthmus.data.encoding.statistics import Lists, Statistics, columns_of
+from isthmus.data.encoding.counted.counted_columns import Lists, columns_of
+from isthmus.data.encoding.counted.statistics import Statistics
 from isthmus.data.encoding.trees import ForestColumns, Trees
 from isthmus.schema import FittedField
 

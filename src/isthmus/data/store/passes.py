@@ -1,6 +1,7 @@
 """Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes.
 
-Value statistics and the forest are fitted on the encoded rows after that: the table is not read again.
+After that, on the encoded rows, validation rows confirm pairs of columns, and value statistics and the
+forest are fitted. The table is not read again.
 """
 
 import json
@@ -14,17 +15,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from isthmus.data.encoding.counted.counted_columns import columns_of
 from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, Usage, needed
-from isthmus.data.encoding.statistics import columns_of
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import check_installed
 from isthmus.data.encoding.vocabulary import Counter, Vocabulary
-from isthmus.data.store.arrays import ArrayWriter
+from isthmus.data.store.arrays import CHUNK, ArrayWriter, read_array
 from isthmus.data.store.cache import META
 from isthmus.data.store.chosen import Chosen, Progress
-from isthmus.data.store.out_of_fold import SplitRows, fill
+from isthmus.data.store.counting.confirming import confirm
+from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, Splitter
 from isthmus.data.store.teaching import teach
@@ -32,9 +34,9 @@ from isthmus.data.tables import BLOCK_ROWS, Table
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import ragged
 from isthmus.errors import SchemaError
-from isthmus.schema import DataConfig
+from isthmus.schema import STATISTICS_WIDTH, DataConfig
 
-VERSION = 3
+VERSION = 4
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
 
@@ -64,7 +66,10 @@ def build(
         pa.default_memory_pool().release_unused()
         writers = _write(folder, encoder, names, chosen, splitter, workers)
     _refuse_one_class(config, writers, chosen)
-    encoder = replace(encoder, taught=_taught(folder, encoder, writers, chosen))
+    if config.taught:
+        _refuse_one_train_class(encoder, writers, chosen)
+        encoder = _with_crosses(folder, encoder)
+        encoder = replace(encoder, taught=_taught(folder, encoder))
     encoder.save(folder / "encoder")
     _write_meta(folder, encoder, names, chosen, writers)
     pa.default_memory_pool().release_unused()
@@ -211,21 +216,53 @@ def _write(
     return writers
 
 
-def _taught(folder: Path, encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen) -> Taught:
-    """Fit what the train rows teach, and write the numbers of all rows into their place."""
-    config, fields = encoder.config, encoder.fields
-    columns = columns_of(fields)
-    if not config.taught:
-        return Taught()
+def _refuse_one_train_class(encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen) -> None:
+    """Train rows of one class teach nothing of a value."""
     positives, rows = int(writers[0].positives.sum()), writers[0].rows
-    if positives in (0, rows):
-        what = f"column {columns[0].name!r} has statistics" if columns else "data.trees is on"
-        raise SchemaError(
-            f"{what}, so the train rows must hold both classes, got the label {int(positives > 0)}"
-            f" in all {rows:,} train rows of {chosen.source}"
-        )
+    if positives not in (0, rows):
+        return
+    columns = columns_of(encoder.fields)
+    what = f"column {columns[0].name!r} has statistics" if columns else "data.trees is on"
+    raise SchemaError(
+        f"{what}, so the train rows must hold both classes, got the label {int(positives > 0)}"
+        f" in all {rows:,} train rows of {chosen.source}"
+    )
+
+
+def _with_crosses(folder: Path, encoder: Encoder) -> Encoder:
+    """Let validation rows judge the pairs of columns, and make room for the confirmed ones."""
+    config = encoder.config
+    if not config.crosses:
+        return encoder
+    train, validation = (_writable(folder / split, encoder) for split in SPLITS[:2])
+    crosses = confirm(train, validation, encoder.fields, config, encoder.domains)
+    confirmed = sum(one.confirmed for one in crosses)
+    if confirmed:
+        for split in SPLITS:
+            _widen(folder / split / "numeric.npy", STATISTICS_WIDTH * confirmed)
+    return replace(encoder, crosses=crosses)
+
+
+def _widen(path: Path, more: int) -> None:
+    """Write an array (rows, width) again with so many more columns of zeros behind the others."""
+    array = read_array(path)
+    wider = path.with_suffix(".wider")
+    zeros = np.zeros((1, more), dtype=array.dtype)
+    writer = ArrayWriter(wider, np.concatenate([array[:1], zeros[: len(array)]], axis=1))
+    try:
+        for start in range(0, len(array), CHUNK):
+            part = array[start : start + CHUNK]
+            writer.write(np.concatenate([part, np.repeat(zeros, len(part), axis=0)], axis=1))
+        writer.close()
+    finally:
+        writer.abandon()
+    wider.replace(path)
+
+
+def _taught(folder: Path, encoder: Encoder) -> Taught:
+    """Fit what the train rows teach, and write the numbers of all rows into their place."""
     train, validation, test = (_writable(folder / split, encoder) for split in SPLITS)
-    taught = teach(train, validation, fields, config)
+    taught = teach(train, validation, encoder.fields, encoder.config)
     fill(taught, test)
     return taught
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isthmus.data.encoding.counted.statistics import FOLDS, fold_of
 from isthmus.data.encoding.roles import Usage
-from isthmus.data.encoding.statistics import FOLDS, fold_of
 from isthmus.data.store.chosen import Chosen, Piece
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
@@ -77,7 +77,7 @@ class Splitter:
         return by_hash(self._keys(piece), self._split)
 
     def folds(self, piece: Piece) -> np.ndarray:
-        """Fold uint8 (rows,) of the train rows of a piece (`isthmus.data.encoding.statistics`)."""
+        """Fold uint8 (rows,) of the train rows of a piece (`isthmus.data.encoding.counted.statistics`)."""
         if self._split.by == "time":
             places = np.searchsorted(self._stretches, self._times(piece), side="right")
             return places.astype(np.uint8)

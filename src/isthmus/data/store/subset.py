@@ -17,8 +17,8 @@ from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import CHUNK
+from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.dataset import Dataset
-from isthmus.data.store.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows, stopping_half
 from isthmus.data.store.split import SplitName
 from isthmus.data.store.teaching import teach

@@ -24,10 +24,11 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy.special import expit, logit
 
-from isthmus.data.encoding.statistics import FOLDS, Statistics, columns_of
+from isthmus.data.encoding.counted.counted_columns import columns_of
+from isthmus.data.encoding.counted.statistics import FOLDS, Statistics
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import ForestColumns, Trees, threads
-from isthmus.data.store.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
+from isthmus.data.store.counting.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
 from isthmus.data.store.rows import stopping_half
 from isthmus.data.tables import values as v
 from isthmus.schema import DataConfig, FittedField

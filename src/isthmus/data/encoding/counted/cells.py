@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int32, Int64, UInt8
 
-from isthmus.data.encoding.statistics import FOLDS, Counts, Ids
+from isthmus.data.encoding.counted.counted_columns import Ids
+from isthmus.data.encoding.counted.statistics import FOLDS, Counts
 
 DENSE_CELLS = 1 << 21  # cells that are counted in a plain array
 

@@ -1,7 +1,8 @@
 """Value statistics of encoded train rows: counted by fold, fitted, and written out of fold.
 
-A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.statistics`).
-Memory follows the distinct (value, domain) pairs of the columns.
+A train row's numbers come from the rows of the other folds (`isthmus.data.encoding.counted.statistics`).
+Memory follows the distinct (value, domain) pairs of the columns, and the distinct pairs of values of
+crosses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,19 +13,19 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
 
-from isthmus.data.encoding.cells import FoldCells, PairCounter
-from isthmus.data.encoding.statistics import (
+from isthmus.data.encoding.counted.cells import FoldCells, PairCounter
+from isthmus.data.encoding.counted.counted_columns import NO_KEYS, CountedColumn, CountedCross, Ids
+from isthmus.data.encoding.counted.statistics import (
     FOLDS,
     ColumnStatistics,
-    CountedColumn,
+    Counts,
     Effects,
-    Ids,
     Statistics,
     domain_rates,
+    expected_rates,
     log_count,
     pair_effect,
     row_means,
-    spread_of,
     value_effect,
 )
 from isthmus.data.encoding.taught import Taught
@@ -41,7 +42,7 @@ WORKERS = 2  # columns that are counted at once
 class ToldNumbers:
     """What train rows are told of one column: four scaled numbers for each cell."""
 
-    column: CountedColumn
+    column: CountedColumn | CountedCross
     index: Index  # of pairs
     domains: int
     folds: UInt16[np.ndarray, " pairs"]  # which folds have a cell, as bits
@@ -135,13 +136,16 @@ class FoldCounts:
     """
 
     def __init__(
-        self, rows: SplitRows, columns: Sequence[CountedColumn], negative_rate: float
+        self,
+        rows: SplitRows,
+        columns: Sequence[CountedColumn | CountedCross],
+        negative_rate: float,
     ) -> None:
-        self.columns = tuple(columns)
         self.negative_rate = negative_rate
         self.domains = _domains(rows)
         with ThreadPoolExecutor(WORKERS) as workers:
-            self.cells = list(workers.map(partial(_counted, rows), columns))
+            self.columns = tuple(workers.map(partial(_with_pairs, rows), columns))
+            self.cells = list(workers.map(partial(_counted, rows), self.columns))
 
     def rates(self, folds: Bool[np.ndarray, " folds"]) -> Float64[np.ndarray, " domains"]:
         """The rates of the domains by the rows of some folds."""
@@ -149,13 +153,9 @@ class FoldCounts:
 
     def statistics(self) -> Statistics:
         """The statistics by all train rows, for rows that are none of them."""
-        rates, made = self.rates(~NO_FOLD), []
-        for column, cells in zip(self.columns, self.cells, strict=True):
-            total = cells.total(~NO_FOLD)
-            rate = self.negative_rate
-            effects = Effects.of(total, rates, ids=column.rows, negative_rate=rate)
-            made.append(ColumnStatistics(column, effects, spread_of(effects, total), total))
-        return Statistics(tuple(made), rates, self.negative_rate)
+        totals = [cells.total(~NO_FOLD) for cells in self.cells]
+        columns = list(zip(self.columns, totals, strict=True))
+        return Statistics.of(columns, self.rates(~NO_FOLD), self.negative_rate)
 
     def told(
         self, statistics: Statistics, left_out: Bool[np.ndarray, " folds"] = NO_FOLD
@@ -168,7 +168,7 @@ class FoldCounts:
         for cells, whole in zip(self.cells, statistics.columns, strict=True):
             keys = cells.value.astype(np.int64) * self.domains.shape[1] + cells.domain
             bits = np.left_shift(1, cells.fold, dtype=np.uint16)
-            by_cell = self._numbers(cells, whole, left_out)
+            by_cell = self._numbers(cells, whole, statistics, left_out)
             by_cell /= np.tile(whole.spread, 2)
             yield ToldNumbers(
                 column=whole.column,
@@ -180,7 +180,11 @@ class FoldCounts:
             )
 
     def _numbers(
-        self, cells: FoldCells, whole: ColumnStatistics, left_out: Bool[np.ndarray, " folds"]
+        self,
+        cells: FoldCells,
+        whole: ColumnStatistics,
+        statistics: Statistics,
+        left_out: Bool[np.ndarray, " folds"],
     ) -> Float32[np.ndarray, "cells 4"]:
         """The numbers of every cell, not scaled."""
         total, pair = cells.total(~left_out), cells.pair
@@ -213,17 +217,50 @@ class FoldCounts:
             if np.isnan(rate[0]):
                 continue
             base = rate[domain]
+            if isinstance(whole.column, CountedCross):
+                self._expect(base, whole.column, total, of, others, statistics)
             expected = np.bincount(value, total.rows * base, minlength=ids)[of]
             expected -= np.bincount(of, own_n * base[mine], minlength=ids)[of]
             mean = np.full(len(at), rate[0])
             np.divide(expected, n, out=mean, where=n > 0)
-            mean = np.clip(mean, rate.min(), rate.max())  # between which it lies, but for rounding
+            # It lies between the rates that it is a mean of, but for rounding.
+            mean = np.clip(mean, base.min(initial=rate[0]), base.max(initial=rate[0]))
             effect = value_effect(n, k, mean, of_values)
             found[at, 0] = effect
             found[at, 2] = pair_effect(rows, positives, base[mine], effect, of_pairs)
         nowhere = domain[pair] == 0
         found[nowhere, 2], found[nowhere, 3] = found[nowhere, 0], 0
         return found
+
+    def _expect(
+        self,
+        base: Float64[np.ndarray, " pairs"],
+        cross: CountedCross,
+        total: Counts,
+        wanted: Ids,
+        others: Bool[np.ndarray, " folds"],
+        statistics: Statistics,
+    ) -> None:
+        """Write what some pairs of values should give, by the rows of the other folds, into ``base``.
+
+        ``wanted``: the pairs of values; what stands there of other pairs is not read.
+        """
+        rate, sides = self.rates(others), []
+        names = [column.name for column in self.columns]
+        for number in map(names.index, cross.sides):
+            whole = statistics.columns[number]
+            effects = Effects.of(
+                self.cells[number].total(others),
+                rate,
+                ids=whole.column.rows,
+                negative_rate=self.negative_rate,
+                strengths=whole.effects.strengths,
+            )
+            sides.append(effects)
+        is_wanted = np.zeros(cross.rows, dtype=bool)
+        is_wanted[wanted] = True
+        at = np.flatnonzero(is_wanted[total.value])
+        base[at] = expected_rates(cross, total.value[at], total.domain[at], rate, sides)
 
 
 def _left(
@@ -274,7 +311,23 @@ def _domains(rows: SplitRows) -> Float64[np.ndarray, "2 domains folds"]:
     return sums.reshape(2, -1, FOLDS)
 
 
-def _counted(rows: SplitRows, column: CountedColumn) -> FoldCells:
+def _with_pairs(
+    rows: SplitRows, column: CountedColumn | CountedCross
+) -> CountedColumn | CountedCross:
+    """The column; a cross with the pairs of values that some rows hold."""
+    if not isinstance(column, CountedCross):
+        return column
+    keys, waiting = NO_KEYS, [NO_KEYS]
+    for some in slices(len(rows.row)):
+        waiting.append(np.unique(column.row_keys(rows.arrays.categorical[some])))
+        # Merging only when as much waits as was merged keeps the work linear in the rows.
+        if sum(map(len, waiting)) > max(BLOCK, len(keys)):
+            keys, waiting = np.unique(np.concatenate([keys, *waiting])), []
+    keys = np.unique(np.concatenate([keys, *waiting]))
+    return column.of_pairs(keys[keys > 0])
+
+
+def _counted(rows: SplitRows, column: CountedColumn | CountedCross) -> FoldCells:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
     arrays, fold = rows.arrays, rows.fold

@@ -20,6 +20,11 @@ its count, log(1 + n). In a domain where the value was never seen, and in the un
 value's effect in the domain is the value's effect, and its count is 0. Effects are divided by their
 root mean square over the train rows, and logs of counts by theirs.
 
+A pair of columns has the same four numbers for each pair of its values, say user 3 and author 7. They
+tell what the pair does beyond its two sides, for p_d is now
+
+    q_vd  = sigmoid(logit(p_d) + a_ud + a_wd)                   of the pair v of the values u and w
+
 A row must not be told its own label. So train rows are divided into `FOLDS` folds, and a row's
 numbers come from the rows of the other folds. Their counts are scaled up, as a new row would see them.
 The strengths alone, two numbers a column, are fitted on all train rows.
@@ -34,17 +39,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit, logit
 
-from isthmus.data.batch import DomainPlaces
+from isthmus.data.encoding.counted.counted_columns import CountedColumn, CountedCross, Ids, Lists
 from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.tables import values as v
-from isthmus.schema import STATISTICS_WIDTH, FittedField
+from isthmus.schema import STATISTICS_WIDTH
 
 FOLDS = 12
 FOLD_SEED = 0xF01D
 STRENGTHS = (1.0, 1e6)
-
-Ids = Int32[np.ndarray, " items"]
-Lists = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
 def fold_of(keys: Int64[np.ndarray, " rows"]) -> UInt8[np.ndarray, " rows"]:
@@ -79,48 +81,6 @@ def strength(
     room = float(np.sum(n)) - len(n)
     rho = (pearson - len(n) + used) / room if room > 0 else 0.0
     return float(np.clip(1 / rho - 1, least, most)) if rho > 0 else most
-
-
-@dataclass(frozen=True, slots=True)
-class CountedColumn:
-    """Where a column with statistics stands. ``place``: among the single columns, or the lists.
-
-    ``rows``: ids run from 0 (unknown) to ``rows - 1``. ``numbers``: where the column's own numbers
-    stand in ``Batch.numeric``.
-    """
-
-    name: str
-    place: int
-    listed: bool
-    rows: int
-    numbers: slice
-
-    def items(
-        self, categorical: Int32[np.ndarray, "rows columns"], lists: Lists
-    ) -> tuple[Ids, Int64[np.ndarray, " ends"] | None]:
-        """The ids of some rows, and the offsets of each row's ids in a list column."""
-        if not self.listed:
-            return np.ascontiguousarray(categorical[:, self.place]), None
-        values, offsets = lists[self.place]
-        return values, offsets
-
-
-def columns_of(fields: Sequence[FittedField]) -> tuple[CountedColumn, ...]:
-    """The columns whose statistics are inputs, in the order of their numbers in a batch."""
-    single = [field for field in fields if field.kind == "categorical"]
-    listed = [field for field in fields if field.kind.endswith("_list")]
-    named = {field.name: field for field in fields}
-    found = []
-    starts = iter(DomainPlaces.of(fields).statistics)
-    for field in fields:
-        if field.kind == "statistics":
-            source, start = named[field.source], next(starts)
-            group = single if source.kind == "categorical" else listed
-            is_list = source.kind != "categorical"
-            numbers = slice(start, start + STATISTICS_WIDTH)
-            place = group.index(source)
-            found.append(CountedColumn(source.name, place, is_list, source.table_rows, numbers))
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,8 +132,14 @@ class Effects:
         *,
         ids: int,
         negative_rate: float,
+        own: Float64[np.ndarray, " pairs"] | None = None,
+        strengths: tuple[float, float] | None = None,
     ) -> "Effects":
-        """Fit the strengths to counts, and make the numbers of all values and pairs."""
+        """Make the numbers of all values and pairs.
+
+        ``own``: what each (value, domain) is measured against, the rate of its domain by default.
+        ``strengths``: fitted to these counts by default.
+        """
         value, domain, n, k = counts.value, counts.domain, counts.rows, counts.positives
         rows, positives = (np.bincount(value, of, minlength=ids) for of in (n, k))
         by_value = np.zeros((ids, 2), dtype=np.float32)
@@ -182,14 +148,17 @@ class Effects:
         by_pair[:, 1] = log_count(n, k, negative_rate)
         of_values = of_pairs = STRENGTHS[1]
         if not np.isnan(rate[0]):
-            own = rate[domain]
+            own = rate[domain] if own is None else own
             mean = np.full(ids, rate[0])
             np.divide(np.bincount(value, n * own, minlength=ids), rows, out=mean, where=rows > 0)
-            of_values = strength(rows, positives, mean)
+            of_values = strengths[0] if strengths else strength(rows, positives, mean)
             effect = value_effect(rows, positives, mean, of_values)
             by_value[:, 0] = effect
-            used = float(np.sum(rows / (rows + of_values)))
-            of_pairs = strength(n, k, expit(logit(own) + effect[value]), used=used)
+            if strengths:
+                of_pairs = strengths[1]
+            else:
+                used = float(np.sum(rows / (rows + of_values)))
+                of_pairs = strength(n, k, expit(logit(own) + effect[value]), used=used)
             by_pair[:, 0] = pair_effect(n, k, own, effect[value], of_pairs)
         trained = domain > 0  # what is known of no domain is not known of a domain
         domains = len(rate)
@@ -205,6 +174,20 @@ class Effects:
         hit = np.flatnonzero(place)
         out[hit, 2:] = self.by_pair.take(place[hit] - 1, axis=0)
         return out
+
+
+def expected_rates(
+    cross: CountedCross,
+    pairs: Ids,
+    domain: Int32[np.ndarray, " pairs"],
+    rate: Float64[np.ndarray, " domains"],
+    sides: Sequence[Effects],
+) -> Float64[np.ndarray, " pairs"]:
+    """q_vd: what a pair of values should give in a domain, by its domain and its two sides."""
+    log_odds = logit(rate)[domain]
+    for side, ids in zip(sides, cross.values(pairs), strict=True):
+        log_odds += side.find(ids, domain)[:, 2]
+    return expit(log_odds)
 
 
 def value_effect(
@@ -266,7 +249,7 @@ def row_means(
 class ColumnStatistics:
     """The numbers of one column. ``spread``: what effects, and logs of counts, are divided by."""
 
-    column: CountedColumn
+    column: CountedColumn | CountedCross
     effects: Effects
     spread: Float32[np.ndarray, " 2"]
     counts: Counts  # of all train rows: what the numbers were made of
@@ -288,7 +271,7 @@ class ColumnStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """The fitted numbers of every column with statistics, and the rates of the domains."""
+    """The fitted numbers of every column and pair with statistics, and the rates of the domains."""
 
     columns: tuple[ColumnStatistics, ...]
     rates: Float64[np.ndarray, " domains"]
@@ -309,6 +292,31 @@ class Statistics:
             ids, offsets = one.column.items(categorical, lists)
             numeric[:, one.column.numbers] = one.numbers(ids, offsets, domain)
 
+    @classmethod
+    def of(
+        cls,
+        columns: Sequence[tuple[CountedColumn | CountedCross, Counts]],
+        rates: Float64[np.ndarray, " domains"],
+        negative_rate: float,
+        spreads: Sequence[Float32[np.ndarray, " 2"]] | None = None,
+    ) -> "Statistics":
+        """The numbers of columns with these counts; a pair stands behind its two columns.
+
+        ``spreads``: measured by default.
+        """
+        made: dict[str, ColumnStatistics] = {}
+        for number, (column, counts) in enumerate(columns):
+            own = None
+            if isinstance(column, CountedCross) and not np.isnan(rates[0]):
+                sides = [made[name].effects for name in column.sides]
+                own = expected_rates(column, counts.value, counts.domain, rates, sides)
+            effects = Effects.of(
+                counts, rates, ids=column.rows, negative_rate=negative_rate, own=own
+            )
+            spread = spread_of(effects, counts) if spreads is None else spreads[number]
+            made[column.name] = ColumnStatistics(column, effects, spread, counts)
+        return cls(tuple(made.values()), rates, negative_rate)
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """What a file must hold: counts, strengths follow from them; spreads; rates."""
         arrays = {"rates": self.rates}
@@ -321,19 +329,26 @@ class Statistics:
                 f"{number}.positives": counts.positives,
                 f"{number}.spread": one.spread,
             }
+            if isinstance(one.column, CountedCross):
+                arrays[f"{number}.keys"] = one.column.keys
         return arrays
 
     @classmethod
     def of_arrays(
         cls,
         arrays: Mapping[str, np.ndarray],
-        columns: Sequence[CountedColumn],
+        columns: Sequence[CountedColumn | CountedCross],
         negative_rate: float,
     ) -> "Statistics":
         """Read what `to_arrays` gave. Raises KeyError or ValueError where it does not fit."""
         rates = arrays["rates"]
-        made = []
+        counted, ids = [], {}
         for number, column in enumerate(columns):
+            if isinstance(column, CountedCross):
+                column = column.of_pairs(arrays[f"{number}.keys"])
+                last = [int(of.max(initial=0)) for of in column.values(_all_ids(column))]
+                if any(one >= ids[side] for one, side in zip(last, column.sides, strict=True)):
+                    raise ValueError(f"the pairs of {column.name!r} must fit its vocabularies")
             counts = Counts(
                 *(arrays[f"{number}.{of}"] for of in ("value", "domain", "rows", "positives"))
             )
@@ -344,6 +359,11 @@ class Statistics:
             )
             if wrong:
                 raise ValueError(f"the statistics of {column.name!r} must fit its vocabulary")
-            effects = Effects.of(counts, rates, ids=column.rows, negative_rate=negative_rate)
-            made.append(ColumnStatistics(column, effects, arrays[f"{number}.spread"], counts))
-        return cls(tuple(made), rates, negative_rate)
+            ids[column.name] = column.rows
+            counted.append((column, counts))
+        spreads = [arrays[f"{number}.spread"] for number in range(len(columns))]
+        return cls.of(counted, rates, negative_rate, spreads)
+
+
+def _all_ids(cross: CountedCross) -> Ids:
+    return np.arange(1, cross.rows, dtype=np.int32)

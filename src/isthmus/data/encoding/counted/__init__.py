@@ -1,0 +1,1 @@
+"""Train rows counted by value and by pair of values, and the numbers that counts become."""

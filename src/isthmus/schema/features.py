@@ -1,0 +1,108 @@
+"""The kinds of column that a feature can be."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+EMBEDDING_DIM = 16
+
+Pooling = Literal["mean", "sum", "max"]
+ListPooling = Literal["mean", "sum", "max", "attention"]
+Scale = Literal["standard", "log", "min_max", "quantile", "none"]
+NumberEmbedding = Literal["none", "piecewise", "periodic"]
+NotANumber = Literal["refuse", "missing"]
+
+
+class Section(BaseModel):
+    """A frozen part of a config; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Categorical(Section):
+    """One value of any dtype a row, looked up in a table of embeddings.
+
+    ``min_count``: values with fewer train rows fold into the unknown (id 0).
+    ``hash_buckets``: hash the values into this many ids instead of keeping a vocabulary.
+    ``shares``: use the vocabulary and the table of this other column. ``statistics``: four numbers
+    more, which say how often the train rows hold the value and how often they are positive then,
+    in all domains and in the row's domain (`isthmus.data.encoding.counted.statistics`).
+    """
+
+    kind: Literal["categorical"] = "categorical"
+    dim: int = Field(default=EMBEDDING_DIM, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=1)
+    shares: str | None = None
+    statistics: bool = False
+
+
+class CategoricalList(Section):
+    """Any number of values a row, pooled into one embedding; the last ``max_length`` are kept.
+
+    ``statistics``: as of `Categorical`, and then the mean over the row's values. ``pooling``
+    ``attention``: each value counts by what it has to do with the row's ``query``, a categorical
+    feature of the same ``dim`` (`isthmus.layers.inputs.attention`); ``positions``: and by its place.
+    """
+
+    kind: Literal["categorical_list"] = "categorical_list"
+    dim: int = Field(default=EMBEDDING_DIM, ge=1)
+    min_count: int = Field(default=1, ge=1)
+    hash_buckets: int | None = Field(default=None, ge=1)
+    shares: str | None = None
+    statistics: bool = False
+    max_length: int = Field(default=50, ge=1)
+    pooling: ListPooling = "mean"
+    query: str | None = None
+    positions: bool = False
+
+
+class Numeric(Section):
+    """One number a row. ``log`` is sign(x) log(1 + |x|), then standardised; nulls take the mean.
+
+    ``quantile``: the train quantile, as the standard normal has it; nulls become 0. ``nan``: what a
+    float NaN is, an error or a null. ``embedding``: what the model makes of the scaled number, ``dim``
+    learned numbers (`isthmus.layers.inputs.numbers`).
+    """
+
+    kind: Literal["numeric"] = "numeric"
+    scale: Scale = "standard"
+    nan: NotANumber = "refuse"
+    embedding: NumberEmbedding = "none"
+    dim: int | None = Field(default=None, ge=1)
+
+    @property
+    def width(self) -> int:
+        """Columns of a model's input that it fills."""
+        return 1 if self.embedding == "none" else self.dim or EMBEDDING_DIM
+
+
+class NumericList(Section):
+    """Any number of numbers a row, scaled one by one and pooled into one; empty gives 0."""
+
+    kind: Literal["numeric_list"] = "numeric_list"
+    scale: Scale = "standard"
+    nan: NotANumber = "refuse"
+    max_length: int = Field(default=50, ge=1)
+    pooling: Pooling = "mean"
+
+
+class Vector(Section):
+    """A given embedding: a list of exactly ``width`` floats a row, used as it is."""
+
+    kind: Literal["vector"] = "vector"
+    width: int = Field(ge=1)
+
+
+def _kind(value: Any) -> str | None:
+    return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Feature = Annotated[
+    Annotated[Categorical, Tag("categorical")]
+    | Annotated[CategoricalList, Tag("categorical_list")]
+    | Annotated[Numeric, Tag("numeric")]
+    | Annotated[NumericList, Tag("numeric_list")]
+    | Annotated[Vector, Tag("vector")],
+    Discriminator(_kind),
+]

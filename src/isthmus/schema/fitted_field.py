@@ -1,0 +1,71 @@
+"""What a model must know of each feature once the encoder is fitted."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from isthmus.schema.features import NumberEmbedding, Pooling
+
+STATISTICS_WIDTH = 4  # effect and log count of a value, then both within the row's domain
+TREES = "trees"  # the field that holds the forest's score
+TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
+
+
+@dataclass(frozen=True, slots=True)
+class FittedField:
+    """What a model must know of one feature once its vocabulary is fitted.
+
+    ``table``: name of the embedding table, shared by features with one vocabulary; ``""`` for
+    numbers. ``table_rows``: ids run from 0 (unknown) to ``table_rows - 1``; 0 for numbers.
+    ``width``: columns of the model's input that it fills. ``is_domain``: the feature is the domain
+    column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
+    statistics, the feature that they are of. ``crossed``: of the statistics of a pair, the other
+    feature. ``embedding``: of a number, what the model makes of it. ``bins``: the edges of a piecewise
+    embedding's bins, in scaled numbers. ``query``: of a list with target attention, the feature that
+    its items are weighted by; ``pooling`` is then how a linear part pools. ``places``: how many places
+    of such a list's items have a meaning, counted from the end; 0 for none.
+    """
+
+    name: str
+    kind: Literal[
+        "categorical",
+        "categorical_list",
+        "numeric",
+        "numeric_list",
+        "vector",
+        "statistics",
+        "trees",
+    ]
+    width: int
+    table: str = ""
+    table_rows: int = 0
+    pooling: Pooling = "mean"
+    is_domain: bool = False
+    source: str = ""
+    crossed: str = ""
+    embedding: NumberEmbedding = "none"
+    bins: tuple[float, ...] = ()
+    query: str = ""
+    places: int = 0
+
+    @property
+    def numbers(self) -> int:
+        """Columns of ``Batch.numeric`` that it fills; a forest's second score is not counted."""
+        if self.kind == "numeric":
+            return 1
+        return self.width if self.kind in ("vector", "statistics", "trees") else 0
+
+
+def statistics_name(feature: str) -> str:
+    """The name of the field that holds a feature's statistics."""
+    return f"{feature}:statistics"
+
+
+def cross_name(left: str, right: str) -> str:
+    """What a pair of features is called."""
+    return f"{left} x {right}"
+
+
+def statistics_field(name: str, crossed: str = "") -> FittedField:
+    """The field that holds the statistics of a feature, or of a pair of features."""
+    named = statistics_name(cross_name(name, crossed) if crossed else name)
+    return FittedField(named, "statistics", STATISTICS_WIDTH, source=name, crossed=crossed)
