@@ -1,7 +1,7 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
 # docs: the tables of docs/config.md again, from the classes.
 # bench: the numbers, as ratios.  results, accuracy, truth: docs/results.md, docs/accuracy.md,
-# docs/truth.md again (results and truth take hours; all go on where they were stopped).
+# docs/truth.md again (they take hours, and go on where they were stopped).
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

