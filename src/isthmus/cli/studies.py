@@ -49,3 +49,31 @@ def diagnose(
     show(shown(result) if dry_run else result)
     if not dry_run:
         say(f"report: {out / 'report.html'}, {out / 'report.md'}, {out / 'report.json'}")
+
+
+@command(app, "tune")
+def tune(
+    config: ConfigFile,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Study folder; a study in it goes on (default: studies/NAME)"),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all (default: 40, without --minutes)")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes in all, after which no trial begins")
+    ] = None,
+    set_: Changes = None,
+) -> None:
+    """Try known recipes and then new ones on the validation rows, and write the best as a config."""
+    import isthmus
+
+    with ProgressView() as progress:
+        study = isthmus.tune(
+            config, out, trials=trials, minutes=minutes, set=set_ or (), progress=progress
+        )
+    show(study)
+    say(f"report: {study.path / 'report.html'}, {study.path / 'trials.md'}")
+    if study.best is not None:
+        say(f"next: isthmus fit {study.path / 'best.yaml'}")
