@@ -18,9 +18,10 @@ from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import ConfigError, RunError, SchemaError
 from isthmus.experiments.arms import joint_and_adapted
 from isthmus.experiments.cost import probe
-from isthmus.metrics.text_table import TextTable, number
+from isthmus.metrics.text_table import TextTable, count_text, number
 from isthmus.printable import printable, shown
 from isthmus.report import to_markdown
+from isthmus.report.diagnosis.words import duration
 from isthmus.report.tuning import trial_table, tuning_page
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.train import Monitor, check_monitor
@@ -162,6 +163,8 @@ class _Tune:
         while self.budget.is_left(len(report["trials"]), report["seconds"]):
             self.try_one(self.search.next(), report)
             report = self.write()
+        told = f"{count_text(len(report['trials']), 'trial')} ended, {duration(report['seconds'])}"
+        self.tell(Notice("tune", told, 1.0))
         return Tuning(self.folder.path, report)
 
     def try_one(self, trial: "OpenTrial", report: Mapping[str, Any]) -> None:

@@ -1,15 +1,16 @@
 """The search: which point comes next, and what is kept of each trial, by Optuna.
 
 First come the recipes of the portfolio, then TPE (Bergstra et al., NeurIPS 2011; multivariate:
-Falkner et al., ICML 2018; with a constraint: Watanabe and Hutter, IJCAI 2023), which learns from all
-trials that ended. Each proposal has a sampler of its own, seeded with the config's seed and the number
-of trials that ended before. So a proposal follows from the trials that ended, and a study that was
-killed proposes what an undisturbed one would have.
+Falkner et al., ICML 2018). TPE learns from all trials that ended, and ranks a trial that breaks the
+constraint behind all that do not. Each proposal has a sampler of its own, seeded with the config's
+seed and the number of trials that ended before. So a proposal follows from the trials that ended,
+and a study that was killed proposes what an undisturbed one would have.
 
-A trial of TPE is pruned by the median rule (Golovin et al., KDD 2017): after one epoch or later, where
-its best look so far is below the median of the completed trials after the same share of an epoch.
-Patience ends trainings that no longer get better, so pruning is left with those that never were
-good. A recipe of the portfolio is never pruned: the others are measured against it.
+A trial of TPE is pruned after one epoch or later, where its best look so far is worse than three
+quarters of the completed trials after the same share of an epoch. The median (Golovin et al., KDD
+2017) would be too strict here. The bar rises with the search, a slow learner can still catch up, and
+patience ends trainings that no longer get better. A recipe of the portfolio is never pruned: the
+others are measured against it.
 """
 
 import json
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.pruners import MedianPruner
+from optuna.pruners import PercentilePruner
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -35,7 +36,8 @@ from isthmus.tuning.study_folder import StudyFolder
 
 NAME = "isthmus"  # of the study in the journal
 CONSTRAINT = "worst domain"
-MIN_COMPLETE = 5  # completed trials that a median needs
+KEPT = 75.0  # percent of the completed trials, among which a trial must be to go on
+MIN_COMPLETE = 5  # completed trials that pruning and TPE need
 TOP_SHARE = 0.25  # of the completed trials: importances ask what makes a trial one of them
 MIN_FOR_IMPORTANCE = 10  # completed trials of TPE: recipes change one thing at a time
 SEEDS_APART = 100_003
@@ -95,17 +97,17 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         _mend(folder)
         try:
-            self._study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(folder.journal))),
-                study_name=NAME,
-                load_if_exists=True,
-                direction="minimize" if self.minimised else "maximize",
-                pruner=MedianPruner(
-                    n_startup_trials=MIN_COMPLETE,
-                    n_warmup_steps=train.looks_per_epoch,
-                    n_min_trials=MIN_COMPLETE,
-                ),
+            storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+            if NAME not in optuna.get_all_study_names(storage):
+                way = "minimize" if self.minimised else "maximize"
+                optuna.create_study(storage=storage, study_name=NAME, direction=way)
+            pruner = PercentilePruner(
+                KEPT,
+                n_startup_trials=MIN_COMPLETE,
+                n_warmup_steps=train.looks_per_epoch,
+                n_min_trials=MIN_COMPLETE,
             )
+            self._study = optuna.load_study(storage=storage, study_name=NAME, pruner=pruner)
         except (ValueError, KeyError, TypeError) as fault:
             raise BundleError(f"{folder.journal} is damaged: {fault}") from fault
 
