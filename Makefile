@@ -10,7 +10,7 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	$(PIP_INSTALL) torch==2.13.0
-	$(PIP_INSTALL) -e '.[tensorboard,trees]'
+	$(PIP_INSTALL) -e '.[tensorboard,trees,tune]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -17,8 +17,7 @@ import pytest
 
 import isthmus
 from command_line import ISTHMUS, SRC, isthmus_in_process, told, written
-from isthmus import cli
-from isthmus.cli import ProgressView
+from isthmus.cli import ProgressView, commands
 from isthmus.data.tables import BLOCK_ROWS
 from isthmus.run import Notice
 from small_runs import ROWS, clicks, content
@@ -261,4 +260,4 @@ def test_without_a_terminal_there_is_a_line_for_each_tenth(capsys: pytest.Captur
 
 def test_the_memory_setting_is_one_number():
     """The command line repeats the default, so that its help needs no torch."""
-    assert inspect.signature(cli.fit).parameters["block_rows"].default == BLOCK_ROWS
+    assert inspect.signature(commands.fit).parameters["block_rows"].default == BLOCK_ROWS

@@ -11,7 +11,7 @@ import pytest
 from chromium import Browser
 from example_pages import PLACE, REPORTS, resolve
 from isthmus.report.diagnosis.lookup import pointer
-from isthmus.report.diagnosis.svg import short
+from isthmus.report.svg import short
 
 GRID = """
 (() => { const t = document.querySelector('#matrix-KEY table');

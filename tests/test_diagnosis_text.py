@@ -18,9 +18,9 @@ from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figur
 from isthmus.report.diagnosis.charts import Interval, reach, strip_chart
 from isthmus.report.diagnosis.heat_map import matrix_view, orders
 from isthmus.report.diagnosis.lookup import dig, pointer
-from isthmus.report.diagnosis.svg import short, ticks
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines
 from isthmus.report.diagnosis.words import ADVICE, against, headline, minus
+from isthmus.report.svg import short, ticks
 
 REPORTS = {"six": examples.example(), "quick": examples.quick(), "many": examples.many()}
 

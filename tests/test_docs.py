@@ -59,6 +59,21 @@ def test_readme_commands_and_python(clicks: Path):
     assert scores.shape == (10_000,)
 
 
+def test_readme_tunes_and_fits_what_was_found(clicks: Path):
+    (commands,) = [block for block in blocks("README.md", "sh") if "isthmus tune" in block]
+    asked = "isthmus init clicks.parquet --domain tab --label click -o config.yaml"
+    for line in (asked, *commands.splitlines()):
+        arguments = shlex.split(line, comments=True)[1:]
+        if arguments[0] == "tune":
+            assert arguments[-2] == "--minutes"
+            arguments[-2:] = ["--trials", "2"]
+        if arguments[0] != "init":
+            arguments += ["--set", "train.epochs=1", "--set", "data.trees=false"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert (clicks / "studies" / "first" / "report.html").exists()
+
+
 def test_readme_diagnose_is_planned(clicks: Path):
     (line,) = [
         line for b in blocks("README.md", "sh") for line in b.splitlines() if "diagnose" in line

@@ -36,6 +36,7 @@ WALK = [
     "bundle",
     "experiments",
     "run",
+    "tuning",
     "diagnosis",
     "demo",
     "testing",
@@ -157,7 +158,16 @@ def test_every_public_name_exists():
 
     for name in isthmus.__all__:
         assert getattr(isthmus, name) is not None
-    for family in ("data", "layers", "backbones", "adapters", "models", "metrics", "report"):
+    for family in (
+        "data",
+        "layers",
+        "backbones",
+        "adapters",
+        "models",
+        "metrics",
+        "report",
+        "tuning",
+    ):
         module = importlib.import_module(f"isthmus.{family}")
         for name in getattr(module, "__all__", []):
             assert getattr(module, name) is not None, f"{family}.{name}"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import diagnosis_example as examples
 from command_line import ISTHMUS, SRC, isthmus_in_process, told
-from isthmus import cli
 from isthmus.cli import ProgressView
+from isthmus.cli.app import show_warning
 from isthmus.diagnosis import Diagnosis
 from isthmus.errors import ConfigError, SchemaError
 from isthmus.metrics import TextTable
@@ -203,7 +203,7 @@ def test_a_plan_and_a_diagnosis_are_plain(folder: Path):
 def test_progress_and_warnings_are_plain(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    cli._show_warning(UserWarning("domain :car: [red]x\nerror: forged\x1b[2J"))
+    show_warning(UserWarning("domain :car: [red]x\nerror: forged\x1b[2J"))
     with ProgressView() as view:
         view(Notice("train", "a :car: [red]\x1b[2J\rb"))
         view(Notice("train", "c\x1b[2J\rd", 0.5))

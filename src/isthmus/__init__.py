@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from isthmus.run import Run, compare, fit
     from isthmus.schema import DataConfig
     from isthmus.train import TrainConfig
+    from isthmus.tuning import Tuning, tune
 
 _PLACES = {
     "isthmus.bundle": ("Bundle",),
@@ -35,6 +36,7 @@ _PLACES = {
     "isthmus.run": ("Run", "compare", "fit"),
     "isthmus.schema": ("DataConfig",),
     "isthmus.train": ("TrainConfig",),
+    "isthmus.tuning": ("Tuning", "tune"),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
@@ -56,6 +58,7 @@ __all__ = [
     "RunError",
     "SchemaError",
     "TrainConfig",
+    "Tuning",
     "__version__",
     "build_model",
     "compare",
@@ -63,6 +66,7 @@ __all__ = [
     "fit",
     "load_config",
     "plan_diagnosis",
+    "tune",
 ]
 
 

@@ -69,7 +69,7 @@ class FitPlan:
         if new.train.embedding_update == "auto":
             resolved = {"embedding_update": old.train.embedding_update}
             new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
-        old, new = _without_table(old), _without_table(new)
+        old, new = without_table(old), without_table(new)
         changed = [text for text in differences(old, new) if text.split(" ")[0] not in FREE]
         if changed:
             raise RunError(
@@ -126,6 +126,6 @@ def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
     return target
 
 
-def _without_table(config: Config) -> Config:
+def without_table(config: Config) -> Config:
     """Leave out the path of the table. The files themselves are compared."""
     return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["table", "encode", "train", "score", "demo", "diagnose"]
+Stage = Literal["table", "encode", "train", "score", "demo", "diagnose", "tune"]
 
 
 @dataclass(frozen=True, slots=True)

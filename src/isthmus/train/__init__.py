@@ -2,7 +2,14 @@
 
 from isthmus.train.events import Budget, CheckpointDue, End, Look, Progress, TrainEvent, TrainState
 from isthmus.train.loop import train
-from isthmus.train.scoring import Monitor, resolve_device, score_batch, score_rows, watch_metrics
+from isthmus.train.scoring import (
+    Monitor,
+    check_monitor,
+    resolve_device,
+    score_batch,
+    score_rows,
+    watch_metrics,
+)
 from isthmus.train.train_config import TrainConfig
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "TrainConfig",
     "TrainEvent",
     "TrainState",
+    "check_monitor",
     "resolve_device",
     "score_batch",
     "score_rows",

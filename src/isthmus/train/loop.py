@@ -40,7 +40,13 @@ from isthmus.train.events import (
 )
 from isthmus.train.generators import Generators, seeded
 from isthmus.train.resuming import check_state
-from isthmus.train.scoring import move, resolve_device, score_rows, watch_metrics
+from isthmus.train.scoring import (
+    check_monitor,
+    move,
+    resolve_device,
+    score_rows,
+    watch_metrics,
+)
 from isthmus.train.stopwatch import Stopwatch
 from isthmus.train.train_config import TrainConfig
 from isthmus.train.weighting import build_weighting
@@ -149,12 +155,7 @@ class _Loop:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.loss_sums: dict[str, Tensor] = {}
         self.loss_steps = 0
-        # Constant scores have every metric that these labels allow.
-        if self.measure(np.zeros(len(self.validation)))[config.monitor] is None:
-            raise ConfigError(
-                "train.monitor must be defined on the validation rows, whose labels do not allow"
-                f" {config.monitor!r}; a logloss is always defined"
-            )
+        check_monitor(config.monitor, self.validation, self.n_domains)
 
     @property
     def stopped(self) -> Stopped | None:

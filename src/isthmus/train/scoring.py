@@ -65,6 +65,16 @@ def score_rows(
     return logits
 
 
+def check_monitor(monitor: Monitor, rows: Rows, n_domains: int) -> None:
+    """Raise ConfigError where the labels of ``rows`` leave the monitor undefined."""
+    # Constant scores have every metric that these labels allow.
+    if watch_metrics(np.zeros(len(rows)), rows, n_domains)[monitor] is None:
+        raise ConfigError(
+            "train.monitor must be defined on the validation rows, whose labels do not allow"
+            f" {monitor!r}; a logloss is always defined"
+        )
+
+
 def watch_metrics(
     logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int
 ) -> dict[str, float | None]:

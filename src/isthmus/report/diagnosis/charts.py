@@ -13,7 +13,8 @@ import numpy as np
 
 from isthmus.metrics.text_table import count_text, shorten
 from isthmus.report.diagnosis.lookup import Path, Report, by_size, dig, margin_of, pointer
-from isthmus.report.diagnosis.svg import (
+from isthmus.report.diagnosis.words import EFFECTS, METRICS
+from isthmus.report.svg import (
     Scale,
     box,
     element,
@@ -23,7 +24,6 @@ from isthmus.report.diagnosis.svg import (
     short,
     ticks,
 )
-from isthmus.report.diagnosis.words import EFFECTS, METRICS
 
 ROW = 27  # height of one domain
 NAME, LONG_NAME = 16, 24  # letters of a name: on the page, and in a figure

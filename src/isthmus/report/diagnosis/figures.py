@@ -26,8 +26,8 @@ from isthmus.report.diagnosis.charts import (
 from isthmus.report.diagnosis.domain_map import map_chart
 from isthmus.report.diagnosis.heat_map import Matrix, matrix_view
 from isthmus.report.diagnosis.lookup import Report
-from isthmus.report.diagnosis.svg import box, element, label, picture
 from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS
+from isthmus.report.svg import box, element, label, picture
 
 INCH = 96  # units of a picture
 POINT = 72 / INCH

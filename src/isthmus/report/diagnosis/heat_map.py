@@ -17,8 +17,8 @@ from isthmus.report.diagnosis.lookup import (
     matrix_of,
     pointer,
 )
-from isthmus.report.diagnosis.svg import short
 from isthmus.report.diagnosis.words import MATRICES, MatrixWords
+from isthmus.report.svg import short
 
 NUMBERS_UP_TO = 12  # larger matrices show their numbers on hover and focus only
 FULL = 0.95  # share of the cells that stay within the colours

@@ -17,6 +17,7 @@ from isthmus.report.diagnosis.domain_map import group_letters, map_chart
 from isthmus.report.diagnosis.heat_map import matrix_view
 from isthmus.report.diagnosis.lookup import Report, by_advice, by_size, dig, parted, pointer
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
+from isthmus.report.page_style import page_style
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 
@@ -67,7 +68,7 @@ def page(report: Report) -> str:
         letters=group_letters(report),
         strip=charts.strip_chart(report),
         weighting=charts.weighting_chart(report),
-        style=_asset("style.css"),
+        style=page_style(),
         script=_asset("script.js"),
         embedded=_embedded(report),
     )

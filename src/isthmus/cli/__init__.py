@@ -1,0 +1,10 @@
+"""The command line: each command parses, calls one function of the package, and prints.
+
+Torch is imported inside the commands, so that ``isthmus --help`` answers at once.
+"""
+
+from isthmus.cli import commands, studies
+from isthmus.cli.app import app
+from isthmus.cli.progress_view import ProgressView
+
+__all__ = ["ProgressView", "app", "commands", "studies"]

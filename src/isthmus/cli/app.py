@@ -1,0 +1,119 @@
+"""The application: how a command is registered, how a fault ends it, and how text is printed."""
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from isthmus.disk import refusal, write_whole, writing
+from isthmus.errors import IsthmusError
+from isthmus.printable import json_text, lenient_streams, printable, restart_in_utf8
+from isthmus.version import VERSION
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(no_args_is_help=True, help="The encoded tables that fit keeps.")
+app.add_typer(cache_app, name="cache")
+
+FAULT = 2  # exit code of everything that isthmus refuses by name
+INTERRUPTED = 130
+
+Arguments = ParamSpec("Arguments")
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key of the config")
+]
+JsonTarget = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE|-", help="Write JSON to FILE, or - for stdout."),
+]
+
+
+def command(
+    group: typer.Typer, name: str
+) -> Callable[[Callable[Arguments, None]], Callable[Arguments, None]]:
+    """Register a command whose faults end as one red line and exit code 2."""
+
+    def register(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+        @group.command(name)
+        @functools.wraps(function)
+        def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+            warnings.showwarning = show_warning
+            lenient_streams()
+            try:
+                function(*args, **kwargs)
+            except BrokenPipeError:
+                raise
+            except (IsthmusError, OSError) as fault:
+                _fault(refusal(fault) if isinstance(fault, OSError) else str(fault))
+                raise typer.Exit(FAULT) from None
+            except KeyboardInterrupt:
+                _fault("interrupted")
+                raise typer.Exit(INTERRUPTED) from None
+
+        return guarded
+
+    return register
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"isthmus {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """One model over many domains: train it, adapt it per domain, see what each domain gets."""
+    del version
+    restart_in_utf8([context.invoked_subcommand])
+
+
+def deliver(result: Any, content: dict[str, Any], target: str | None) -> None:
+    """Print a result. With ``--json`` write its content as JSON; ``-`` takes the table's place."""
+    if target == "-":
+        show(json_text(content, sys.stdout.encoding))
+        return
+    if target is not None:
+        with writing("JSON file", Path(target)):
+            write_whole(Path(target), json_text(content) + "\n")
+    show(result)
+
+
+def show(result: Any, keep: str = "\n") -> None:
+    """Print a result. ``keep``: the marks that are printed as they are."""
+    try:
+        print(printable(str(result), keep=keep), flush=True)
+    except OSError as fault:
+        fault.filename = "standard output"
+        raise
+
+
+def say(line: Any) -> None:
+    """Print one line."""
+    show(line, keep="")
+
+
+def _fault(text: str) -> None:
+    told = Text.assemble(("error:", "bold red"), " ", printable(text, keep="\n"))
+    Console(stderr=True).print(told, soft_wrap=True)
+
+
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning on stderr, in place of Python's own way."""
+    told = Text.assemble(("warning:", "yellow"), " ", printable(str(message)))
+    Console(stderr=True).print(told, soft_wrap=True)

@@ -1,0 +1,208 @@
+"""The commands for one table and one model, from the first look at a table to a comparison."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from isthmus.cli.app import (
+    Changes,
+    ConfigFile,
+    JsonTarget,
+    app,
+    cache_app,
+    command,
+    deliver,
+    say,
+    show,
+)
+from isthmus.cli.progress_view import ProgressView
+from isthmus.disk import check_place, write_whole, writing
+from isthmus.errors import IsthmusError
+from isthmus.printable import shown
+
+
+@command(app, "data")
+def data(
+    name: Annotated[str, typer.Argument(help="One of movielens-1m, insteval and synthetic")],
+    domain: Annotated[
+        str | None, typer.Option(help="For movielens-1m: age, gender or occupation (default: age)")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write (default: NAME)")] = None,
+) -> None:
+    """Write a named data set: one Parquet file and a config that fit accepts."""
+    from isthmus import sources
+
+    folder = out or Path(name)
+    if name == "movielens-1m":
+        by = "age" if domain is None else domain
+        if by not in ("age", "gender", "occupation"):
+            raise IsthmusError(f"--domain must be age, gender or occupation, got {by!r}")
+        sources.movielens_1m(folder, by, report=say)
+    elif name not in ("insteval", "synthetic"):
+        raise IsthmusError(f"data set must be movielens-1m, insteval or synthetic, got {name!r}")
+    elif domain is not None:
+        raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
+    elif name == "insteval":
+        sources.insteval(folder, report=say)
+    else:
+        sources.write_synthetic(folder, report=say)
+    say(f"next: isthmus fit {folder / 'config.yaml'}")
+
+
+@command(app, "init")
+def init(
+    table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
+    domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
+    label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+) -> None:
+    """Read a table, guess each column's kind, and write a commented config."""
+    from isthmus.inspect import inspect_table
+
+    with writing("config", output):
+        if output.exists():
+            raise IsthmusError(f"config to write must not exist yet, got {output}")
+        check_place(output, folders=False)
+    inspection = inspect_table(table, domain, label)
+    show(shown(inspection))
+    with writing("config", output):
+        write_whole(output, inspection.config_text(folder=output.absolute().parent))
+    say(f"wrote {output}")
+    say(f"next: isthmus fit {output}")
+
+
+@command(app, "fit")
+def fit(
+    config: ConfigFile,
+    set_: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME-TIME)")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a stopped run")] = False,
+    allow_other_threads: Annotated[
+        bool, typer.Option(help="Resume with other threads, though the last bits may differ")
+    ] = False,
+    verify_content: Annotated[
+        bool, typer.Option(help="Hash the whole table to find its encoded copy")
+    ] = False,
+    block_rows: Annotated[
+        int, typer.Option(min=1, help="Rows held at once while the table is encoded; bounds memory")
+    ] = 262_144,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="strict|balanced",
+            help="Train the alternatives of each domain, too, and ship what serves each domain best",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="With --guard: trainings side by side, one thread each")
+    ] = 1,
+) -> None:
+    """Train one model over all domains, and report every domain."""
+    import isthmus
+
+    if guard not in (None, "strict", "balanced"):
+        raise IsthmusError(f"--guard must be strict or balanced, got {guard!r}")
+    with ProgressView() as progress:
+        run = isthmus.fit(
+            config,
+            out=out,
+            resume=resume,
+            set=set_ or (),
+            allow_other_threads=allow_other_threads,
+            verify_content=verify_content,
+            block_rows=block_rows,
+            guard=guard,
+            jobs=jobs,
+            progress=progress,
+        )
+    show(run.evaluate())
+    if (choices := run.guard()) is not None:
+        show(f"\n{choices}\n")
+    say(f"run folder: {(path := run.path)}")
+    say(f"next: isthmus predict {path} TABLE -o scored.parquet, or compare it with another run")
+
+
+@command(app, "evaluate")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    split: Annotated[str | None, typer.Option(help="test or validation (default: test)")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Score this whole table in place of a split, as external")
+    ] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Print the metrics of every domain with 95 % intervals."""
+    import isthmus
+
+    with ProgressView() as progress:
+        opened = isthmus.Run.open(run)
+        if data is not None and split is not None:
+            raise IsthmusError(f"--split must stand without --data, got {split!r} and {data!r}")
+        if data is None:
+            result = opened.evaluate(split or "test")
+        else:
+            result = opened.evaluate(data=data, progress=progress)
+    deliver(result, result.to_dict(), json_target)
+
+
+@command(app, "predict")
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT")],
+) -> None:
+    """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
+    import isthmus
+
+    with ProgressView() as progress, writing("file", output):
+        rows = isthmus.Run.open(run).predict_to(table, output, progress=progress)
+    say(f"wrote {rows:,} rows with their score to {output}")
+
+
+@command(app, "compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
+    split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    json_target: JsonTarget = None,
+) -> None:
+    """Compare each later run with the first run, paired on the same rows."""
+    import isthmus
+
+    if len(runs) < 2:
+        raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
+    first, *others = [isthmus.Run.open(run) for run in runs]
+    results = [isthmus.compare(first, other, split=split) for other in others]
+    content = {"comparisons": [result.to_dict() for result in results]}
+    deliver("\n\n".join(map(str, results)), content, json_target)
+
+
+@command(app, "demo")
+def demo(
+    data: Annotated[str, typer.Option(help="movielens-1m or synthetic")] = "movielens-1m",
+    out: Annotated[Path, typer.Option(help="Folder for the table and the runs")] = Path("demo"),
+) -> None:
+    """Train a shared model, the same again, and HAMUR, and print what differs beyond noise."""
+    from isthmus.demo import demo as run_demo
+
+    with ProgressView() as progress, writing("folder", out):
+        result = run_demo(data, out=out, progress=progress)
+    show(result)
+
+
+@command(cache_app, "list")
+def cache_list() -> None:
+    """Show the encoded tables, the newest first."""
+    from isthmus.data.store import cache
+
+    for entry in cache.entries():
+        say(entry)
+    say(f"cache folder: {cache.cache_folder()}")
+
+
+@command(cache_app, "clear")
+def cache_clear() -> None:
+    """Remove every encoded table that nobody is writing."""
+    from isthmus.data.store import cache
+
+    say(f"removed {cache.clear()} encoded tables from {cache.cache_folder()}")
