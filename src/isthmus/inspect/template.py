@@ -24,7 +24,7 @@ train:
   batch_rows: {batch_rows}
   epochs: 20                     # at most: training stops early and keeps the best weights
 {looks}  lr: 1.0e-3
-  embedding_l2: 5.0e-5           # pulls embeddings towards zero
+  embedding_l2: {l2}           # pulls embeddings towards zero
   embedding_update: auto         # dense | lazy | auto: lazy above 1 million rows of embedding table
   patience: 2                    # epochs without a better validation score before it stops
   monitor: auc_pooled            # the validation score that decides
@@ -45,7 +45,11 @@ def plain_recipe(rows: int) -> str:
     docs/accuracy.md compares the recipe with others.
     """
     return model_and_train(
-        adapter=_NO_ADAPTER, norm="none", looks=True, batch_rows=1024 if rows < SMALL else 4096
+        adapter=_NO_ADAPTER,
+        norm="none",
+        looks=True,
+        batch_rows=1024 if rows < SMALL else 4096,
+        l2="5.0e-4",
     )
 
 
@@ -57,11 +61,13 @@ def model_and_train(
     batch_rows: int = 4096,
     norm: str | None = None,
     looks: bool = False,
+    l2: str = "5.0e-5",
 ) -> str:
     """Give the ``model`` and ``train`` sections, HAMUR on an MLP, with a comment on each key.
 
     ``adapter``: the line or lines of ``model.adapter``, indented, where it is not the plain one.
-    ``norm``: of the backbone, left to the default where None. ``looks``: look four times an epoch.
+    ``norm``: of the backbone, left to the default where None. ``looks``: look four times an epoch. ``l2``: of
+    the embeddings.
     """
     return _MODEL_AND_TRAIN.format(
         widths=list(widths),
@@ -71,6 +77,7 @@ def model_and_train(
         batch_rows=batch_rows,
         norm="" if norm is None else f", norm: {norm}",
         looks=_LOOKS if looks else "",
+        l2=l2,
     )
 
 

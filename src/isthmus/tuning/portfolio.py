@@ -35,7 +35,7 @@ PORTFOLIO: tuple[PortfolioRecipe, ...] = (
     _recipe("small batches", train__batch_rows=1024, model__backbone__norm="none"),
     _recipe("large batches", train__batch_rows=8192),
     _recipe("light penalty", train__embedding_l2=1e-5),
-    _recipe("strong penalty", train__embedding_l2=1e-4),
+    _recipe("strong penalty", train__embedding_l2=5e-4),
     _recipe("dcn", model__backbone__name="dcn", model__backbone__norm="none"),
     _recipe("deepfm", model__backbone__name="deepfm", model__backbone__norm="none"),
     _recipe("no dropout", model__backbone__dropout=0.0),
