@@ -91,6 +91,8 @@ def test_the_config_is_accepted_and_says_what_was_found():
     assert data.features["price"].model_dump(exclude={"nan"}) == {
         "kind": "numeric",
         "scale": "standard",
+        "embedding": "none",
+        "dim": None,
     }
     assert set(config["model"]) == {"backbone", "towers", "adapter", "calibration"}
     assert config["model"]["adapter"] == {"name": "none"}
