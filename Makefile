@@ -43,7 +43,7 @@ results: .venv/installed-dev
 	.venv/bin/python -m bench.results
 
 accuracy: .venv/installed-dev
-	.venv/bin/python -m bench.accuracy
+	taskset -c 0 .venv/bin/python -m bench.accuracy
 
 truth: .venv/installed-dev
 	.venv/bin/python -m bench.truth

@@ -22,6 +22,7 @@ NOTE = "measured.json"
 class Measured:
     """What a piece of work took. ``auc``: pooled, on validation rows, where the work has one.
 
+    ``seconds``: CPU seconds of all threads of its process.
     ``mebibytes``: the most that the process held at once, libraries included.
     """
 

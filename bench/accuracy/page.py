@@ -212,9 +212,10 @@ more tables before any result on them was seen: clothing reviews, films and Cens
 {_sources()}
 
 **How it is measured.** Rows, splits and seeds are the same for all. Each training has a process of its own. *Calibration* is
-predicted over observed. *Seconds* are those of encoding (statistics and forest included, where the contestant has them)
-and of training; those of a tuned contestant hold all trials. *MiB* is the most memory that the process of a training or
-of its encoding held, libraries included. LightGBM has one seed. Intervals are 95 %, over test rows (clustered by the
+predicted over observed. *Seconds* are CPU seconds of encoding (statistics and forest included, where the contestant has
+them) and of training; those of a tuned contestant hold all trials. `make accuracy` gives each process one core, so that
+other work on the machine does not count. *MiB* is the most memory that the process of a training or of its encoding held,
+libraries included. LightGBM has one seed. Intervals are 95 %, over test rows (clustered by the
 group, where the config names one) and seeds. Finished results are kept by what decides them: config, table, code of the
 package and versions of libraries. So no result of older code is shown. Measured with commit {_commits(commits)}.
 """

@@ -92,27 +92,27 @@ def _encode(cache: Path, config: Config, out: Path) -> None:
     assert config.data.table is not None
     key = dataset_key(config.data, open_table(config.data.table).fingerprint(verify_content=False))
     shutil.rmtree(entry_folder(key, cache), ignore_errors=True)
-    began = time.perf_counter()
+    began = time.process_time()
     Dataset.from_table(config.data, cache=cache)
-    take_note(out, time.perf_counter() - began)
+    take_note(out, time.process_time() - began)
 
 
 def _fit(cache: Path, config: Config, out: Path) -> None:
     """Fit one network. A run that was stopped begins again: its seconds would not be whole."""
     shutil.rmtree(out, ignore_errors=True)
-    began = time.perf_counter()
+    began = time.process_time()
     run = fit(config, out=out, cache=cache)
-    take_note(out, time.perf_counter() - began, validation_auc(run))
+    take_note(out, time.process_time() - began, validation_auc(run))
 
 
 def _search(cache: Path, config: Config, place: Path, search: Search) -> None:
     """Search with the cache of this command, and keep the config that was found."""
     os.environ["ISTHMUS_CACHE"] = str(cache)
     place.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
+    began = time.process_time()
     best = load_config(search(config, place / "study"))
     write_whole(place / "best.yaml", best.to_yaml())
-    take_note(place / "search", time.perf_counter() - began)
+    take_note(place / "search", time.process_time() - began)
 
 
 def validation_auc(run: Run) -> float:
