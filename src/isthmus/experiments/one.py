@@ -10,6 +10,7 @@ from torch import Tensor
 
 from isthmus import checkpoint
 from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.rows import Rows
 from isthmus.data.store.subset import Subset
 from isthmus.errors import BundleError, RunError
 from isthmus.experiments.outcome import SPLITS, Outcome, build_to_train, told, write
@@ -18,6 +19,7 @@ from isthmus.models import AbstractModel
 from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
 
 CHECKPOINT = ".checkpoint"  # folders of this suffix stand beside the outcome to come
+ROUNDING = 1e-5  # of a sum of 32-bit numbers
 STARTS = 5  # first weights that are tried before a network that learns nothing is kept
 
 
@@ -40,7 +42,8 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
             _begin_with(model, Outcome(start, training.start, dataset).weights())
         end = _train(training, model, subset, saved)
         logits = _scored(training, model, subset)
-        alive = training.start is not None or np.ptp(logits["validation"]) > 0
+        held = subset.scored("validation", training.scored)
+        alive = training.start is not None or says_anything(model, held, logits["validation"])
         if alive or restart == STARTS - 1:
             rows = len(subset.rows("train"))
             summary = told(training, end, rows, time.perf_counter() - began, restart)
@@ -48,6 +51,15 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
         shutil.rmtree(saved, ignore_errors=True)
         if alive:
             return
+
+
+def says_anything(model: AbstractModel, rows: Rows, logits: np.ndarray) -> bool:
+    """Whether a network tells some rows from others; what it adds to a forest's score counts."""
+    place = model.domain_places.score
+    if place is not None:
+        logits = logits - rows.arrays.numeric[:, place]
+        return bool(np.ptp(logits) > ROUNDING * max(1.0, float(np.abs(logits).max())))
+    return bool(np.ptp(logits) > 0)
 
 
 def _scored(training: Training, model: AbstractModel, subset: Subset) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """The model: embedded inputs, a backbone, an adapter at its sites, a head. Batch -> logits.
 
 The embedded row is site ``input``. Whatever passes a site goes through the adapter first; then an
-objective may read the hidden state.
+objective may read the hidden state. Where the fields hold a forest's score, the logit is the score
+plus what the network says: the network learns what the forest leaves over.
 """
 
 from collections.abc import Collection
@@ -65,6 +66,7 @@ class DomainModel(AbstractModel):
         super().__init__()
         self.fields = inputs.fields
         self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width)
+        self._score = self.domain_places.score
         self.inputs = inputs
         self.backbone = backbone
         self.adapter = adapter
@@ -81,10 +83,14 @@ class DomainModel(AbstractModel):
         x = passing(INPUT, x)
         logits = self.head(self.backbone(x, routing, passing), routing)
         beside = self.backbone.shortcut(batch, self.inputs, x)
-        return Output(logits if beside is None else logits + beside, passing.kept, {})
+        if beside is not None:
+            logits = logits + beside
+        if self._score is not None:
+            logits = logits + batch.numeric[:, self._score]
+        return Output(logits, passing.kept, {})
 
     def start_at(self, logit: float) -> None:
-        """Set the head's offsets, one for all domains or one each."""
+        """Set the head's offsets, one for all domains or one each. A forest's score comes on top."""
         nn.init.constant_(self.head.bias, logit)
 
     def _state(self, x: Tensor, routing: Routing) -> AdapterState | None:

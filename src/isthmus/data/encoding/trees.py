@@ -1,7 +1,8 @@
 """Trees: the raw score of a boosted forest on the same features, as one more number.
 
 A network of embeddings learns slowly what a few splits of a number say, and a forest learns slowly
-what ids say. With the forest's score as an input, the network begins where the forest ends.
+what ids say. The model adds the score to its logit, and reads it as an input. So the network begins where
+the forest ends.
 
 The forest reads, of each row: all numbers (statistics too), single categories of at most
 `MOST_VALUES` ids as categories, and the domain as a category. It does not read ids of larger columns
