@@ -182,17 +182,18 @@ def test_a_key_holds_config_and_table_but_no_seed(tmp_path: Path):
 
 def test_the_digest_of_code_leaves_out_what_changes_no_result(tmp_path: Path):
     def digest(name: str, **files: str) -> str:
-        package = tmp_path / name
-        for stop, source in files.items():
-            place = package / stop / "x.py"
-            place.parent.mkdir(parents=True)
-            place.write_text(source)
+        package = tmp_path / name / "package"
+        package.mkdir(parents=True)
+        for file, source in files.items():
+            (package / f"{file}.py").write_text(source)
         return code_digest(package)
 
-    plain = digest("plain", train='"""Old."""\nx = 1  # a remark\n', report="x = 1\n")
-    assert plain == digest("prose", train='"""New."""\n\n\nx = 1\n', report="x = 2\n")
-    assert plain != digest("other", train="x = 2\n", report="x = 1\n")
-    assert plain != digest("moved", data="x = 1\n", report="x = 1\n")
+    plain = digest("plain", train='"""Old."""\nx = 1  # a remark\n')
+    assert plain == digest("prose", train='"""New."""\n\n\nx = 1\n')
+    assert plain != digest("other", train="x = 2\n")
+    assert plain != digest("moved", data="x = 1\n")
+    one = tmp_path / "plain" / "package" / "train.py"
+    assert code_digest(one) != code_digest(tmp_path / "other" / "package" / "train.py")
 
 
 def much_memory(folder: Path, mebibytes: int) -> None:

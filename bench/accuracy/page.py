@@ -216,8 +216,8 @@ predicted over observed. *Seconds* are CPU seconds of encoding (statistics and f
 them) and of training; those of a tuned contestant hold all trials. `make accuracy` gives each process one core, so that
 other work on the machine does not count. *MiB* is the most memory that the process of a training or of its encoding held,
 libraries included. LightGBM has one seed. Intervals are 95 %, over test rows (clustered by the
-group, where the config names one) and seeds. Finished results are kept by what decides them: config, table, code of the
-package and versions of libraries. So no result of older code is shown. Measured with commit {_commits(commits)}.
+group, where the config names one) and seeds. Finished results are kept by what decides them: config, table, the versions of
+encoding and trainings, which are raised where numbers change, and the versions of libraries. Measured with commit {_commits(commits)}.
 """
 
 

@@ -1,8 +1,8 @@
 """Where the results of a table lie. The folders' names hold a key of what decides a result.
 
-The key holds the resolved config without the seed, the content of the table, the code of the package
-without comments and docstrings, and the versions of the libraries that train. So a result of another
-config, table or code is never met.
+The key holds the resolved config without the seed, the content of the table, the versions of the
+encoding and of trainings, which are raised where numbers change, and the versions of the libraries that
+train. So a result of another config, table or arithmetic is never met.
 """
 
 import ast
@@ -27,12 +27,12 @@ from bench.accuracy.contestants import (
 )
 from bench.accuracy.tables import Subject
 from isthmus.config import Config
+from isthmus.data.store import passes
 from isthmus.disk import sha256
+from isthmus.experiments import training
 
-PACKAGE = Path(isthmus.__file__).parent
-# These change no training: they look, tell and ship, or their outcome is in the config or the table.
-BESIDE = {"cli", "demo", "diagnosis", "inspect", "report", "sources", "testing", "version"}
 FOREST_CODE = Path(__file__).with_name("forests.py")
+SEARCH_CODE = Path(isthmus.__file__).with_name("tuning")
 LIBRARIES = ("torch", "numpy", "lightgbm", "optuna")
 # A forest alone reads a table as one of the networks without trees does.
 READ_AS = {PLAIN_FOREST: RECIPES[2], TOLD_FOREST: RECIPES[1]}
@@ -66,18 +66,19 @@ class Shelf:
 
     def network(self, recipe: Recipe, seed: int) -> Path:
         """The run folder of a network."""
-        key = key_of(self.subject, self.config(recipe))
+        key = key_of(self.subject, self.config(recipe), training.VERSION)
         return self._root(recipe.name, key) / f"seed-{seed}"
 
     def forest(self, name: str, settings: dict[str, Any]) -> Path:
         """The folder of LightGBM alone, by its settings."""
         config = self.config(READ_AS.get(name, RECIPES[0]))
-        code = _bare(FOREST_CODE.read_text(encoding="utf-8"))
+        code = code_digest(FOREST_CODE)
         return self._root(name, key_of(self.subject, config, settings, code))
 
     def tuned(self) -> Path:
         """The folder of a study of ``tune`` and of the runs with its best config."""
-        return self._root(TUNED, key_of(self.subject, self.config(RECIPES[0]), TRIALS))
+        more = (TRIALS, code_digest(SEARCH_CODE), training.VERSION)
+        return self._root(TUNED, key_of(self.subject, self.config(RECIPES[0]), *more))
 
     def _root(self, name: str, key: str) -> Path:
         slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
@@ -105,7 +106,7 @@ def encoding_key(subject: Subject, config: Config) -> str:
 def _surroundings(table: Path) -> dict[str, Any]:
     return {
         "table": _hash_of(table),
-        "code": code_digest(PACKAGE),
+        "encoding": passes.VERSION,
         "libraries": {name: version(name) for name in LIBRARIES},
     }
 
@@ -121,13 +122,12 @@ def _hash_of(table: Path) -> str:
 
 
 @cache
-def code_digest(package: Path) -> str:
-    """A digest of the code below a folder, without `BESIDE`, comments and docstrings."""
+def code_digest(place: Path) -> str:
+    """A digest of a file's code, or of all below a folder, without comments and docstrings."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(package.rglob("*.py")):
-        place = path.relative_to(package)
-        if place.parts[0].removesuffix(".py") not in BESIDE:
-            digest.update(f"{place}\n{_bare(path.read_text(encoding='utf-8'))}\n".encode())
+    for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        code = _bare(path.read_text(encoding="utf-8"))
+        digest.update(f"{path.relative_to(place.parent)}\n{code}\n".encode())
     return digest.hexdigest()
 
 
