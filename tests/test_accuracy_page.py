@@ -27,7 +27,7 @@ from bench.accuracy.finished import Cost, Found, best_recipe, chosen_without
 from bench.accuracy.forests import SEARCHED, grow, tune_alone
 from bench.accuracy.page import least_pooled, missed, summary, write
 from bench.accuracy.shelf import Shelf, code_digest, key_of
-from bench.accuracy.tables import LARGE, Subject
+from bench.accuracy.tables import TUNED_UP_TO, Subject
 from bench.accuracy.trainings import search
 
 from isthmus.data import Dataset
@@ -144,7 +144,7 @@ def test_the_picture_is_the_same_for_the_same_bars():
 
 
 def test_a_large_table_has_nothing_tuned():
-    small, large = (Subject("x", "x", "X", rows, {}) for rows in (LARGE, LARGE + 1))
+    small, large = (Subject("x", "x", "X", rows, {}) for rows in (TUNED_UP_TO, TUNED_UP_TO + 1))
     assert {TUNED, TUNED_FOREST} <= set(names_of(small))
     assert not {TUNED, TUNED_FOREST} & set(names_of(large))
 

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import yaml
 
-from bench.accuracy.tables import LARGE, Subject
+from bench.accuracy.tables import LARGE, TUNED_UP_TO, Subject
 from isthmus.config import Config, load_config
 from isthmus.inspect.inspection import Column, Inspection
 from isthmus.inspect.template import MANY
@@ -74,8 +74,8 @@ def seeds_of(subject: Subject, seeds: int) -> int:
 
 
 def is_tuned(subject: Subject) -> bool:
-    """Whether anything is tuned on a table: twenty trainings of a large one take too long."""
-    return subject.rows <= LARGE
+    """Whether anything is tuned on a table."""
+    return subject.rows <= TUNED_UP_TO
 
 
 def names_of(subject: Subject) -> tuple[str, ...]:
