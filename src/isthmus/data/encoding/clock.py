@@ -4,7 +4,7 @@ What a clock keeps is fitted on train rows: the newest of their instants, from w
 and the scale of the ages. All else follows from the column's type.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
@@ -176,7 +176,7 @@ def check_time(name: str, feature: Time, dtype: pa.DataType, file: str) -> str:
 
 def check_times(
     times: Mapping[str, Time],
-    schemas: list[tuple[str, Mapping[str, pa.DataType]]],
+    schemas: Sequence[tuple[str, Mapping[str, pa.DataType]]],
     kinds: Mapping[str, str],
 ) -> None:
     """Check what only all files together say. Raises ``SchemaError`` for an hour of dates, and for
