@@ -92,7 +92,7 @@ def test_a_key_like_no_other_is_answered_with_those_that_exist():
         (
             with_data(features={"user": "categoricl"}),
             "data.features.user.kind must be one of 'categorical', 'categorical_list', 'numeric',"
-            " 'numeric_list', 'vector', got 'categoricl'; did you mean 'categorical'?",
+            " 'numeric_list', 'vector', 'time', got 'categoricl'; did you mean 'categorical'?",
         ),
         (
             with_section(model={"backbone": {"name": "mpl"}}),

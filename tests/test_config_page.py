@@ -23,6 +23,7 @@ from isthmus.schema import (
     NumericList,
     Section,
     Split,
+    Time,
     Vector,
 )
 from isthmus.train import TrainConfig
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`data.features`: kind `numeric`": Numeric,
     "`data.features`: kind `numeric_list`": NumericList,
     "`data.features`: kind `vector`": Vector,
+    "`data.features`: kind `time`": Time,
     "`data.split`": Split,
     "`model`": ModelConfig,
     "`train`": TrainConfig,

@@ -15,7 +15,7 @@ import yaml
 from isthmus.data import SPLITS, Dataset
 from isthmus.errors import SchemaError
 from isthmus.inspect import inspect_table
-from isthmus.schema import DataConfig
+from isthmus.schema import DataConfig, Time
 
 ROWS = 3_000
 
@@ -135,7 +135,8 @@ def test_the_dataset_takes_the_config_unchanged(tmp_path):
     pq.write_table(clicks(**odd), tmp_path / "clicks.parquet", row_group_size=700)
     found = inspect_table(tmp_path / "clicks.parquet", "tab", "clicked")
     kept = {name for name in odd if uses(found)[name] != "drop"}
-    assert kept == {"missing", "cost", "tags", "flags", "days", "given", "big"}
+    kinds = {"missing", "day_of_sale", "cost", "tags", "flags", "days", "given", "big"}
+    assert kept == kinds
     dataset = Dataset.from_table(data_section(found), cache=tmp_path / "cache")
     assert sum(len(dataset.rows(split)) for split in SPLITS) == ROWS
 
@@ -239,8 +240,7 @@ def test_ids_with_few_rows_are_no_false_alarm():
         (np.r_[np.inf, np.ones(ROWS - 1)], "holds infinity in 1 rows"),
         (np.r_[np.nan, np.ones(ROWS - 1)], "one value"),
         ([[1.0, None], [0.5, 0.1]] * (ROWS // 2), "null 1,500 times"),
-        ([dt.date(2024, 1, 1 + i % 9) for i in range(ROWS)], "second time beside 'at'"),
-        ([None, dt.datetime(2024, 1, 1)] * (ROWS // 2), "one value|time with 1,500 nulls"),
+        (pa.array([0, 1] * (ROWS // 2), pa.timestamp("s", "Mars/Base")), "time zone"),
     ],
 )
 def test_columns_that_no_model_can_use_are_left_out_with_the_reason(column, reason):
@@ -278,6 +278,37 @@ def test_without_a_name_that_fits_there_is_no_group():
     found = inspect_table(table, "tab", "clicked")
     assert found.group is None
     assert data_section(found).group is None
+
+
+def test_every_time_is_a_feature_and_the_one_to_split_by_has_no_age():
+    more = {
+        "event_ms": 1_700_000_000_000 + 7 * (np.arange(ROWS) % 50),
+        "float_ts": 1_700_000_000.5 + np.arange(ROWS) % 40,
+        "day_of_sale": [dt.date(2024, 1, 1 + i % 9) for i in range(ROWS)],
+        "seen_at": pa.array(
+            [dt.datetime(2024, 1, 1 + i % 9) for i in range(ROWS)], mask=np.arange(ROWS) % 7 == 0
+        ),
+    }
+    found = inspect_table(clicks(**more), "tab", "clicked")
+    features = data_section(found).features
+    assert found.time == "at"
+    assert uses(found)["float_ts"] == "drop"
+    assert "integers with a unit" in note(found, "float_ts")
+    told = {name: features[name].model_dump(exclude_defaults=True) for name in ("at", "event_ms")}
+    assert told == {"at": {"parts": ("hour", "weekday")}, "event_ms": {"unit": "ms"}}
+    assert features["day_of_sale"] == features["seen_at"] == Time()
+    days = np.datetime64("2024-01-01") + np.arange(ROWS) // 10
+    data = data_section(inspect_table(clicks(at=days), "tab", "clicked"))
+    assert (data.time, data.features["at"]) == ("at", Time(parts=("weekday",)))
+
+
+def test_a_time_that_only_positive_rows_have_is_left_out():
+    rows = clicks()
+    clicked = rows["clicked"].to_numpy() > 0
+    at = pa.array([dt.datetime(2024, 1, 1 + i % 9) for i in range(ROWS)], mask=~clicked)
+    found = inspect_table(rows.append_column("clicked_at", at), "tab", "clicked")
+    assert uses(found)["clicked_at"] == "drop"
+    assert "gives the label away" in note(found, "clicked_at")
 
 
 def test_rows_are_split_by_time_only_where_times_can_be_parted():

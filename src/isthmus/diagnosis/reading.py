@@ -122,7 +122,8 @@ class ReplicateRows:
 
 def _column(dataset: Dataset, item: str) -> int:
     fields = [field.name for field in dataset.encoder.fields if field.kind == "categorical"]
-    able = [name for name in fields if name not in (dataset.config.domain, dataset.config.group)]
+    taken = (dataset.config.domain, dataset.config.group)
+    able = [name for name in fields if name in dataset.config.features and name not in taken]
     if item not in able:
         raise ConfigError(
             f"item must be a categorical feature beside domain and group, {', '.join(able)},"

@@ -13,7 +13,9 @@ import pyarrow as pa
 from scipy.stats import rankdata
 
 from isthmus.data.tables.kinds import UNUSABLE, family, item_type, kind
+from isthmus.data.tables.moments import PER_SECOND
 from isthmus.inspect.template import MANY
+from isthmus.schema import TimeUnit
 
 Use = Literal[
     "categorical", "categorical_list", "numeric", "numeric_list", "vector", "time", "weight", "drop"
@@ -81,8 +83,10 @@ def guess(name: str, dtype: pa.DataType, facts: Facts, drawn: pl.Series, *, rows
     if values + bool(facts.nulls) <= 1:
         return Guess("drop", f"holds one value ({_short(present)}) in all {len(drawn):,} rows read")
     many = f"{'' if len(drawn) == rows else 'at least '}{values:,} values"
-    if family(found) == "moment" or _is_epoch(name, found, present):
+    if family(found) == "moment":
         return Guess("time", "a point in time")
+    if unit := _epoch_unit(name, found, present):
+        return Guess("time", "a point in time", {"unit": unit})
     if found == "boolean":
         return Guess("categorical", "true or false")
     if family(found) == "text":
@@ -216,13 +220,16 @@ def _own_value_a_row(present: pl.Series, values: int, rows: int) -> bool:
     return drawn >= 20 and drawn - values <= 0.05 * drawn * min(1.0, drawn / rows)
 
 
-def _is_epoch(name: str, kind: str, present: pl.Series) -> bool:
-    """Whether numbers named like a time are seconds, milli-, micro- or nanoseconds since 1970."""
+def _epoch_unit(name: str, kind: str, present: pl.Series) -> TimeUnit | None:
+    """What numbers that are named like a time count since 1970; None where they are no such time."""
     if kind not in ("integer", "floating") or not set(_words(name)) & _TIMES:
-        return False
+        return None
     low, high = float(present.min()), float(present.max())  # pyright: ignore[reportArgumentType]
     years = (5e8, 4e9)  # 1985 to 2096, in seconds
-    return any(years[0] * unit <= low and high <= years[1] * unit for unit in (1, 1e3, 1e6, 1e9))
+    for unit, ticks in PER_SECOND.items():
+        if years[0] * ticks <= low and high <= years[1] * ticks:
+            return unit
+    return None
 
 
 def _is_weight(name: str, facts: Facts) -> bool:

@@ -21,7 +21,7 @@ _PAD = 36  # where the comments of the config begin
 class Column:
     """One column, judged.
 
-    ``use``: a kind of feature, ``time``, ``weight`` or ``drop``. ``dtype``: its Arrow type.
+    ``use``: a kind of feature, ``weight`` or ``drop``. ``dtype``: its Arrow type.
     ``note``: why. ``settings``: keys of the feature. ``auc``: what the column reaches alone in
     telling the label, in either direction; None where it was not asked.
     """
@@ -127,7 +127,9 @@ def _data_section(found: Inspection, path: str | None) -> list[str]:
         *_role("group", found.group, "whom a row belongs to: GAUC, intervals, split by user"),
         *_role("weight", found.weight, "of a row in loss and metrics"),
         _line("  # negative_rate: 1.0", "share of negatives that was kept when the table was made"),
-        _line("  features:", "categorical | numeric | categorical_list | numeric_list | vector"),
+        _line(
+            "  features:", "categorical | numeric | time | categorical_list | numeric_list | vector"
+        ),
         _line(
             f"    {scalar(found.domain)}: categorical",
             "the domain: left out, only adapters and towers know it",
@@ -137,7 +139,7 @@ def _data_section(found: Inspection, path: str | None) -> list[str]:
         entry = f"{scalar(column.name)}: {_feature(column)}"
         if column.use == "drop":
             lines.append(_line(f"    # {scalar(column.name)}:", f"left out: {column.note}"))
-        elif column.use not in ("time", "weight"):
+        elif column.use != "weight":
             lines.append(_line(f"    {entry}", column.note))
     lines.append(_trees())
     split = f"  split: {{by: {found.split}, fractions: [0.8, 0.1, 0.1], seed: 0}}"
@@ -163,9 +165,13 @@ def _role(role: str, column: str | None, comment: str) -> Iterator[str]:
 def _feature(column: Column) -> str:
     if not column.settings:
         return column.use
-    texts = {key: str(value).lower() for key, value in column.settings.items()}
+    texts = {key: _setting(value) for key, value in column.settings.items()}
     settings = "".join(f", {key}: {text}" for key, text in texts.items())
     return f"{{kind: {column.use}{settings}}}"
+
+
+def _setting(value: Any) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value).lower()
 
 
 def _line(text: str, comment: str) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from isthmus.data.encoding.alike import alike
+from isthmus.data.encoding.clock import check_time, check_times
 from isthmus.data.tables import Source, Table, open_table, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import UNUSABLE
@@ -24,6 +25,7 @@ from isthmus.inspect.target import (
     positive_rows,
     split_label,
 )
+from isthmus.schema import Time
 
 
 def inspect_table(table: Source | Table, domain: str, label: str, *, seed: int = 0) -> Inspection:
@@ -57,7 +59,11 @@ def inspect_table(table: Source | Table, domain: str, label: str, *, seed: int =
         for name, dtype in opened.columns.items()
         if name not in (domain, column)
     ]
-    time, columns = _one_time(judged, seen)
+    time = _finest_time(judged, seen)
+    columns = [
+        _as_feature(one, one.name == time, opened, seen, positive) if one.use == "time" else one
+        for one in judged
+    ]
     weight = next((one.name for one in columns if one.use == "weight"), None)
     categorical = [one.name for one in columns if one.use == "categorical"]
     domains = tuple(count_domains(opened, domain=domain, label=target, categorical=categorical))
@@ -142,28 +148,46 @@ def _judge(
     if found.use not in ("drop", "time", "weight"):
         alone = lone_auc(drawn, positive, categorical=found.use == "categorical")
         if alone > LEAK:
-            reason = f"alone it reaches AUC {alone:.4f}: it gives the label away"
-            found = Guess("drop", reason, found.settings)
+            found = Guess("drop", _leak(alone), found.settings)
     return Column(name, str(dtype), found.use, found.note, found.settings, alone)
 
 
-def _one_time(judged: list[Column], seen: FirstLook) -> tuple[str | None, list[Column]]:
-    """Keep one time column, the finest without nulls; the others are no features."""
+def _finest_time(judged: list[Column], seen: FirstLook) -> str | None:
+    """The column to split by: the time with the most values, of those without nulls."""
     fit = {
         column.name: seen.drawn[column.name].n_unique()
         for column in judged
         if column.use == "time" and not seen.facts[column.name].nulls
     }
-    chosen = max(fit, key=lambda name: fit[name], default=None)
-    columns = []
-    for column in judged:
-        if column.use == "time" and column.name != chosen:
-            nulls = seen.facts[column.name].nulls
-            reason = f"a time with {nulls:,} nulls" if nulls else f"a second time beside {chosen!r}"
-            columns.append(replace(column, use="drop", note=reason))
-        else:
-            columns.append(column)
-    return chosen, columns
+    return max(fit, key=lambda name: fit[name], default=None)
+
+
+def _as_feature(
+    column: Column, splits: bool, table: Table, seen: FirstLook, positive: np.ndarray
+) -> Column:
+    """A time as a feature, or left out where no clock reads it or where it gives the label away.
+
+    ``splits``: it is the column to split by. Every row of a later split is newer than all train rows,
+    so its age and its day of the year say nothing there.
+    """
+    name, kinds = column.name, {column.name: table.kind(column.name)}
+    parts = ["hour", "weekday"] if kinds[name] != "date" else ["weekday"]
+    settings = column.settings | ({"parts": parts} if splits else {})
+    feature = Time.model_validate(settings)
+    try:
+        for file, types in table.schemas:
+            check_time(name, feature, types[name], file)
+        check_times({name: feature}, table.schemas, kinds)
+    except SchemaError as fault:
+        return replace(column, use="drop", note=str(fault))
+    alone = None if splits else lone_auc(seen.drawn[name], positive, categorical=False)
+    if alone is not None and alone > LEAK:
+        return replace(column, use="drop", note=_leak(alone), auc=alone)
+    return replace(column, settings=settings, auc=alone)
+
+
+def _leak(alone: float) -> str:
+    return f"alone it reaches AUC {alone:.4f}: it gives the label away"
 
 
 def _group(columns: list[Column], seen: FirstLook) -> str | None:
@@ -171,7 +195,8 @@ def _group(columns: list[Column], seen: FirstLook) -> str | None:
     ranked = {}
     for column in columns:
         rank = group_rank(column.name)
-        usable = column.use == "categorical" or column.auc is not None
+        is_value = column.auc is not None and column.use != "time"
+        usable = column.use == "categorical" or is_value
         if rank is None or not usable or seen.facts[column.name].nulls:
             continue
         if seen.drawn[column.name].n_unique() > 10:

@@ -17,6 +17,9 @@ from isthmus.schema.features import (
     Pooling,
     Scale,
     Section,
+    Time,
+    TimePart,
+    TimeUnit,
     Vector,
 )
 from isthmus.schema.fitted_field import (
@@ -25,6 +28,7 @@ from isthmus.schema.fitted_field import (
     TREES_WIDTH,
     FittedField,
     cross_name,
+    part_fields,
     statistics_field,
     statistics_name,
 )
@@ -49,8 +53,12 @@ __all__ = [
     "Scale",
     "Section",
     "Split",
+    "Time",
+    "TimePart",
+    "TimeUnit",
     "Vector",
     "cross_name",
+    "part_fields",
     "statistics_field",
     "statistics_name",
 ]

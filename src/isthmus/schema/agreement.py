@@ -2,9 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
-from isthmus.schema.features import Categorical, CategoricalList, Feature, Numeric
-from isthmus.schema.fitted_field import cross_name, statistics_name
+from isthmus.schema.features import Categorical, CategoricalList, Feature, Numeric, Time, TimePart
+from isthmus.schema.fitted_field import cross_name, part_fields, statistics_name
 
 
 def check_dim(name: str, feature: Feature) -> None:
@@ -37,6 +38,18 @@ def check_shares(name: str, feature: Feature, features: Mapping[str, Feature]) -
             f"feature {name!r} has dim {feature.dim} but shares the table of {shared!r},"
             f" whose dim is {other.dim}"
         )
+
+
+def check_parts(name: str, feature: Feature, features: Mapping[str, Feature]) -> None:
+    """Refuse a feature that has the name of a time's part."""
+    if not isinstance(feature, Time):
+        return
+    for field in part_fields(name, feature.parts or get_args(TimePart), feature.dim):
+        if field.name in features:
+            raise ValueError(
+                f"feature {name!r} has a part that is called {field.name!r}: no other feature must"
+                " have that name"
+            )
 
 
 def check_attention(name: str, feature: Feature, features: Mapping[str, Feature]) -> None:

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from isthmus.schema.agreement import check_attention, check_crosses, check_dim, check_shares
+from isthmus.schema.agreement import (
+    check_attention,
+    check_crosses,
+    check_dim,
+    check_parts,
+    check_shares,
+)
 from isthmus.schema.features import Feature, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
 
@@ -122,6 +128,7 @@ class DataConfig(Section):
                 )
             check_dim(name, feature)
             check_shares(name, feature, self.features)
+            check_parts(name, feature, self.features)
         for name in self.with_statistics:
             if statistics_name(name) in self.features:
                 raise ValueError(

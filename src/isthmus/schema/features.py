@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 EMBEDDING_DIM = 16
 
@@ -11,6 +11,8 @@ ListPooling = Literal["mean", "sum", "max", "attention"]
 Scale = Literal["standard", "log", "min_max", "quantile", "none"]
 NumberEmbedding = Literal["none", "piecewise", "periodic"]
 NotANumber = Literal["refuse", "missing"]
+TimePart = Literal["hour", "weekday", "day", "age"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 
 class Section(BaseModel):
@@ -94,6 +96,28 @@ class Vector(Section):
     width: int = Field(ge=1)
 
 
+class Time(Section):
+    """A date, a timestamp, or integers since 1970, taken apart (`isthmus.data.tables.moments`).
+
+    ``parts``: ``hour`` 0 to 23 and ``weekday`` are categories, ``day`` is the day of the year as sine
+    and cosine, ``age`` is the days before the newest train row's time. None is all that the column has:
+    a date has no hour. ``unit``: what integers count. ``dim``: of the embeddings of hour and weekday.
+    """
+
+    kind: Literal["time"] = "time"
+    parts: Annotated[tuple[TimePart, ...], Field(min_length=1)] | None = None
+    unit: TimeUnit | None = None
+    dim: int = Field(default=EMBEDDING_DIM, ge=1)
+
+    @field_validator("parts")
+    @classmethod
+    def _once(cls, parts: tuple[TimePart, ...] | None) -> tuple[TimePart, ...] | None:
+        twice = [part for part in parts or () if (parts or ()).count(part) > 1]
+        if twice:
+            raise ValueError(f"parts must name each part once, got {twice[0]!r} twice")
+        return parts
+
+
 def _kind(value: Any) -> str | None:
     return value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
 
@@ -103,6 +127,7 @@ Feature = Annotated[
     | Annotated[CategoricalList, Tag("categorical_list")]
     | Annotated[Numeric, Tag("numeric")]
     | Annotated[NumericList, Tag("numeric_list")]
-    | Annotated[Vector, Tag("vector")],
+    | Annotated[Vector, Tag("vector")]
+    | Annotated[Time, Tag("time")],
     Discriminator(_kind),
 ]

@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
+from isthmus.data.encoding.clock import Clock, ClockFit
 from isthmus.data.encoding.counted.trial import CrossTrial
+from isthmus.data.encoding.feature_fields import fields_of
 from isthmus.data.encoding.numbers.fitted import AnyScaler, NumberFit
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
@@ -21,7 +23,6 @@ from isthmus.data.encoding.vocabulary import Counter, Vocabulary
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
-    STATISTICS_WIDTH,
     TREES,
     TREES_WIDTH,
     Categorical,
@@ -30,6 +31,7 @@ from isthmus.schema import (
     FittedField,
     Numeric,
     NumericList,
+    Time,
     Vector,
     statistics_field,
 )
@@ -75,7 +77,7 @@ class Encoder:
     domain column. ``bins``: edges of each piecewise embedding, by its feature. ``crosses``: what
     validation rows said of each pair of columns that the config asks for, once they were asked; only
     confirmed pairs are inputs. ``taught``: statistics and forest, where the config asks for them.
-    While they are not fitted yet, their columns hold 0.
+    While they are not fitted yet, their columns hold 0. ``clocks``: how each time is taken apart.
     """
 
     config: DataConfig
@@ -86,6 +88,7 @@ class Encoder:
     crosses: tuple[CrossTrial, ...] = ()
     taught: Taught = field(default_factory=Taught)
     bins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    clocks: Mapping[str, Clock] = field(default_factory=dict)
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -101,42 +104,15 @@ class Encoder:
     def fields(self) -> tuple[FittedField, ...]:
         """What a model must know of each feature, in the order of the config; what is taught last."""
         return (
-            *(self._field(name) for name in self.config.features),
+            *(field for name in self.config.features for field in self._fields(name)),
             *(statistics_field(name) for name in self.config.with_statistics),
             *(statistics_field(one.left, one.right) for one in self.crosses if one.confirmed),
             *([FittedField(TREES, "trees", 1)] if self.config.trees else []),
         )
 
-    def _field(self, name: str) -> FittedField:
-        feature = self.config.features[name]
-        if isinstance(feature, Vector):
-            return FittedField(name=name, kind="vector", width=feature.width)
-        if isinstance(feature, Numeric):
-            return FittedField(
-                name=name,
-                kind="numeric",
-                width=feature.width,
-                embedding=feature.embedding,
-                bins=self.bins.get(name, ()),
-            )
-        if isinstance(feature, NumericList):
-            return FittedField(name=name, kind="numeric_list", width=1, pooling=feature.pooling)
-        table = vocabulary_name(self.config, name)
-        looked_up = FittedField(
-            name=name,
-            kind=feature.kind,
-            width=feature.dim,
-            table=table,
-            table_rows=self.vocabularies[table].rows,
-            is_domain=name == self.config.domain,
-        )
-        if isinstance(feature, Categorical):
-            return looked_up
-        if feature.pooling == "attention":
-            assert feature.query is not None
-            places = feature.max_length if feature.positions else 0
-            return replace(looked_up, query=feature.query, places=places)
-        return replace(looked_up, pooling=feature.pooling)
+    def _fields(self, name: str) -> tuple[FittedField, ...]:
+        bins, clock = self.bins.get(name, ()), self.clocks.get(name)
+        return fields_of(self.config, name, self.vocabularies, bins, clock)
 
     def encode(
         self,
@@ -162,28 +138,23 @@ class Encoder:
         batch = plain_batch(batch.select(needed(self.config, roles=roles)))
         origin = c.Origin(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
-        features = config.features
-        categorical = [k for k, f in features.items() if isinstance(f, Categorical)]
-        numeric = [k for k, f in features.items() if isinstance(f, Numeric)]
-        given = [(k, f.width) for k, f in features.items() if isinstance(f, Vector)]
-        ids = np.empty((rows, len(categorical)), dtype=np.int32)
-        width = len(numeric) + sum(width for _, width in given)
-        counted = len(config.with_statistics) + sum(one.confirmed for one in self.crosses)
-        taught = STATISTICS_WIDTH * counted + TREES_WIDTH * config.trees
-        x = np.zeros((rows, width + taught), dtype=np.float32)
+        features, fields = config.features, self.fields
+        single = [field.name for field in fields if field.kind == "categorical"]
+        ids = np.empty((rows, len(single)), dtype=np.int32)
+        width = sum(field.numbers for field in fields) + (TREES_WIDTH - 1) * config.trees
+        x = np.zeros((rows, width), dtype=np.float32)
+        into: dict[str, np.ndarray] = {name: ids[:, i] for i, name in enumerate(single)}
+        start = 0
+        for kind in ("numeric", "vector"):  # single numbers stand before vectors
+            for one in (one for one in fields if one.kind == kind):
+                into[one.name] = x[:, start : start + one.numbers]
+                start += one.numbers
         tasks = [
-            partial(_put, ids[:, i], self._ids, name, batch.column(name))
-            for i, name in enumerate(categorical)
+            self._task(name, batch.column(name), origin, into)
+            for kind in (Categorical, Numeric, Vector, Time)
+            for name, feature in features.items()
+            if isinstance(feature, kind)
         ]
-        tasks += [
-            partial(_put, x[:, i], self._scaled, name, batch.column(name), origin)
-            for i, name in enumerate(numeric)
-        ]
-        start = len(numeric)
-        for name, width in given:
-            into = x[:, start : start + width]
-            tasks.append(partial(_put, into, _vectors, name, batch.column(name), width, origin))
-            start += width
         _run(tasks, workers)
         column = {"weight": config.weight, "group": config.group}
         column = {role: name for role, name in column.items() if name and role in roles}
@@ -223,6 +194,19 @@ class Encoder:
         """Kind of the values of every vocabulary, and under `DOMAIN` of the domain."""
         kinds = {name: vocabulary.kind for name, vocabulary in self.vocabularies.items()}
         return {**kinds, DOMAIN: self.domain_kind}
+
+    def _task(
+        self, name: str, array: pa.Array, origin: c.Origin, into: Mapping[str, np.ndarray]
+    ) -> partial[None]:
+        """Fill the columns of one feature; ``into``: the columns by the name of their field."""
+        feature = self.config.features[name]
+        if isinstance(feature, Time):
+            return partial(self.clocks[name].fill, into, name, array, origin)
+        if isinstance(feature, Vector):
+            return partial(_put, into[name], _vectors, name, array, feature.width, origin)
+        if isinstance(feature, Numeric):
+            return partial(_put, into[name][:, 0], self._scaled, name, array, origin)
+        return partial(_put, into[name], self._ids, name, array)
 
     def _ids(self, name: str, array: pa.Array) -> np.ndarray:
         return self.vocabularies[vocabulary_name(self.config, name)].ids(array)
@@ -268,6 +252,7 @@ class Encoder:
             crosses=self.crosses,
             taught=self.taught,
             bins=self.bins,
+            clocks=self.clocks,
         )
 
     @classmethod
@@ -313,11 +298,14 @@ class EncoderFit:
         self.domains = Counter("string")
         self.counters: dict[str, Counter] = {}
         self.numbers: dict[str, NumberFit] = {}
+        self.clocks: dict[str, ClockFit] = {}
         self._members: dict[str, list[str]] = {}
         self._hashed: dict[str, Vocabulary] = {}
         for name, feature in config.features.items():
             if isinstance(feature, Numeric | NumericList):
                 self.numbers[name] = NumberFit(name, feature)
+            elif isinstance(feature, Time):
+                self.clocks[name] = ClockFit(name, feature, kinds[name])
             elif isinstance(feature, Categorical | CategoricalList):
                 table = vocabulary_name(config, name)
                 buckets = getattr(config.features[table], "hash_buckets", None)
@@ -332,7 +320,7 @@ class EncoderFit:
     def columns(self) -> list[str]:
         """Columns that fitting reads."""
         features = [name for members in self._members.values() for name in members]
-        return list(dict.fromkeys([*features, *self.numbers, self.config.domain]))
+        return list(dict.fromkeys([*features, *self.numbers, *self.clocks, self.config.domain]))
 
     def add(
         self,
@@ -350,7 +338,7 @@ class EncoderFit:
         tasks = [partial(self._count, table, batch, rows) for table in self.counters]
         tasks += [
             partial(fit.add, batch.column(name), rows, row, origin)
-            for name, fit in self.numbers.items()
+            for name, fit in (*self.numbers.items(), *self.clocks.items())
         ]
         tasks.append(partial(self._count_domains, batch, rows))
         _run(tasks, workers)
@@ -386,6 +374,7 @@ class EncoderFit:
             domains=tuple(in_order(domains, self.domain_kind)),
             domain_kind=self.domain_kind,
             bins={name: edges for name, (_, edges) in numbers.items() if edges},
+            clocks={name: fit.clock() for name, fit in self.clocks.items()},
         )
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from isthmus.data.encoding import older
+from isthmus.data.encoding.clock import Clock
 from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.numbers.bins import check_edges
 from isthmus.data.encoding.numbers.fitted import AnyScaler, scaler_of
@@ -18,7 +19,7 @@ from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables.fingerprint import blake2
 from isthmus.errors import BundleError
-from isthmus.schema import DataConfig, FittedField, Numeric
+from isthmus.schema import DataConfig, FittedField, Numeric, Time
 
 VERSION = 4
 # In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles, bins or attention.
@@ -38,6 +39,7 @@ def save(
     crosses: Sequence[CrossTrial],
     taught: Taught,
     bins: Mapping[str, Sequence[float]],
+    clocks: Mapping[str, Clock],
 ) -> None:
     """Write the parts of an encoder. `load` and `load_taught` give them back."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,8 @@ def save(
         "vocabularies": described,
         "crosses": [asdict(trial) for trial in crosses],
     }
+    if clocks:  # an encoder without times is written as it was before there were clocks
+        content["clocks"] = {name: clock.to_entry() for name, clock in clocks.items()}
     written = taught.save(folder / _TAUGHT)
     content["taught"] = {path.name: blake2(path) for path in written}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -90,6 +94,11 @@ def load(folder: Path) -> dict[str, Any]:
                 name: check_edges(name, content["bins"][name])
                 for name, feature in config.features.items()
                 if isinstance(feature, Numeric) and feature.embedding == "piecewise"
+            },
+            "clocks": {
+                name: Clock.of_entry(name, feature, content["clocks"][name])
+                for name, feature in config.features.items()
+                if isinstance(feature, Time)
             },
             "vocabularies": {
                 name: _vocabulary(folder, entry, content["version"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from isthmus.data.encoding.clock import check_time, check_times
 from isthmus.data.tables import Table, Way, refuse_empty
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.kinds import (
@@ -26,6 +27,7 @@ from isthmus.schema import (
     DataConfig,
     Numeric,
     NumericList,
+    Time,
     Vector,
 )
 
@@ -93,6 +95,7 @@ def check_types(
 
     ``fitted``: kind of the values of each vocabulary and of the domain, once they are known. Gives
     what the file has of them, the domain first: name of the vocabulary (or `DOMAIN`), column, kind.
+    A time stands among them by its own name.
     """
     roles = tuple(roles)
     for column in needed(config, roles=roles):
@@ -107,6 +110,9 @@ def check_types(
             raise wrong_type(name, "be a list", got, file)
         if not listed and is_list(dtype):
             raise wrong_type(name, f"hold one value a row (it is {feature.kind})", got, file)
+        if isinstance(feature, Time):
+            found.append((name, name, check_time(name, feature, dtype, file)))
+            continue
         have = kind(item_type(dtype))
         if not isinstance(feature, Categorical | CategoricalList):
             if have not in _NUMERIC:
@@ -157,13 +163,13 @@ def value_kinds(
     *,
     roles: Iterable[str],
 ) -> dict[str, str]:
-    """Kind of the values of every vocabulary, over all files and all features that share it.
+    """Kind of the values of every vocabulary and time, over all files and all features that share it.
 
     Kinds of one family meet in the wider one: integers and floats are floats. The kind of the
     domain, which must be of one family in all files, stands under the key `DOMAIN`. Raises
     ``SchemaError`` as `check_types` does, of each file, and where two files disagree.
     """
-    roles = tuple(roles)
+    roles, schemas = tuple(roles), list(schemas)
     found = [(file, check_types(config, types, file, roles=roles)) for file, types in schemas]
     kinds: dict[str, str] = {DOMAIN: "null"}
     where: dict[str, str] = {}
@@ -176,6 +182,8 @@ def value_kinds(
             kinds[key] = joined(seen, have)
             if kinds[key] != seen:
                 where[key] = f"{column!r} of {file}"
+    times = {name: one for name, one in config.features.items() if isinstance(one, Time)}
+    check_times(times, schemas, kinds)
     return kinds
 
 

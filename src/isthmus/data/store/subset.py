@@ -253,8 +253,13 @@ class Subset:
         return Known.of_tables(fields, kept, domain, Taught())
 
     def _least(self, table: str) -> int:
-        """How often the chosen train rows must hold a value for it to be known."""
-        feature = self.encoder.config.features[table]
+        """How often the chosen train rows must hold a value for it to be known.
+
+        An hour or a weekday is no name of a single row, and is known from one row on.
+        """
+        feature = self.encoder.config.features.get(table)
+        if feature is None:  # the table of a time's part
+            return 1
         return max(SINGLE, getattr(feature, "min_count", 1))
 
     def _view(
