@@ -12,49 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from click_logs import ROWS, clicks, data_section, note, uses
 from isthmus.data import SPLITS, Dataset
 from isthmus.errors import SchemaError
 from isthmus.inspect import inspect_table
-from isthmus.schema import DataConfig, Time
-
-ROWS = 3_000
-
-
-def clicks(rows: int = ROWS, **more: Any) -> pa.Table:
-    """A log with one honest column of each kind; ``more`` columns are added or replaced."""
-    rng = np.random.default_rng(0)
-    start = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
-    items = [[f"v{i}" for i in rng.integers(90, size=n)] for n in rng.integers(4, size=rows)]
-    columns = {
-        "tab": rng.choice(["home", "search", "feed"], rows, p=[0.6, 0.3, 0.1]),
-        "user_id": rng.integers(400, size=rows),
-        "videoId": rng.integers(10**14, size=200)[rng.integers(200, size=rows)],
-        "clicked": rng.integers(2, size=rows),
-        "at": [start + dt.timedelta(seconds=60 * i) for i in range(rows)],
-        "duration_ms": rng.lognormal(9, 2, rows).astype(np.int64),
-        "price": rng.normal(10, 2, rows),
-        "device": pa.array(
-            rng.choice(["ios", "android", "tv"], rows), mask=rng.random(rows) < 0.2
-        ).dictionary_encode(),
-        "is_new": rng.random(rows) < 0.3,
-        "w": rng.random(rows) + 0.1,
-        "history": items,
-        "vector": pa.FixedSizeListArray.from_arrays(rng.normal(size=rows * 4), 4),
-        "scores": [list(rng.normal(size=n)) for n in rng.integers(1, 4, size=rows)],
-    }
-    return pa.table(columns | more)
-
-
-def uses(found) -> dict[str, str]:
-    return {column.name: column.use for column in found.columns}
-
-
-def note(found, name: str) -> str:
-    return next(column.note for column in found.columns if column.name == name)
-
-
-def data_section(found, table: str | None = None) -> DataConfig:
-    return DataConfig.model_validate(yaml.safe_load(found.config_text(table))["data"])
+from isthmus.schema import DataConfig
 
 
 def test_each_kind_of_column_is_told():
@@ -278,37 +240,6 @@ def test_without_a_name_that_fits_there_is_no_group():
     found = inspect_table(table, "tab", "clicked")
     assert found.group is None
     assert data_section(found).group is None
-
-
-def test_every_time_is_a_feature_and_the_one_to_split_by_has_no_age():
-    more = {
-        "event_ms": 1_700_000_000_000 + 7 * (np.arange(ROWS) % 50),
-        "float_ts": 1_700_000_000.5 + np.arange(ROWS) % 40,
-        "day_of_sale": [dt.date(2024, 1, 1 + i % 9) for i in range(ROWS)],
-        "seen_at": pa.array(
-            [dt.datetime(2024, 1, 1 + i % 9) for i in range(ROWS)], mask=np.arange(ROWS) % 7 == 0
-        ),
-    }
-    found = inspect_table(clicks(**more), "tab", "clicked")
-    features = data_section(found).features
-    assert found.time == "at"
-    assert uses(found)["float_ts"] == "drop"
-    assert "integers with a unit" in note(found, "float_ts")
-    told = {name: features[name].model_dump(exclude_defaults=True) for name in ("at", "event_ms")}
-    assert told == {"at": {"parts": ("hour", "weekday")}, "event_ms": {"unit": "ms"}}
-    assert features["day_of_sale"] == features["seen_at"] == Time()
-    days = np.datetime64("2024-01-01") + np.arange(ROWS) // 10
-    data = data_section(inspect_table(clicks(at=days), "tab", "clicked"))
-    assert (data.time, data.features["at"]) == ("at", Time(parts=("weekday",)))
-
-
-def test_a_time_that_only_positive_rows_have_is_left_out():
-    rows = clicks()
-    clicked = rows["clicked"].to_numpy() > 0
-    at = pa.array([dt.datetime(2024, 1, 1 + i % 9) for i in range(ROWS)], mask=~clicked)
-    found = inspect_table(rows.append_column("clicked_at", at), "tab", "clicked")
-    assert uses(found)["clicked_at"] == "drop"
-    assert "gives the label away" in note(found, "clicked_at")
 
 
 def test_rows_are_split_by_time_only_where_times_can_be_parted():

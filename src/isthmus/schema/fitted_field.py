@@ -22,10 +22,9 @@ class FittedField:
     column itself, so whoever hides the domain of a row must set this id to 0 too. ``source``: of
     statistics and of the parts of a time, the feature that they are of. ``crossed``: of the statistics
     of a pair, the other feature. ``embedding``: of a number, what the model makes of it. ``bins``: the
-    edges of a piecewise
-    embedding's bins, in scaled numbers. ``query``: of a list with target attention, the feature that
-    its items are weighted by; ``pooling`` is then how a linear part pools. ``places``: how many places
-    of such a list's items have a meaning, counted from the end; 0 for none.
+    edges of a piecewise embedding's bins, in scaled numbers. ``query``: of a list with target attention,
+    the feature that its items are weighted by; ``pooling`` is then how a linear part pools. ``places``:
+    how many places of such a list's items have a meaning, counted from the end; 0 for none.
     """
 
     name: str
