@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from isthmus.data.tables.csv.spelling import (
@@ -196,6 +196,7 @@ def written_again(value: Any) -> set[str]:
     return {str(value)}
 
 
+@example(written=["", "nan"])
 @given(
     st.lists(WRITTEN, max_size=6) | st.lists(FLOATS.map(repr)) | st.lists(st.integers().map(str))
 )

@@ -220,8 +220,10 @@ def _spells_integer(text: pa.Array, dtype: pa.DataType) -> Spelled | None:
 
 def _spells_float(text: pa.Array) -> Spelled | None:
     found = cast_or_none(text, pa.float64())
-    whole = found is not None and _come_back_or_integers(text, found).all()
-    return Spelled(pa.float64()) if whole else None
+    # ``nan`` spells a missing value, not a float: alone it must not decide the type.
+    if found is None or any_true(pc.call_function("is_nan", [found])):
+        return None
+    return Spelled(pa.float64()) if _come_back_or_integers(text, found).all() else None
 
 
 def _spells_bool(text: pa.Array) -> Spelled | None:
