@@ -40,7 +40,8 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
             _begin_with(model, Outcome(start, training.start, dataset).weights())
         end = _train(training, model, subset, saved)
         logits = _scored(training, model, subset)
-        alive = training.start is not None or np.ptp(logits["validation"]) > 0
+        drawn = training.start is None and not training.model.is_trees
+        alive = not drawn or np.ptp(logits["validation"]) > 0
         if alive or restart == STARTS - 1:
             rows = len(subset.rows("train"))
             summary = told(training, end, rows, time.perf_counter() - began, restart)

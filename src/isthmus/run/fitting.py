@@ -240,7 +240,8 @@ class _Fit:
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
-        yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
+        if not self.config.model.is_trees:
+            yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from isthmus.schema.agreement import check_attention, check_crosses, check_dim, check_shares
-from isthmus.schema.features import Feature, Section
+from isthmus.schema.features import Categorical, CategoricalList, Feature, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
 
 
@@ -105,6 +105,9 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
+        return self._checked()
+
+    def _checked(self) -> "DataConfig":
         if not self.features:
             raise ValueError("data.features must name at least one column, got none")
         twice = [name for name in self.domains or () if (self.domains or ()).count(name) > 1]
@@ -138,6 +141,24 @@ class DataConfig(Section):
         if self.split.by == "user" and self.group is None:
             raise ValueError("split.by is 'user', so data.group must name a column")
         return self
+
+    def for_trees(self) -> "DataConfig":
+        """The section as a model of trees needs it.
+
+        There is a forest, and each categorical feature and list but the domain has statistics, unless
+        it says otherwise: by them a forest reads what has many values. Raises ValueError where
+        ``trees`` is said to be false.
+        """
+        if not self.trees and "trees" in self.model_fields_set:
+            raise ValueError("data.trees must be true where model.name is 'trees', got false")
+        features = dict(self.features)
+        for name, feature in features.items():
+            if name == self.domain or not isinstance(feature, Categorical | CategoricalList):
+                continue
+            if "statistics" not in feature.model_fields_set:
+                features[name] = feature.model_copy(update={"statistics": True})
+        made = self.model_copy(update={"trees": True, "features": features})
+        return made._checked()
 
     @property
     def with_statistics(self) -> tuple[str, ...]:

@@ -40,6 +40,24 @@ def check_installed() -> None:
         raise ConfigError("data.trees needs LightGBM: pip install 'isthmus[trees]'")
 
 
+def unread(fields: Sequence[FittedField]) -> dict[str, str]:
+    """The features that a forest does not read, and why: by name, in the order of the fields."""
+    spoken_for = {field.source for field in fields if field.kind == "statistics"}
+    found = {}
+    for field in fields:
+        if field.kind == "numeric_list":
+            found[field.name] = "is a list of numbers"
+        elif field.name in spoken_for or field.is_domain:
+            continue
+        elif field.kind == "categorical_list":
+            found[field.name] = "is a list without statistics: true"
+        elif field.kind == "categorical" and field.table_rows > MOST_VALUES:
+            found[field.name] = (
+                f"has {field.table_rows:,} ids, more than {MOST_VALUES}, without statistics: true"
+            )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ForestColumns:
     """What a forest reads of a batch, and where its score stands.
