@@ -1,14 +1,9 @@
 """The ``model`` section of a config."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, model_serializer, model_validator
 
 from isthmus.adapters import AdapterConfig, NoAdapterConfig
 from isthmus.backbones import BackboneConfig, MlpConfig
@@ -48,7 +43,7 @@ class ModelConfig(Section):
         return self
 
     @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Leave out what the model does not have.
 
         A network's name is not written: a description that was made before networks had a name

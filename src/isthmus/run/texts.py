@@ -51,11 +51,13 @@ def cross_text(trial: CrossTrial) -> str:
     )
 
 
-def model_text(config: Config) -> str:
+def model_text(config: Config, dataset: Dataset) -> str:
     """Describe the model in a few words."""
     model = config.model
     if model.is_trees:
-        return f"trees alone, calibration {model.calibration}"
+        forest = dataset.encoder.taught.trees
+        assert forest is not None
+        return f"a forest of {forest.size:,} trees, calibration {model.calibration}"
     return (
         f"backbone {model.backbone.name}, towers {model.towers}, adapter {model.adapter.name},"
         f" calibration {model.calibration}"

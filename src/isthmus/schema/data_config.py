@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from isthmus.schema.agreement import check_attention, check_crosses, check_dim, check_shares
-from isthmus.schema.features import Categorical, CategoricalList, Feature, Section
+from isthmus.schema.features import Categorical, CategoricalList, Feature, NumericList, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
 
 
@@ -147,8 +147,21 @@ class DataConfig(Section):
 
         There is a forest, and each categorical feature and list but the domain has statistics, unless
         it says otherwise: by them a forest reads what has many values. Raises ValueError where
-        ``trees`` is said to be false.
+        ``trees`` is said to be false, and for a list that a forest cannot read.
         """
+        for name, feature in self.features.items():
+            said = (
+                getattr(feature, "statistics", False)
+                or "statistics" not in feature.model_fields_set
+            )
+            if isinstance(feature, NumericList) or (
+                isinstance(feature, CategoricalList) and not said
+            ):
+                got = "a list of numbers" if feature.kind == "numeric_list" else "statistics false"
+                raise ValueError(
+                    f"feature {name!r} must be no list, or one with statistics, where model.name is"
+                    f" 'trees', got {got}"
+                )
         if not self.trees and "trees" in self.model_fields_set:
             raise ValueError("data.trees must be true where model.name is 'trees', got false")
         features = dict(self.features)

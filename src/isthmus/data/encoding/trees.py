@@ -122,6 +122,11 @@ class Trees:
     columns: ForestColumns
     booster: "Booster | None"
 
+    @property
+    def size(self) -> int:
+        """The number of trees."""
+        return 0 if self.booster is None else self.booster.num_trees()
+
     def score(self, matrix: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, " rows"]:
         """How far the forest puts each row above the base rate, in log-odds."""
         if self.booster is None:
