@@ -19,7 +19,7 @@ from isthmus.adapters import AbstractAdapter, AdapterState
 from isthmus.data.batch import Batch
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.routing import Routing
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import build_optimiser
 from isthmus.schema import FittedField
 from isthmus.train.allocator import keep_freed_memory
@@ -118,7 +118,7 @@ def make(
     config = {"backbone": BACKBONE, "head": heads}
     if adapter is not None:
         config["adapter"] = {"name": "hamur", **adapter}
-    model = build_model(
+    model = build_network(
         ModelConfig.model_validate(config),
         (*fields, FittedField("age", "numeric", 1)),
         n_domains,

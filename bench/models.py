@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from bench.measure import RUNS, Row, alternate, at_least, at_most, informative
 from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Dataset, Rows
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import ModelOptimiser, build_optimiser
 from isthmus.schema import DataConfig, FittedField
 from isthmus.sources import movielens_1m
@@ -141,7 +141,7 @@ def _model(
 ) -> tuple[DomainModel, ModelOptimiser]:
     torch.manual_seed(0)
     config = {"name": backbone, "widths": WIDTHS, "dropout": DROPOUT, "norm": "batch"}
-    model = build_model(ModelConfig.model_validate({"backbone": config}), fields, n_domains)
+    model = build_network(ModelConfig.model_validate({"backbone": config}), fields, n_domains)
     return model, build_optimiser(model, lr=LR, **options)
 
 

@@ -59,7 +59,7 @@ def make_batch(
     """Random values everywhere; some lists are empty; domain 0 occurs."""
     draw = torch.Generator().manual_seed(seed)
     singles = [field for field in fields if field.kind == "categorical"]
-    numbers = sum(field.numbers for field in fields)
+    numbers = sum(field.numbers + (field.kind == "trees") for field in fields)  # two scores
     domain = torch.randint(0, n_domains + 1, (rows,), generator=draw)
     columns = [
         domain.clamp(max=field.table_rows - 1)

@@ -12,7 +12,7 @@ from fake_batches import ASKED, make_batch, many, single
 from isthmus import testing
 from isthmus.data.batch import Batch, DomainPlaces, Jagged
 from isthmus.layers import FeatureEmbedding, TargetAttention, Wide
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 
 DIM = 4
 LENGTHS = st.lists(st.integers(0, 6), min_size=1, max_size=9)
@@ -158,7 +158,7 @@ def embedding(seed: int = 0) -> FeatureEmbedding:
 
 def build(section: dict, n_domains: int = 3) -> DomainModel:
     torch.manual_seed(0)
-    model = build_model(ModelConfig.model_validate(section), ASKED, n_domains)
+    model = build_network(ModelConfig.model_validate(section), ASKED, n_domains)
     for parameter in model.inputs.attention.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -276,7 +276,7 @@ def test_parameters_are_counted_with_the_inputs():
 
 def test_only_a_list_that_asks_has_a_unit():
     plain = tuple(replace(field, query="", places=0) for field in ASKED)
-    asked, other = build({}), build_model(ModelConfig(), plain, 3)
+    asked, other = build({}), build_network(ModelConfig(), plain, 3)
     assert not any("attention" in name for name in other.state_dict())
     assert {"inputs.attention.0.places", "inputs.attention.1.read.weight"} <= set(
         asked.state_dict()

@@ -15,7 +15,7 @@ from isthmus.data.batch import Batch
 from isthmus.family import members
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.sites import SiteSpec
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.testing import Subject
 
 CONDITION = 16
@@ -167,7 +167,7 @@ MODELS = {
 def test_models_keep_the_contracts(name):
     def make(n_domains: int) -> DomainModel:
         torch.manual_seed(0)
-        return build_model(ModelConfig.model_validate(MODELS[name]), EVEN, n_domains)
+        return build_network(ModelConfig.model_validate(MODELS[name]), EVEN, n_domains)
 
     def batch(n_domains: int) -> Batch:
         return make_batch(EVEN, 96, n_domains=n_domains)

@@ -9,7 +9,7 @@ from isthmus.data import Dataset
 from isthmus.diagnosis.measures.gradients import cosines, domain_gradients, early_cosines
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.layers.tables import FusedTable
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.objectives import binary_cross_entropy
 from isthmus.schema import DataConfig
 from isthmus.sources.planted import angles, planted
@@ -27,7 +27,9 @@ def encoded(relation: np.ndarray, rows: int, seed: int = 0) -> Dataset:
 def a_model(dataset: Dataset, **config: object) -> DomainModel:
     torch.manual_seed(0)
     shape = {"backbone": {"name": "mlp", "widths": [16, 8], "dropout": 0.2}, **config}
-    return build_model(ModelConfig.model_validate(shape), dataset.encoder.fields, dataset.n_domains)
+    return build_network(
+        ModelConfig.model_validate(shape), dataset.encoder.fields, dataset.n_domains
+    )
 
 
 @pytest.fixture(scope="module")

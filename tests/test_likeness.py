@@ -18,7 +18,7 @@ from isthmus.diagnosis.measures.likeness import (
     flat_map,
 )
 from isthmus.diagnosis.measures.sample import sample_rows
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.schema import DataConfig
 from isthmus.sources.planted import groups, planted
 from isthmus.train import End, TrainConfig, train
@@ -34,7 +34,7 @@ def a_model(dataset: Dataset, widths: tuple[int, ...] = (16, 8)) -> DomainModel:
     config = ModelConfig.model_validate(
         {"backbone": {"name": "mlp", "widths": widths, "dropout": 0.2}}
     )
-    return build_model(config, dataset.encoder.fields, dataset.n_domains)
+    return build_network(config, dataset.encoder.fields, dataset.n_domains)
 
 
 @pytest.fixture(scope="module")

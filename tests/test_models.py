@@ -11,7 +11,7 @@ from isthmus.data.batch import DomainPlaces
 from isthmus.layers import routing
 from isthmus.layers.routing import Routing, Tiles
 from isthmus.layers.tables import FusedTable
-from isthmus.models import DomainModel, Head, ModelConfig, build_model
+from isthmus.models import DomainModel, Head, ModelConfig, build_network
 
 N_DOMAINS = 3
 SMALL = {"widths": (8, 6)}
@@ -40,7 +40,7 @@ SECTIONS = {
 
 def build(section: dict, fields=EVEN, seed: int = 0) -> DomainModel:
     torch.manual_seed(seed)
-    return build_model(ModelConfig.model_validate(section), fields, N_DOMAINS)
+    return build_network(ModelConfig.model_validate(section), fields, N_DOMAINS)
 
 
 @pytest.fixture(params=list(SECTIONS))
@@ -310,7 +310,7 @@ def test_sections_are_strict():
         with pytest.raises(ValidationError):
             ModelConfig.model_validate(section)
     with pytest.raises(ValueError, match="n_domains must be at least 1, got 0"):
-        build_model(ModelConfig(), EVEN, 0)
+        build_network(ModelConfig(), EVEN, 0)
 
 
 def test_the_default_is_the_plain_shared_mlp():

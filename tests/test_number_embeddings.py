@@ -23,7 +23,7 @@ from isthmus.data.batch import Batch
 from isthmus.errors import BundleError
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.inputs.numbers import NumberEmbeddings
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import build_optimiser
 from isthmus.run.scores import read_scores
 from isthmus.schema import FittedField
@@ -162,7 +162,7 @@ def test_models_with_embedded_numbers_keep_the_contracts(given):
         return tuple(tab if field.is_domain else field for field in FIELDS)
 
     def make(n_domains: int) -> DomainModel:
-        return build_model(ModelConfig.model_validate(given), fields_of(n_domains), n_domains)
+        return build_network(ModelConfig.model_validate(given), fields_of(n_domains), n_domains)
 
     def batch(n_domains: int) -> Batch:
         return make_batch(fields_of(n_domains), 48, n_domains)
@@ -179,7 +179,7 @@ def test_models_with_embedded_numbers_keep_the_contracts(given):
 
 def test_the_l2_of_tables_leaves_embedded_numbers_alone():
     torch.manual_seed(0)
-    model = build_model(ModelConfig.model_validate(CONFIGS[0]), FIELDS, 3)
+    model = build_network(ModelConfig.model_validate(CONFIGS[0]), FIELDS, 3)
     optimiser = build_optimiser(model, lr=1e-3, embedding_l2=0.1)
     assert optimiser.dense is not None
     decayed = [

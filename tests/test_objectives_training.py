@@ -257,6 +257,7 @@ def test_a_guard_trains_joint_with_the_objective_and_solo_without(dataset: Datas
     )
     candidates = Candidates(asked, dataset)
     assert candidates.joint.train.objectives == asked.train.objectives
+    assert candidates.adapted is not None
     assert candidates.adapted.train.objectives == asked.train.objectives
     solos = [choice for grid in candidates.grids.values() for choice in grid]
     assert len(solos) == 12

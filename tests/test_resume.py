@@ -11,7 +11,7 @@ from torch import nn
 from isthmus import checkpoint
 from isthmus.data import Dataset
 from isthmus.errors import RunError
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.schema import DataConfig
 from isthmus.train import CheckpointDue, End, Look, TrainConfig, score_batch, train
 from resumed import in_pieces
@@ -70,7 +70,7 @@ def make_model(dataset: Dataset, adapter: str, seed: int) -> DomainModel:
         }
     )
     torch.manual_seed(seed)
-    return build_model(config, dataset.encoder.fields, dataset.encoder.n_domains)
+    return build_network(config, dataset.encoder.fields, dataset.encoder.n_domains)
 
 
 def settings(**changes) -> TrainConfig:

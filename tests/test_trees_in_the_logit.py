@@ -11,7 +11,7 @@ from isthmus.config import Config, load_config
 from isthmus.data import Dataset
 from isthmus.experiments.one import says_anything
 from isthmus.layers.routing import Routing
-from isthmus.models import DomainModel, build_model
+from isthmus.models import DomainModel, build_network
 from isthmus.sources.planted import planted
 from isthmus.train import score_rows
 
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Dataset]:
 
 def built(config: Config, dataset: Dataset) -> DomainModel:
     torch.manual_seed(0)
-    model = build_model(config.model, dataset.encoder.fields, dataset.n_domains)
+    model = build_network(config.model, dataset.encoder.fields, dataset.n_domains)
     model.start_at(-1.0)
     return model.eval()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isthmus.data import Dataset
 from isthmus.data.batch import Batch
 from isthmus.errors import ConfigError
-from isthmus.models import DomainModel, ModelConfig, build_model
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.schema import DataConfig, FittedField
 from isthmus.train import Look, TrainConfig, train
 from isthmus.train.weighting import Weighting, WeightingName, build_weighting, shared_parameters
@@ -72,7 +72,7 @@ def make_model(dataset: Dataset, seed: int, adapter: str = "hamur", **backbone) 
         }
     )
     torch.manual_seed(seed)
-    return build_model(config, dataset.encoder.fields, dataset.n_domains)
+    return build_network(config, dataset.encoder.fields, dataset.n_domains)
 
 
 def config(**changes) -> TrainConfig:
@@ -194,7 +194,7 @@ def test_shared_parameters_are_dense_and_not_one_domains():
 def test_a_shared_weight_as_long_as_a_bank_is_shared():
     """Three domains and four numbers: the wide part's shared weights are (4, 1), as a bank is."""
     fields = tuple(FittedField(f"x{i}", "numeric", 1) for i in range(4))
-    model = build_model(
+    model = build_network(
         ModelConfig.model_validate({"backbone": {"name": "wide_deep", "widths": [4]}}), fields, 3
     )
     wide = dict(model.named_parameters())["backbone.wide.numbers"]
@@ -223,7 +223,7 @@ def test_what_counts_as_shared_is_moved_by_two_domains(dataset: Dataset, towers:
     sections = {"towers": towers, "head": "per_domain", "adapter": {"name": adapter}}
     sections |= {"backbone": {"name": "mlp", "widths": [8, 4], "norm": "none"}}
     torch.manual_seed(0)
-    model = build_model(
+    model = build_network(
         ModelConfig.model_validate(sections), dataset.encoder.fields, dataset.n_domains
     )
     for parameter in model.parameters():  # nothing that starts at zero stops a gradient
@@ -283,7 +283,7 @@ def test_gradients_per_domain_have_their_limits(name: WeightingName, dataset: Da
 @pytest.mark.parametrize("name", PER_DOMAIN)
 def test_a_model_that_shares_only_tables_is_refused(name: WeightingName, dataset: Dataset):
     sections = {"backbone": {"name": "mlp", "widths": [8]}, "towers": "per_domain"}
-    model = build_model(
+    model = build_network(
         ModelConfig.model_validate({**sections, "adapter": {"name": "none"}}),
         dataset.encoder.fields,
         dataset.n_domains,

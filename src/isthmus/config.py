@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, Tag, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from yaml.constructor import ConstructorError
 
 from isthmus.errors import ConfigError
 from isthmus.family import Family, members
 from isthmus.models import ModelConfig
+from isthmus.models.model_config import OF_NETWORKS
 from isthmus.schema import DataConfig, Section
 from isthmus.train import TrainConfig
 
 AnySection = TypeVar("AnySection", bound=BaseModel)
 SHOWN = 80  # characters of a refused value that a message repeats
+OF_GRADIENTS = ("weighting", "domain_sampling", "objectives")  # what trees cannot take part in
 
 
 class Config(Section):
@@ -32,6 +34,20 @@ class Config(Section):
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+
+    @model_validator(mode="after")
+    def _check_trees(self) -> "Config":
+        """Give a model of trees its forest, and refuse what changes a network's training alone."""
+        if self.model.is_trees:
+            plain = TrainConfig()
+            for key in OF_GRADIENTS:
+                if getattr(self.train, key) != getattr(plain, key):
+                    raise ValueError(
+                        f"train.{key} must be left out where model.name is 'trees', which learns by"
+                        f" no gradient, got {_show(self.train.model_dump(mode='json')[key])}"
+                    )
+            object.__setattr__(self, "data", self.data.for_trees())
+        return self
 
     def to_yaml(self) -> str:
         """YAML with every default filled in; `load_config` reads it back to an equal config."""
@@ -144,7 +160,10 @@ def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
             inner = {"name": ModelConfig().backbone.name}
         target[key] = dict(inner or {})
         target = target[key]
-    if keys[0] == "model" and keys[2:] == ["name"]:
+    if keys == ["model", "name"] and value == "trees":
+        for key in OF_NETWORKS:
+            target.pop(key, None)
+    elif keys[0] == "model" and keys[2:] == ["name"]:
         _drop_keys_of_others(target, keys[1], value)
     target[keys[-1]] = value
 

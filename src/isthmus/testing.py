@@ -128,8 +128,11 @@ def train_a_little(
     """Adam towards random targets; leaves the module in eval, with statistics that have moved.
 
     Gradients of the last step stay in ``.grad``. ``domain``: train the example rows as rows of
-    these domains instead of their own.
+    these domains instead of their own. A module without parameters is left as it is, in eval.
     """
+    if next(subject.module.parameters(), None) is None:
+        subject.module.eval()
+        return
     domain = subject.domain if domain is None else domain
     optimiser = torch.optim.Adam(subject.module.parameters(), lr=lr)
     rows = subject.all_rows()

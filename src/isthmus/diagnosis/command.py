@@ -174,6 +174,8 @@ def prepared(
     original = load_config(config, set)
     if (why := original.model.unsound) is not None:
         raise ConfigError(f"a diagnosis advises models that are served, but {why}")
+    if original.model.is_trees:
+        level = level.for_trees()
     source = original.data.table if table is None else table
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
@@ -292,6 +294,7 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
         matrix["pairwise_matched"] = pairwise_matched(study)
         matrix["leave_one_out"] = leave_one_out(study)
         groups = grouped(study, affinity)
+    if level.dear and level.network:
         curve = capacity(study)
         weighting = weightings(study)
     like = None

@@ -1,6 +1,6 @@
 """Levels: how much a diagnosis may cost, what each level measures, and how often."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from isthmus.errors import ConfigError
@@ -30,7 +30,12 @@ class Level:
     few: int
     stages: bool  # transfer and interference, likeness, early gradients
     adapted: bool  # a joint model with adapters
-    dear: bool  # pairs, leave-one-out, capacity, groups, weightings
+    dear: bool  # pairs, leave-one-out, groups
+    network: bool = True  # capacity and weightings, where the level is dear
+
+    def for_trees(self) -> "Level":
+        """Give the level for a model without parameters: what is left are trainings from the start."""
+        return replace(self, stages=False, adapted=False, network=False)
 
 
 LEVELS: dict[str, Level] = {

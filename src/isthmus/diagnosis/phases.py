@@ -226,12 +226,14 @@ class Phases:
             phases["pairs"] = self.pairwise()
             phases["pairs of equal rows"] = self.pairwise_matched()
             phases["leave one out"] = self.leave_one_out()
-            phases["capacity"] = self.capacity()
+            if self.level.network:
+                phases["capacity"] = self.capacity()
             phases["groups"] = [
                 *self.groupings([guess], self.seeds),
                 *self.groupings(controls, self.few),
             ]
-            phases["weighting of losses"] = self.weightings()
+            if self.level.network:
+                phases["weighting of losses"] = self.weightings()
         return phases
 
     def _guessed_groupings(self) -> list[list[list[str]]]:

@@ -56,7 +56,9 @@ class ArmTrainings:
 
     def _train(self, k: int, recipe: Recipe | None) -> TrainConfig:
         base = self.config.train
-        changes = {"seed": base.seed + k, "compile": False}
+        # A seed moves no tree: one training stands for all.
+        seed = base.seed if self.model.is_trees else base.seed + k
+        changes = {"seed": seed, "compile": False}
         return patient(base).model_copy(update=changes | (recipe.to_dict() if recipe else {}))
 
     def _replicate(self, k: int) -> int:

@@ -250,8 +250,7 @@ class Study:
         """Give the ``plan`` of the report."""
         train = self.config.train
         choices = {
-            name: self.phases.recipes[name].to_dict() | {"tried": [one.facts() for one in outcomes]}
-            for name, outcomes in self.choices.items()
+            name: self._told_choice(name, outcomes) for name, outcomes in self.choices.items()
         }
         return {
             "level": self.level.name,
@@ -282,6 +281,13 @@ class Study:
             "isthmus": VERSION,
             "torch": torch.__version__,
         }
+
+    def _told_choice(self, name: str | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """Tell a recipe and those that were tried. Trees have no recipe."""
+        if self.config.model.is_trees:
+            return {}
+        tried = [one.facts() for one in outcomes]
+        return self.phases.recipes[name].to_dict() | {"tried": tried}
 
     def _told_stages(self) -> dict[str, Any] | None:
         if not self.level.stages:
@@ -330,6 +336,8 @@ class Study:
     def _told_arms(self) -> list[str]:
         """Say which arms are not as a reader of the config would expect."""
         told, config = [], self.original
+        if config.model.is_trees:
+            return self._told_trees()
         if self.arms.hide_domain:
             told.append("the domain is no feature: no arm sees it as an input")
         if has_adapter(config.model):
@@ -341,6 +349,27 @@ class Study:
             told.append(
                 f"every arm weighs rows alike; the config's weighting, {config.train.weighting}, is"
                 " among those that level full compares"
+            )
+        return told
+
+    def _told_trees(self) -> list[str]:
+        """Say what is not measured of trees, and why."""
+        told = []
+        if self.level.name != "quick":
+            told.append(
+                "transfer T and interference I are not measured: trees have no second stage that"
+                " goes on from other rows; nor are adapters, gradients and likeness, which need a"
+                " network"
+            )
+        if self.level.dear:
+            told.append(
+                "capacity and weightings are not measured: trees have no widths and no losses to weigh"
+            )
+        if self.arms.hide_domain:
+            told.append("the domain is no feature, but trees read it as a category all the same")
+        if not self.folds:
+            told.append(
+                "trees are the same under every seed: intervals cover the draw of test rows alone"
             )
         return told
 

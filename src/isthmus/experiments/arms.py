@@ -30,7 +30,12 @@ SHARE = 50  # a small domain's epoch has about so many steps
 
 
 def joint_and_adapted(model: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
-    """Give the network of the joint arm and the network of the adapted arm."""
+    """Give the network of the joint arm and the network of the adapted arm.
+
+    Trees wear no adapter: both are the trees.
+    """
+    if model.is_trees:
+        return model, model
     joint = model.model_copy(update={"adapter": NoAdapterConfig()})
     worn = model.adapter if has_adapter(model) else HamurConfig()
     return joint, joint.model_copy(update={"adapter": worn})
@@ -79,8 +84,11 @@ def choices(training: Training, rows: int) -> list[Training]:
     """Give the grid of a training on ``rows`` train rows: two batches by two learning rates.
 
     The first choice has the training's own batch, no larger than ``rows``, and its own rate. There
-    are four choices, or two where the batch is too small to be made smaller.
+    are four choices, or two where the batch is too small to be made smaller. Trees have neither
+    batch nor rate, and one choice.
     """
+    if training.model.is_trees:
+        return [training]
     train = training.train
     batch = min(train.batch_rows, max(2, rows))
     smaller = min(max(MIN_BATCH, rows // SHARE), max(2, batch // 2))

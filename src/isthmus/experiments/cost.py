@@ -23,6 +23,7 @@ EPOCHS = 5  # after which the best look is taken to have come, before patience r
 STEP_ROWS = 300.0  # rows whose computing costs as much as the fixed part of a step, unless probed
 SCORING = 0.3  # of a row's training
 WITH_ADAPTER = 2.7  # times the work without
+FOREST_ROWS = 2000  # train rows of the forest that is grown to see how fast that goes
 PROBE_STEPS = 6  # of each of two batches: the larger, and a fiftieth of it as solos may choose
 
 
@@ -52,7 +53,14 @@ def watched_rows(training: Training, dataset: Dataset) -> int:
 
 
 def cost(training: Training, dataset: Dataset, step_rows: float = STEP_ROWS) -> float:
-    """Give the work of a training in rows. The fixed part of a step counts ``step_rows`` rows."""
+    """Give the work of a training in rows. The fixed part of a step counts ``step_rows`` rows.
+
+    The work of trees is the train rows that a forest is grown on. The forest of all rows was grown
+    when the table was encoded, and costs nothing more.
+    """
+    if training.model.is_trees:
+        grown = training.domains is not None or training.rows_per_domain is not None
+        return float(train_rows(training, dataset)) if grown else 0.0
     batch = min(training.train.batch_rows, train_rows(training, dataset))
     count = steps(training, dataset)
     if training.budget is None:
@@ -88,11 +96,16 @@ class Pace:
 
 
 def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int) -> Pace:
-    """Take a few steps of a recipe and measure how fast they go. Nothing is kept."""
+    """Take a few steps of a recipe and measure how fast they go. Nothing is kept.
+
+    Of trees, a small forest is grown.
+    """
     threads = torch.get_num_threads()
     if jobs > 1:
         torch.set_num_threads(1)
     try:
+        if model.is_trees:
+            return _probe_forest(dataset)
         training = Training(model=model, train=train)
         net = build(training, dataset).train()
         update = resolve_embedding_update(net, train.embedding_update)
@@ -117,6 +130,15 @@ def probe(model: ModelConfig, train: TrainConfig, dataset: Dataset, *, jobs: int
     finally:
         torch.set_num_threads(threads)
     return pace_of(seconds)
+
+
+def _probe_forest(dataset: Dataset) -> Pace:
+    """Grow a forest on rows of the largest domain."""
+    counts = dataset.summary()["train"]
+    largest = max(counts, key=lambda name: counts[name].rows)
+    began = time.perf_counter()
+    rows = Subset(dataset, domains=[largest], rows_per_domain=FOREST_ROWS).rows("train")
+    return Pace(len(rows) / (time.perf_counter() - began))
 
 
 def pace_of(seconds: Mapping[int, float]) -> Pace:

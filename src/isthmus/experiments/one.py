@@ -42,8 +42,9 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
             _begin_with(model, Outcome(start, training.start, dataset).weights())
         end = _train(training, model, subset, saved)
         logits = _scored(training, model, subset)
+        drawn = training.start is None and not training.model.is_trees
         held = subset.scored("validation", training.scored)
-        alive = training.start is not None or says_anything(model, held, logits["validation"])
+        alive = not drawn or says_anything(model, held, logits["validation"])
         if alive or restart == STARTS - 1:
             rows = len(subset.rows("train"))
             summary = told(training, end, rows, time.perf_counter() - began, restart)

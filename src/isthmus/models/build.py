@@ -4,19 +4,31 @@ from isthmus.adapters import AbstractConditionedConfig
 from isthmus.backbones import BackboneSpec
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.sites import SiteSpec
+from isthmus.models.abstract_model import AbstractModel
 from isthmus.models.domain_model import DomainModel, Head
 from isthmus.models.model_config import ModelConfig
+from isthmus.models.trees_model import TreesModel
 from isthmus.schema import FittedField
 
 
 def build_model(
     config: ModelConfig, fields: tuple[FittedField, ...], n_domains: int
-) -> DomainModel:
-    """Build the network that ``config`` describes for features ``fields`` and its domains.
+) -> AbstractModel:
+    """Build the model that ``config`` describes for features ``fields`` and its domains.
 
-    Parameters are drawn from torch's global generator: seed it first. Raises ``ValueError`` where
-    the config asks for features that are not there or that do not fit.
+    A `DomainModel`, or a `TreesModel` where the config's name is ``trees``. Parameters are drawn from
+    torch's global generator: seed it first. Raises ``ValueError`` where the config asks for features
+    that are not there or that do not fit.
     """
+    if config.is_trees:
+        return TreesModel(fields=fields, n_domains=n_domains)
+    return build_network(config, fields, n_domains)
+
+
+def build_network(
+    config: ModelConfig, fields: tuple[FittedField, ...], n_domains: int
+) -> DomainModel:
+    """Build the network that ``config`` describes, as `build_model` does."""
     if n_domains < 1:
         raise ValueError(f"n_domains must be at least 1, got {n_domains}")
     inputs = FeatureEmbedding(fields=fields)

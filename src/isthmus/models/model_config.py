@@ -1,30 +1,61 @@
 """The ``model`` section of a config."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_serializer, model_validator
 
 from isthmus.adapters import AdapterConfig, NoAdapterConfig
 from isthmus.backbones import BackboneConfig, MlpConfig
 from isthmus.layers.blocks import Towers
 from isthmus.schema import Section
 
+# What a model of trees has none of.
+OF_NETWORKS = ("backbone", "towers", "head", "adapter")
+
 
 class ModelConfig(Section):
-    """Which network, what it shares between domains, and what adapts it.
+    """Which network, what it shares between domains, and what adapts it; or trees in its place.
 
-    ``head``: one output layer for all domains or one each; left out, ``head`` follows ``towers``.
+    ``name``: ``trees`` is a boosted forest alone (`isthmus.models.trees_model`), and the keys of a
+    network are then refused. ``head``: one output layer for all domains or one each; left out, ``head`` follows ``towers``.
     ``calibration``: ``per_domain`` fits slope and offset of the logits on validation rows, after
     training; the network itself does not change.
     """
 
     model_config = ConfigDict(defer_build=True)  # members of other packages are found at first use
 
+    name: Literal["network", "trees"] = "network"
     backbone: BackboneConfig = Field(default_factory=MlpConfig)
     towers: Towers = "shared"
     head: Towers | None = None
     adapter: AdapterConfig = Field(default_factory=NoAdapterConfig)
     calibration: Literal["none", "per_domain"] = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        for key in OF_NETWORKS:
+            if self.is_trees and key in self.model_fields_set:
+                raise ValueError(
+                    f"model.{key} must be left out where model.name is 'trees', which has none, got"
+                    f" {_plain(getattr(self, key))!r}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out what the model does not have.
+
+        A network's name is not written: a description that was made before networks had a name
+        stays the same, and so does the key of what was trained by it.
+        """
+        left_out = OF_NETWORKS if self.is_trees else ("name",)
+        return {key: value for key, value in handler(self).items() if key not in left_out}
+
+    @property
+    def is_trees(self) -> bool:
+        """Whether the model is a forest, which has no parameters to train."""
+        return self.name == "trees"
 
     @property
     def unsound(self) -> str | None:
@@ -37,3 +68,8 @@ class ModelConfig(Section):
     def scaled(self, factor: float) -> "ModelConfig":
         """The same model with about ``factor`` times as many hidden units in the backbone."""
         return self.model_copy(update={"backbone": self.backbone.scaled(factor)})
+
+
+def _plain(value: Any) -> Any:
+    """A section by its name; any other value as the value stands."""
+    return getattr(value, "name", value)

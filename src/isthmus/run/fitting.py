@@ -239,8 +239,9 @@ class _Fit:
         """Give the lines of the report that tell of the training."""
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
-        yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config)}."
-        yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
+        yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config, self.dataset)}."
+        if not self.config.model.is_trees:
+            yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 

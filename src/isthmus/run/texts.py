@@ -51,9 +51,13 @@ def cross_text(trial: CrossTrial) -> str:
     )
 
 
-def model_text(config: Config) -> str:
+def model_text(config: Config, dataset: Dataset) -> str:
     """Describe the model in a few words."""
     model = config.model
+    if model.is_trees:
+        forest = dataset.encoder.taught.trees
+        assert forest is not None
+        return f"a forest of {forest.size:,} trees, calibration {model.calibration}"
     return (
         f"backbone {model.backbone.name}, towers {model.towers}, adapter {model.adapter.name},"
         f" calibration {model.calibration}"
@@ -62,6 +66,8 @@ def model_text(config: Config) -> str:
 
 def end_text(end: End) -> str:
     """Say how the training ended."""
+    if end.stopped == "no parameters":
+        return f"nothing is left to learn: the forest was grown with the encoded table; {end.seconds:.1f} s"
     why = "no better look came" if end.stopped == "patience" else "all epochs are done"
     return (
         f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"

@@ -13,7 +13,7 @@ from isthmus.schema.agreement import (
     check_parts,
     check_shares,
 )
-from isthmus.schema.features import Feature, Section
+from isthmus.schema.features import Categorical, CategoricalList, Feature, NumericList, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
 
 
@@ -111,6 +111,9 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
+        return self._checked()
+
+    def _checked(self) -> "DataConfig":
         if not self.features:
             raise ValueError("data.features must name at least one column, got none")
         twice = [name for name in self.domains or () if (self.domains or ()).count(name) > 1]
@@ -145,6 +148,37 @@ class DataConfig(Section):
         if self.split.by == "user" and self.group is None:
             raise ValueError("split.by is 'user', so data.group must name a column")
         return self
+
+    def for_trees(self) -> "DataConfig":
+        """The section as a model of trees needs it.
+
+        There is a forest, and each categorical feature and list but the domain has statistics, unless
+        it says otherwise: by them a forest reads what has many values. Raises ValueError where
+        ``trees`` is said to be false, and for a list that a forest cannot read.
+        """
+        for name, feature in self.features.items():
+            said = (
+                getattr(feature, "statistics", False)
+                or "statistics" not in feature.model_fields_set
+            )
+            if isinstance(feature, NumericList) or (
+                isinstance(feature, CategoricalList) and not said
+            ):
+                got = "a list of numbers" if feature.kind == "numeric_list" else "statistics false"
+                raise ValueError(
+                    f"feature {name!r} must be no list, or one with statistics, where model.name is"
+                    f" 'trees', got {got}"
+                )
+        if not self.trees and "trees" in self.model_fields_set:
+            raise ValueError("data.trees must be true where model.name is 'trees', got false")
+        features = dict(self.features)
+        for name, feature in features.items():
+            if name == self.domain or not isinstance(feature, Categorical | CategoricalList):
+                continue
+            if "statistics" not in feature.model_fields_set:
+                features[name] = feature.model_copy(update={"statistics": True})
+        made = self.model_copy(update={"trees": True, "features": features})
+        return made._checked()
 
     @property
     def with_statistics(self) -> tuple[str, ...]:

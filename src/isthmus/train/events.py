@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Stopped = Literal["patience", "epochs", "budget"]
+Stopped = Literal["patience", "epochs", "budget", "no parameters"]
 
 
 @dataclass(frozen=True, slots=True)

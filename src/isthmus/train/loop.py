@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
-from isthmus.errors import ConfigError, RunError, SchemaError
+from isthmus.errors import ConfigError, RunError
 from isthmus.layers.sites import SiteSpec
 from isthmus.models import AbstractModel, Output
 from isthmus.objectives import Objectives
@@ -49,6 +49,7 @@ from isthmus.train.scoring import (
 )
 from isthmus.train.stopwatch import Stopwatch
 from isthmus.train.train_config import TrainConfig
+from isthmus.train.unlearned import check_rows, look_once
 from isthmus.train.weighting import build_weighting
 
 
@@ -63,6 +64,8 @@ def train(
 ) -> Generator[TrainEvent, None, None]:
     """Train ``model`` in place on ``dataset.rows("train")`` and yield what happens.
 
+    A model without parameters has one look and the end: see `isthmus.train.unlearned`.
+
     ``budget``: exactly so many steps with so many looks, in place of epochs and patience.
     ``state``: go on from here; the model may hold any weights then. ``exact``: refuse a state from
     another thread count or torch version, since the result would not be the same bit for bit.
@@ -72,6 +75,10 @@ def train(
     ``config.seed``; between events the caller finds it as it was. Trainings in threads take turns
     from event to event, and each gives what it gives alone. Initialising ``model`` is the caller's.
     """
+    check_rows(dataset)
+    if next(model.parameters(), None) is None:
+        yield from look_once(model, dataset, config)
+        return
     loop = _Loop(model, dataset, config, budget)
     if state is not None:
         check_state(
@@ -122,9 +129,6 @@ class _Loop:
         self.rows = dataset.rows("train")
         self.validation = dataset.rows("validation")
         self.n_domains = len(dataset.domain_names)
-        for split, rows in {"train": self.rows, "validation": self.validation}.items():
-            if len(rows) < 2:
-                raise SchemaError(f"the {split} split must hold at least 2 rows, got {len(rows)}")
         self.domain_places = DomainPlaces.of(dataset.encoder.fields)
         self.steps_per_epoch = self.rows.steps(config.batch_rows)
         self.last_step = self.steps_per_epoch * config.epochs

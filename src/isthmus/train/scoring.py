@@ -1,5 +1,6 @@
 """A model's logits for the rows of a split, and the few numbers that training watches."""
 
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -44,7 +45,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
 
 def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:
     """Logits of one batch, float64, in eval mode, on the device where the model is."""
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
     was_training = model.training
     model.eval()
     with torch.inference_mode():

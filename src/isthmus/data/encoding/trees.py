@@ -41,6 +41,24 @@ def check_installed() -> None:
         raise ConfigError("data.trees needs LightGBM: pip install 'isthmus[trees]'")
 
 
+def unread(fields: Sequence[FittedField]) -> dict[str, str]:
+    """The features that a forest does not read, and why: by name, in the order of the fields."""
+    spoken_for = {field.source for field in fields if field.kind == "statistics"}
+    found = {}
+    for field in fields:
+        if field.kind == "numeric_list":
+            found[field.name] = "is a list of numbers"
+        elif field.name in spoken_for or field.is_domain:
+            continue
+        elif field.kind == "categorical_list":
+            found[field.name] = "is a list without statistics: true"
+        elif field.kind == "categorical" and field.table_rows > MOST_VALUES:
+            found[field.name] = (
+                f"has {field.table_rows:,} ids, more than {MOST_VALUES}, without statistics: true"
+            )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class ForestColumns:
     """What a forest reads of a batch, and where its score stands.
@@ -104,6 +122,11 @@ class Trees:
 
     columns: ForestColumns
     booster: "Booster | None"
+
+    @property
+    def size(self) -> int:
+        """The number of trees."""
+        return 0 if self.booster is None else self.booster.num_trees()
 
     def score(self, matrix: Float32[np.ndarray, "rows columns"]) -> Float32[np.ndarray, " rows"]:
         """How far the forest puts each row above the base rate, in log-odds."""

@@ -30,19 +30,23 @@ from isthmus.run.guard.choosing import Arm
 class TrainedArms:
     """The outcomes of all trainings.
 
-    ``solo``, ``tuned``: by domain. ``no_solo``: by domain, why a domain has no solo.
+    ``solo``, ``tuned``: by domain. ``no_solo``: by domain, why a domain has no solo. Trees have no
+    ``adapted``, and no ``tuned``.
     """
 
     joint: Outcome
-    adapted: Outcome
+    adapted: Outcome | None
     solo: Mapping[str, Outcome]
     tuned: Mapping[str, Outcome]
     no_solo: Mapping[str, str]
 
     def outcome(self, arm: Arm, domain: str) -> Outcome:
         """Give the outcome that an arm has for a domain."""
-        if arm in ("joint", "adapted"):
-            return self.joint if arm == "joint" else self.adapted
+        if arm == "joint":
+            return self.joint
+        if arm == "adapted":
+            assert self.adapted is not None
+            return self.adapted
         return (self.solo if arm == "solo" else self.tuned)[domain]
 
     def logits(self, split: SplitName, dataset: Dataset) -> dict[str, Float64[np.ndarray, " rows"]]:
@@ -50,8 +54,12 @@ class TrainedArms:
         domain = np.asarray(dataset.rows(split).domain)
         order = np.argsort(domain, kind="stable")
         ends = np.searchsorted(domain[order], np.arange(len(dataset.domain_names) + 2))
-        logits = {arm: getattr(self, arm).logits(split) for arm in ("joint", "adapted")}
-        for arm in ("tuned", "solo"):
+        logits = {"joint": self.joint.logits(split)}
+        alone = ["solo"]
+        if self.adapted is not None:
+            logits["adapted"] = self.adapted.logits(split)
+            alone = ["tuned", "solo"]
+        for arm in alone:
             values = np.full(len(domain), np.nan)
             for name, outcome in getattr(self, arm).items():
                 number = dataset.domain_names.index(name) + 1
@@ -63,7 +71,7 @@ class TrainedArms:
 class Candidates:
     """The trainings of one config on one dataset.
 
-    ``joint``, ``adapted``: the trainings for all domains. ``grids``: by domain, the trainings that
+    ``joint``, ``adapted``: the trainings for all domains; trees have no adapted one. ``grids``: by domain, the trainings that
     solo is chosen from. ``no_solo``: the domains that can have no model of their own, and why.
     """
 
@@ -71,7 +79,7 @@ class Candidates:
         self.config = config
         joint, adapted = joint_and_adapted(config.model)
         self.joint = Training(model=joint, train=config.train, half=True)
-        self.adapted = replace(self.joint, model=adapted)
+        self.adapted = None if joint.is_trees else replace(self.joint, model=adapted)
         rows = dataset.rows("validation")
         stopping = stopping_half(rows)
         domain, label = np.asarray(rows.domain)[stopping], np.asarray(rows.label)[stopping] > 0
@@ -90,18 +98,23 @@ class Candidates:
         }
 
     def __len__(self) -> int:
-        return 2 + sum(len(grid) + 1 for grid in self.grids.values())
+        alone = sum(map(len, self.grids.values()))
+        return 1 + alone + (0 if self.adapted is None else 1 + len(self.grids))
 
     def train(self, engine: Engine) -> TrainedArms:
         """Run all trainings: first joint, adapted and solo, then tuned."""
+        shared = [self.joint] if self.adapted is None else [self.joint, self.adapted]
         solos = [choice for grid in self.grids.values() for choice in grid]
-        joint, adapted, *done = engine.run(
-            [self.joint, self.adapted, *solos], "joint, adapted and solo"
-        )
-        others = iter(done)
+        what = "joint and solo" if self.adapted is None else "joint, adapted and solo"
+        done = engine.run([*shared, *solos], what)
+        others = iter(done[len(shared) :])
         solo = {name: best([next(others) for _ in grid]) for name, grid in self.grids.items()}
+        if self.adapted is None:
+            return TrainedArms(done[0], None, solo, {}, self.no_solo)
         tuned = engine.run([self._tuned(outcome.training) for outcome in solo.values()], "tuned")
-        return TrainedArms(joint, adapted, solo, dict(zip(solo, tuned, strict=True)), self.no_solo)
+        return TrainedArms(
+            done[0], done[1], solo, dict(zip(solo, tuned, strict=True)), self.no_solo
+        )
 
     def _without_solo(self, counts: Mapping[str, DomainCount]) -> dict[str, str]:
         """Say why some domains can have no model of their own. ``counts``: of the train rows."""

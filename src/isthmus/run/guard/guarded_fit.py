@@ -106,8 +106,7 @@ class GuardedFit:
         self.tell(
             Notice(
                 "train",
-                f"guard {self.guard}: up to {len(self.candidates)} trainings: joint, adapted, and for"
-                f" each of {solos} domains up to 4 solo and 1 tuned",
+                f"guard {self.guard}: up to {len(self.candidates)} trainings: {self._arms()}",
             )
         )
         few = self._short_of_rows() if self.guard == "strict" else 0
@@ -121,6 +120,13 @@ class GuardedFit:
                 )
             )
         return self.candidates.train(engine)
+
+    def _arms(self) -> str:
+        """Say what is trained."""
+        each = f"for each of {len(self.candidates.grids)} domains"
+        if self.candidates.adapted is None:
+            return f"joint, and {each} 1 solo"
+        return f"joint, adapted, and {each} up to 4 solo and 1 tuned"
 
     def _short_of_rows(self) -> int:
         """Count the domains with so few deciding rows that strict lets few true gains through."""
@@ -175,14 +181,12 @@ class GuardedFit:
             f" {train.monitor}, seed {train.seed}; half of the validation rows stopped them, half"
             " decided."
         )
-        yield f"- Joint: {arms.joint.told.steps:,} steps, adapted: {arms.adapted.told.steps:,}."
-        for name, outcome in arms.solo.items():
-            chosen = outcome.training.train
-            capped = ", at the epoch cap" if outcome.told.stopped == "epochs" else ""
-            yield (
-                f"- Solo {printable(name)}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
-                f" {outcome.told.steps:,} steps{capped}."
-            )
+        if arms.adapted is None:
+            yield "- Trees: no domain is adapted or tuned; a solo is the forest of its own rows."
+        else:
+            steps = arms.joint.told.steps, arms.adapted.told.steps
+            yield f"- Joint: {steps[0]:,} steps, adapted: {steps[1]:,}."
+            yield from _solo_facts(arms)
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 
@@ -229,4 +233,15 @@ class GuardedFit:
             calibration=calibration,
             parts=parts,
             routes=routes,
+        )
+
+
+def _solo_facts(arms: TrainedArms) -> Iterator[str]:
+    """Give the lines of the report that tell how each solo was trained."""
+    for name, outcome in arms.solo.items():
+        chosen = outcome.training.train
+        capped = ", at the epoch cap" if outcome.told.stopped == "epochs" else ""
+        yield (
+            f"- Solo {printable(name)}: batch {chosen.batch_rows}, lr {chosen.lr:g},"
+            f" {outcome.told.steps:,} steps{capped}."
         )

@@ -1,0 +1,65 @@
+"""The training of a model without parameters: one look at the validation rows, and the end.
+
+Such a model is `isthmus.models.TreesModel`, whose forest was grown when the rows were encoded. There
+is no step, no optimiser, no checkpoint and no device: the model stays where it is.
+"""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from torch import nn
+
+from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.rows import Rows
+from isthmus.data.store.subset import Subset
+from isthmus.errors import RunError, SchemaError
+from isthmus.metrics.formulas.logloss import row_logloss
+from isthmus.train.events import End, Look, TrainEvent
+from isthmus.train.scoring import check_monitor, score_rows, watch_metrics
+from isthmus.train.train_config import TrainConfig
+
+LEAST_ROWS = 2
+
+
+def look_once(
+    model: nn.Module, dataset: Dataset | Subset, config: TrainConfig
+) -> Iterator[TrainEvent]:
+    """Score the train and the validation rows, and leave the model in eval mode.
+
+    The look's loss is the mean over the train rows. Raises ConfigError when ``monitor`` is undefined
+    on the validation rows, RunError where a logit is not finite.
+    """
+    began = time.perf_counter()
+    train, validation = dataset.rows("train"), dataset.rows("validation")
+    n_domains = len(dataset.domain_names)
+    check_monitor(config.monitor, validation, n_domains)
+    model.eval()
+    loss = row_logloss(_finite(model, train, "train"), np.asarray(train.label) > 0)
+    logits = _finite(model, validation, "validation")
+    look = Look(
+        step=0,
+        epoch=0.0,
+        loss=float(np.average(loss, weights=train.weight)),
+        metrics=watch_metrics(logits, validation, n_domains),
+        better=True,
+    )
+    yield look
+    seconds = time.perf_counter() - began
+    yield End(
+        step=0, epoch=0.0, best=look, history=(look,), stopped="no parameters", seconds=seconds
+    )
+
+
+def check_rows(dataset: Dataset | Subset) -> None:
+    """Raise SchemaError where a split has fewer than 2 rows to train on, or to look at."""
+    for split in ("train", "validation"):
+        if (rows := len(dataset.rows(split))) < LEAST_ROWS:
+            raise SchemaError(f"the {split} split must hold at least {LEAST_ROWS} rows, got {rows}")
+
+
+def _finite(model: nn.Module, rows: Rows, split: str) -> np.ndarray:
+    logits = score_rows(model, rows)
+    if not np.isfinite(logits).all():
+        raise RunError(f"{split} logits must stay finite, got nan or inf")
+    return logits
