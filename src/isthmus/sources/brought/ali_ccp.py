@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from isthmus.errors import IsthmusError
 from isthmus.inspect.template import model_and_train
@@ -197,12 +198,9 @@ def _fields(block: Block) -> pl.DataFrame:
         block.frame.select(piece=pl.col("feature_list").str.split("\x01"))
         .with_row_index("row")
         .explode("piece")
-        .filter(pl.col("piece").str.contains(rf"^(?:{'|'.join(_TITLES)})\x02"))
-        .with_columns(
-            pl.col("piece")
-            .str.extract_groups(r"^(?<field>[^\x02]+)\x02(?<feature>[^\x03]+)\x03(?<number>.+)$")
-            .struct.unnest()
-        )
+        .with_columns(_parted("piece", "\x02", "field", "rest"))
+        .filter(pl.col("field").is_in(list(_TITLES)))
+        .with_columns(_parted("rest", "\x03", "feature", "number"))
         .with_columns(
             pl.col("feature").cast(pl.Int64, strict=False),
             pl.col("number").cast(pl.Float64, strict=False),
@@ -211,16 +209,30 @@ def _fields(block: Block) -> pl.DataFrame:
     wrong = pieces.filter(pl.col("feature").is_null() | pl.col("number").is_null())
     if wrong.height:
         raise block.fault("feature_list", _RULE, wrong["row"][0], wrong["piece"][0])
-    last = pieces.group_by("row", "field").agg(pl.col("feature", "number").last())
-    wide = last.pivot("field", index="row", values=["feature", "number"])
-    rows = pl.DataFrame({"row": pl.int_range(block.frame.height, dtype=pl.UInt32, eager=True)})
-    found = rows.join(wide, on="row", how="left", maintain_order="left")
-    return found.select(
-        *(_column(found, f"feature_{name}", pl.Int64).alias(name) for name in _TITLES),
-        *(_column(found, f"number_{name}", pl.Float64).alias(f"D{name}") for name in _NUMBERS),
+    of = pieces.partition_by("field", as_dict=True)
+    none = pieces.clear()
+    rows = block.frame.height
+    return pl.DataFrame(
+        [
+            *(_last(name, of.get((name,), none), "feature", rows) for name in _TITLES),
+            *(_last(f"D{name}", of.get((name,), none), "number", rows) for name in _NUMBERS),
+        ]
     )
 
 
-def _column(frame: pl.DataFrame, name: str, dtype: type[pl.DataType]) -> pl.Expr:
-    """A column of the frame, or nulls where no row of the block has it."""
-    return pl.col(name) if name in frame.columns else pl.lit(None, dtype=dtype)
+def _parted(column: str, mark: str, before: str, after: str) -> pl.Expr:
+    """What stands before the first mark in a text, and after it: null where there is none."""
+    halves = pl.col(column).str.splitn(mark, 2)
+    return halves.struct.rename_fields([before, after]).struct.unnest()
+
+
+def _last(name: str, pieces: pl.DataFrame, column: str, rows: int) -> pl.Series:
+    """The last value of every row (rows,), null where it has none."""
+    at = pieces["row"].to_numpy()
+    values = pieces[column].to_numpy()
+    found = np.zeros(rows, dtype=values.dtype)
+    # numpy assigns in order: where a row comes twice, its last value stays.
+    found[at] = values
+    missing = np.ones(rows, dtype=bool)
+    missing[at] = False
+    return pl.Series(name, pa.array(found, mask=missing))

@@ -115,14 +115,15 @@ class Download:
 
     def _warn_of_other_counts(self, rows: Mapping[str, int]) -> None:
         others = [
-            f"{rows.get(name, 0):,} and not {published:,} in {self.domain} {name}"
+            f"{rows.get(name, 0):,} for {published:,} in {self.domain} {name}"
             for name, published in self.published.items()
             if rows.get(name, 0) != published
         ]
         if others:
             warnings.warn(
-                f"{self.data} has other rows than Scenario-Wise Rec counts: {'; '.join(others)}."
-                " Another version, or a part, of the download gives other results than published",
+                f"rows of {self.data} must be as many as Scenario-Wise Rec counts, got"
+                f" {'; '.join(others)}. Results of another version, or of a part, do not stand beside"
+                " published ones",
                 UserWarning,
                 stacklevel=4,
             )

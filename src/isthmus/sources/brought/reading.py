@@ -1,6 +1,7 @@
 """Files of a download, read in blocks of bounded size, every value as a text until it is checked."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from isthmus.data.tables.csv.spelling import NULLS
 from isthmus.data.tables.faults import bad_value, missing_column
 from isthmus.errors import SchemaError
 
-_BLOCK_BYTES = 1 << 24
+_BLOCK_BYTES = 1 << 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,39 @@ def text_blocks(
     for a file that cannot be read.
     """
     layout = layout or Layout()
+    names = list(layout.names)
     ragged: list[csv.InvalidRow] = []
+    first = 0
+    try:
+        if not names:
+            with _opened(file, layout, ragged) as rows:
+                names = rows.schema.names
+        for column in columns:
+            if column not in names:
+                raise missing_column(column, names, file.name)
+        with _opened(file, layout, ragged, columns) as rows:
+            for batch in rows:
+                yield Block(_frame(batch), file, first)
+                first += batch.num_rows
+    except (pa.ArrowException, OSError) as fault:
+        if ragged:
+            # pyarrow counts rows from 1, and a header is a row to it.
+            row = (ragged[0].number or 0) - (1 if layout.names else 2)
+            raise SchemaError(
+                f"{file.name} must have {ragged[0].expected_columns} fields in every row, got"
+                f" {ragged[0].actual_columns} in row {row}"
+            ) from fault
+        raise _unreadable(file, first, fault) from fault
+
+
+@contextmanager
+def _opened(
+    file: BroughtFile,
+    layout: Layout,
+    ragged: list[csv.InvalidRow],
+    columns: Sequence[str] | None = None,
+) -> Iterator[csv.CSVStreamingReader]:
+    """A reader of these columns as texts, or of all. ``ragged`` gets the first row of other length."""
 
     def note(row: csv.InvalidRow) -> str:
         ragged.append(row)
@@ -99,40 +132,21 @@ def text_blocks(
         newlines_in_values=layout.quoted,
         invalid_row_handler=note,
     )
-    names = list(layout.names) or _header(file, parse)
-    for column in columns:
-        if column not in names:
-            raise missing_column(column, names, file.name)
+    # On one thread pyarrow knows the number of a row.
     read = csv.ReadOptions(
         block_size=_BLOCK_BYTES, column_names=list(layout.names) or None, use_threads=False
     )
     convert = csv.ConvertOptions(
-        include_columns=list(columns),
-        column_types=dict.fromkeys(columns, pa.string()),
+        include_columns=None if columns is None else list(columns),
+        column_types=dict.fromkeys(columns or (), pa.string()),
         null_values=list(NULLS),
         strings_can_be_null=True,
     )
-    first = 0
-    try:
-        with (
-            pa.input_stream(str(file.path), compression="detect") as stream,
-            csv.open_csv(
-                stream, read_options=read, parse_options=parse, convert_options=convert
-            ) as rows,
-        ):
-            for batch in rows:
-                yield Block(_frame(batch), file, first)
-                first += batch.num_rows
-    except (pa.ArrowException, OSError) as fault:
-        if ragged:
-            row = ragged[0]
-            # pyarrow counts lines from 1, and the header line too.
-            line = f" in line {row.number}" if row.number is not None else ""
-            raise SchemaError(
-                f"{file.name} must have {row.expected_columns} fields in every row, got"
-                f" {row.actual_columns}{line}"
-            ) from fault
-        raise _unreadable(file, first, fault) from fault
+    with (
+        pa.input_stream(str(file.path), compression="detect") as stream,
+        csv.open_csv(stream, read, parse, convert) as rows,
+    ):
+        yield rows
 
 
 def json_blocks(file: BroughtFile, schema: pa.Schema) -> Iterator[Block]:
@@ -155,19 +169,6 @@ def json_blocks(file: BroughtFile, schema: pa.Schema) -> Iterator[Block]:
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as fault:
         raise _unreadable(file, first, fault) from fault
-
-
-def _header(file: BroughtFile, parse: csv.ParseOptions) -> list[str]:
-    try:
-        with (
-            pa.input_stream(str(file.path), compression="detect") as stream,
-            csv.open_csv(
-                stream, read_options=csv.ReadOptions(use_threads=False), parse_options=parse
-            ) as rows,
-        ):
-            return rows.schema.names
-    except (pa.ArrowException, OSError) as fault:
-        raise _unreadable(file, 0, fault) from fault
 
 
 def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
