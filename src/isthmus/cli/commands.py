@@ -21,7 +21,6 @@ from isthmus.disk import check_place, write_whole, writing
 from isthmus.errors import IsthmusError
 from isthmus.printable import shown
 
-
 _MADE = ("movielens-1m", "insteval", "synthetic")
 _BROUGHT = ("kuairand", "ali-ccp", "amazon", "douban", "mind")
 
@@ -53,9 +52,7 @@ def data(
     if domain is not None and name != "movielens-1m":
         raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
     if source is not None and name not in _BROUGHT:
-        raise IsthmusError(
-            f"--from must stand with {', '.join(_BROUGHT)} only, got it with {name}"
-        )
+        raise IsthmusError(f"--from must stand with {', '.join(_BROUGHT)} only, got it with {name}")
     if name == "movielens-1m":
         by = "age" if domain is None else domain
         if by not in ("age", "gender", "occupation"):

@@ -45,7 +45,7 @@ _TITLES = {
     "509": "110_14 with 207",
     "702": "127_14 with 216",
     "853": "150_14 with 210",
-    _DOMAIN: "place on the page: leave it out, and only the adapter knows the domain",
+    _DOMAIN: "place on the page; without it only the adapter knows the domain",
     "109_14": "categories that the user met",
     "110_14": "shops that the user met",
     "127_14": "brands that the user met",
@@ -151,12 +151,11 @@ def _ali_parts(halves: list[_Half]) -> Iterator[pl.DataFrame]:
             met = rows[_DOMAIN].unique(maintain_order=True).to_list()
             places += [place for place in met if place not in places]
             names = [str(place) for place in range(1, len(places) + 1)]
+            # Part 0 trains, 1 validates and 2 tests.
+            part = rng.integers(1, 3, rows.height) if number else np.zeros(rows.height)
             yield rows.select(
                 "click",
-                # Part 0 trains, 1 validates and 2 tests.
-                pl.lit(rng.integers(1, 3, rows.height) if number else np.zeros(rows.height))
-                .cast(pl.Int8)
-                .alias("part"),
+                pl.Series("part", part).cast(pl.Int8),
                 pl.col(_DOMAIN).replace_strict(places, names, return_dtype=pl.String),
                 *(name for name in _TITLES if name != _DOMAIN),
                 *(pl.col(f"D{name}").fill_null(0.0) for name in _NUMBERS),
@@ -169,10 +168,10 @@ def _rows(block: Block, users: pl.DataFrame, common: BroughtFile) -> pl.DataFram
     rows = pl.concat([block.frame.drop("feature_list"), fields], how="horizontal").join(
         users, on="common_feature_index", how="left", maintain_order="left"
     )
-    block.refuse(
-        "common_feature_index", f"be an index of {common.name}", rows["known"].is_null()
+    block.refuse("common_feature_index", f"be an index of {common.name}", rows["known"].is_null())
+    rows = rows.with_columns(
+        pl.coalesce(f"common {name}", name).alias(name) for name in fields.columns
     )
-    rows = rows.with_columns(pl.coalesce(f"common {name}", name).alias(name) for name in fields.columns)
     block.refuse("feature_list", f"hold the field {_DOMAIN}, the domain", rows[_DOMAIN].is_null())
     return rows
 

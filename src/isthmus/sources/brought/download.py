@@ -46,16 +46,17 @@ class Download:
             f" ({self.home})."
         )
 
-    def file(self, folder: Path | str, name: str) -> BroughtFile:
+    def file(self, folder: Path | str, name: str, pattern: str | None = None) -> BroughtFile:
         """Find one file in a folder or anywhere below, packed with gzip (``NAME.gz``) or not.
 
-        ``name``: of the file, or a pattern with the folder it is in. Raises IsthmusError where the
+        ``pattern``: what else is the file, such as ``*train/news.tsv``. Raises IsthmusError where the
         folder is none, or where it holds no such file or several.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise IsthmusError(f"{self.data} must be in a folder that exists, got {folder}")
-        found = _files(folder, name) or _files(folder, f"{name}.gz")
+        pattern = pattern or name
+        found = _files(folder, pattern) or _files(folder, f"{pattern}.gz")
         if not found:
             raise IsthmusError(
                 f"{folder} must hold {name} of {self.data}, got no such file in the folder or below;"

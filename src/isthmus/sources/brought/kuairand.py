@@ -104,7 +104,9 @@ def _kuairand_parts(
     columns = ("user_id", "video_id", "time_ms", "is_click", "tab")
     for log in logs:
         for block in text_blocks(log, columns):
-            rows = block.whole("user_id", "video_id", "time_ms", "tab").zero_or_one("is_click").frame
+            rows = (
+                block.whole("user_id", "video_id", "time_ms", "tab").zero_or_one("is_click").frame
+            )
             chosen = rows.with_columns(pl.col("tab").cast(pl.String)).filter(
                 pl.col("tab").is_in(_TABS)
             )

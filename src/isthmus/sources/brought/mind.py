@@ -86,16 +86,16 @@ def mind(
     when the table cannot be written; nothing is left half-written.
     """
     files = [
-        (
-            MIND.file(source, f"*{part}/behaviors.tsv"),
-            MIND.file(source, f"*{part}/news.tsv"),
+        tuple(
+            MIND.file(source, f"MINDlarge_{part}/{name}", f"*{part}/{name}")
+            for name in ("behaviors.tsv", "news.tsv")
         )
         for part in _PARTS
     ]
     return MIND.bring(_mind_parts(files), out, overwrite=overwrite, report=report)
 
 
-def _mind_parts(files: list[tuple[BroughtFile, BroughtFile]]) -> Iterator[pl.DataFrame]:
+def _mind_parts(files: list[tuple[BroughtFile, ...]]) -> Iterator[pl.DataFrame]:
     for behaviors, news in files:
         kinds = _kinds(news)
         for block in text_blocks(behaviors, ("user_id", "time", "impressions"), _BEHAVIORS):
