@@ -21,12 +21,23 @@ from isthmus.disk import check_place, write_whole, writing
 from isthmus.errors import IsthmusError
 from isthmus.printable import shown
 
+_MADE = ("movielens-1m", "insteval", "synthetic")
+_BROUGHT = ("kuairand", "ali-ccp", "amazon", "douban", "mind")
+
 
 @command(app, "data")
 def data(
-    name: Annotated[str, typer.Argument(help="One of movielens-1m, insteval and synthetic")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join((*_MADE, *_BROUGHT))}")],
     domain: Annotated[
         str | None, typer.Option(help="For movielens-1m: age, gender or occupation (default: age)")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FOLDER",
+            help=f"For {', '.join(_BROUGHT)}: the folder with your download, unpacked",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write (default: NAME)")] = None,
 ) -> None:
@@ -34,19 +45,36 @@ def data(
     from isthmus import sources
 
     folder = out or Path(name)
+    if name not in (*_MADE, *_BROUGHT):
+        raise IsthmusError(
+            f"data set must be one of {', '.join((*_MADE, *_BROUGHT))}, got {name!r}"
+        )
+    if domain is not None and name != "movielens-1m":
+        raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
+    if source is not None and name not in _BROUGHT:
+        raise IsthmusError(f"--from must stand with {', '.join(_BROUGHT)} only, got it with {name}")
     if name == "movielens-1m":
         by = "age" if domain is None else domain
         if by not in ("age", "gender", "occupation"):
             raise IsthmusError(f"--domain must be age, gender or occupation, got {by!r}")
         sources.movielens_1m(folder, by, report=say)
-    elif name not in ("insteval", "synthetic"):
-        raise IsthmusError(f"data set must be movielens-1m, insteval or synthetic, got {name!r}")
-    elif domain is not None:
-        raise IsthmusError(f"--domain must stand with movielens-1m only, got it with {name}")
     elif name == "insteval":
         sources.insteval(folder, report=say)
-    else:
+    elif name == "synthetic":
         sources.write_synthetic(folder, report=say)
+    elif source is None:
+        raise IsthmusError(
+            f"{name} needs --from FOLDER, the folder with your download of it, got none"
+        )
+    else:
+        bring = {
+            "kuairand": sources.kuairand,
+            "ali-ccp": sources.ali_ccp,
+            "amazon": sources.amazon,
+            "douban": sources.douban,
+            "mind": sources.mind,
+        }[name]
+        bring(source, folder, report=say)
     say(f"next: isthmus fit {folder / 'config.yaml'}")
 
 

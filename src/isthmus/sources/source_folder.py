@@ -1,7 +1,7 @@
 """What every named data set does on disk: its folder, its config, files whole or not there."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,9 +40,36 @@ def write(folder: Path, table: pa.Table, name: str, config: str) -> Path:
     path = folder / f"{name}.parquet"
     with _writing(path) as target:
         pq.write_table(table, target, compression="zstd", row_group_size=_ROW_GROUP)
+    _write_config(folder, config)
+    return path
+
+
+def write_parts(folder: Path, parts: Iterable[pa.Table], name: str, config: str) -> Path:
+    """Write like `write` a table that comes in parts of one schema, one part in memory at a time.
+
+    Raises IsthmusError, with nothing left behind, where no part has a row.
+    """
+    path = folder / f"{name}.parquet"
+    with _writing(path) as target:
+        writer = None
+        try:
+            for part in parts:
+                if writer is None and part.num_rows:
+                    writer = pq.ParquetWriter(target, part.schema, compression="zstd")
+                if writer is not None:
+                    writer.write_table(part, row_group_size=_ROW_GROUP)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None:
+            raise IsthmusError(f"{path.name} must have at least one row, got none")
+    _write_config(folder, config)
+    return path
+
+
+def _write_config(folder: Path, config: str) -> None:
     with _writing(folder / "config.yaml") as target:
         target.write_text(config, encoding="utf-8")
-    return path
 
 
 @contextmanager
