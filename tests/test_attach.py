@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isthmus.adapters import Hamur, attach, detach
+from isthmus.adapters import Hamur
+from isthmus.attaching import attach, detach
 from isthmus.layers.routing import Routing
 
 N_DOMAINS = 3
