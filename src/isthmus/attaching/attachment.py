@@ -16,7 +16,7 @@ from isthmus.adapters.adapter import AbstractAdapter, AdapterState
 from isthmus.attaching.current import Current, Passage
 from isthmus.attaching.freezing import Frozen
 from isthmus.attaching.picked import Place, picked, put_back
-from isthmus.attaching.recomputing import Gathered
+from isthmus.attaching.recomputing import Gathered, in_backward
 from isthmus.layers.routing import Routing, in_graph
 from isthmus.layers.sites import Site
 
@@ -54,6 +54,7 @@ class Attachment(nn.Module):
         self.condition_width = condition_width
         self.current = Current()
         self.frozen: Frozen | None = None
+        self.attached = True  # until `detach`
         # In a tuple, so that the adapter is a part of the module and not of the attachment beside it.
         self._kept = (adapter, holder_of(module, self.places[0].name))
         self._kept[1].add_module(CHILD, adapter)
@@ -130,16 +131,12 @@ class Attachment(nn.Module):
     def detach(self) -> None:
         """Take hooks and adapter away; the adapter keeps its weights and may be attached again."""
         self.unfreeze()
+        self.attached = False
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         if getattr(self._kept[1], CHILD, None) is self.adapter:
             delattr(self._kept[1], CHILD)
-
-    @property
-    def attached(self) -> bool:
-        """Whether the adapter is in place."""
-        return bool(self._handles)
 
     def passage(self, domain: Tensor, condition: Tensor | None) -> Passage:
         """What begins a batch of these rows."""
@@ -190,11 +187,13 @@ class _SiteHook:
         attachment, place = self.attachment, self.place
         passage = attachment.current.top()
         if passage is None:
-            raise ValueError(
-                "an adapted module needs the batch's domain and condition: call the"
-                f" attachment or use attachment.batch(...); '{place}' ran without them"
-            )
+            raise ValueError(_missing(place))
         h = picked(output, place)
+        if h.is_nested:
+            raise ValueError(
+                f"the output of '{place}' must be a plain tensor, got a nested one: build the"
+                " nn.TransformerEncoder with enable_nested_tensor=False"
+            )
         state = passage.called(place)
         rows, width = state.routing.rows, attachment.adapter.spec.width(self.site)
         if h.ndim not in (2, 3) or h.shape[0] != rows or h.shape[-1] != width:
@@ -212,6 +211,18 @@ class _SiteHook:
         return put_back(output, place.key, changed.to(h.dtype))
 
 
+def _missing(place: Place) -> str:
+    if not in_graph() and in_backward():
+        return (
+            f"'{place}' ran again for a backward pass, and its rows are not known: let the checkpoint"
+            " call the attachment with its domain, or use checkpoint(..., use_reentrant=False)"
+        )
+    return (
+        "an adapted module needs the batch's domain and condition: call the"
+        f" attachment or use attachment.batch(...); '{place}' ran without them"
+    )
+
+
 class _Begin:
     """Begins a call of the module: with the batch around it, or with what ``read`` finds."""
 
@@ -220,9 +231,9 @@ class _Begin:
 
     def __call__(
         self,
-        module: nn.Module,
+        module: nn.Module,  # noqa: ARG002
         inputs: tuple[Any, ...],
-        named: dict[str, Any],  # noqa: ARG002
+        named: dict[str, Any],
     ) -> None:
         attachment = self.attachment
         if attachment.frozen is not None:

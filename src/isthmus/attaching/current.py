@@ -141,16 +141,21 @@ class Current:
 
     def restore(self, passage: Passage) -> None:
         """Let blocks that are run again, until the backward pass ends, meet this passage."""
+        again = Passage(passage.state, passage.gathered, again=passage)
         stack = self._stack()
-        if stack and stack[-1].again is not None and not stack[-1].whole:
-            stack.pop()
-        stack.append(Passage(passage.state, passage.gathered, again=passage))
+        stack.append(again)
+
+        def forget() -> None:
+            if again in stack:
+                stack.remove(again)
+
+        torch.autograd.Variable._execution_engine.queue_callback(forget)
 
     def _stack(self) -> list[Passage]:
         stack: list[Passage] | None = getattr(self._thread, "stack", None)
         if stack is None:
             stack = self._thread.stack = []
-        # What a backward pass restored ends with that pass, also where the pass failed.
+        # A backward pass that failed forgets nothing.
         if stack and not in_backward() and any(passage.again is not None for passage in stack):
             stack[:] = [passage for passage in stack if passage.again is None]
         return stack

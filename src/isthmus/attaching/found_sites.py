@@ -101,11 +101,11 @@ def _by_type(module: nn.Module, keys: Mapping[str, Key]) -> Iterator[FoundSite]:
 def _hindrance(part: nn.Module, parent: nn.Module) -> str:
     """Why no adapter can sit behind a part, as far as types tell; else empty."""
     if isinstance(part, CONTAINERS):
-        return f"an {type(part).__name__} is never called"
+        return "it holds others and is not called"
     if isinstance(part, CONVOLUTIONS):
         return "channels come before steps: it gives no (rows, steps, width)"
     if isinstance(parent, nn.MultiheadAttention):
-        return "its parent reads its weights and does not call it"
+        return "its parent reads its weights without a call"
     attention = part if isinstance(part, nn.RNNBase | nn.MultiheadAttention) else None
     for layer in (part, parent):
         if isinstance(layer, ENCODER_LAYERS):
