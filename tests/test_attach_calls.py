@@ -1,7 +1,6 @@
 """How domain and condition reach an adapter: at the call, around it, from the input; and again."""
 
 import copy
-import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -87,7 +86,7 @@ def test_eight_threads_each_meet_their_own_domain():
     def score(number: int) -> bool:
         x, domain = batches[number]
         start.wait()
-        for turn in range(20):
+        for turn in range(4):
             if turn % 2:
                 found = adapted_(x, domain=domain, condition=x)
             else:
@@ -186,7 +185,6 @@ def test_a_module_that_fails_leaves_no_batch_behind():
     ("given", "text"),
     [
         ({"domain": DOMAIN[:5]}, "equally many rows, got 5 and 9"),
-        ({"domain": DOMAIN.float()}, "domain must be int64"),
         ({"domain": DOMAIN + 1}, r"domain must lie in 0\.\.3, got"),
         ({"condition": None}, "condition must be given: Hamur reads one of each row"),
         ({"condition": X[:, :3]}, r"condition must be \(9, 4\), got \(9, 3\)"),
@@ -260,7 +258,6 @@ def test_nothing_of_a_batch_is_kept_after_its_step():
     passed = weakref.ref(output)
     output.sum().backward()
     del output
-    gc.collect()
     assert passed() is None
     assert adapted_.current._thread.stack == []
 
