@@ -11,7 +11,6 @@ from isthmus.adapters.adapter import (
     AbstractConditionedConfig,
     AdapterState,
 )
-from isthmus.adapters.attach import Attachment, attach, detach
 from isthmus.adapters.film import Film, FilmCell, FilmConfig
 from isthmus.adapters.hamur import Hamur, HamurCell, HamurConfig
 from isthmus.adapters.hamur_released import HamurReleased, HamurReleasedConfig
@@ -33,7 +32,6 @@ __all__ = [
     "AbstractConditionedConfig",
     "AdapterConfig",
     "AdapterState",
-    "Attachment",
     "Film",
     "FilmCell",
     "FilmConfig",
@@ -44,6 +42,4 @@ __all__ = [
     "HamurReleasedConfig",
     "LowRank",
     "NoAdapterConfig",
-    "attach",
-    "detach",
 ]
