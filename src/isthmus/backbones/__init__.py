@@ -15,6 +15,20 @@ from isthmus.backbones.backbone import (
 )
 from isthmus.backbones.dcn import DCN, DcnConfig
 from isthmus.backbones.deepfm import DeepFM, DeepFMConfig
+from isthmus.backbones.experts import (
+    ADL,
+    PLE,
+    AdlConfig,
+    HiNet,
+    HinetConfig,
+    M3oE,
+    M3oeConfig,
+    MMoE,
+    MmoeConfig,
+    PleConfig,
+    SharedBottom,
+    SharedBottomConfig,
+)
 from isthmus.backbones.mlp import MLP, MlpConfig
 from isthmus.backbones.wide_deep import WideDeep, WideDeepConfig
 from isthmus.family import Family
@@ -23,23 +37,41 @@ BackboneConfig = Annotated[
     MlpConfig
     | DcnConfig
     | WideDeepConfig
-    | DeepFMConfig,
+    | DeepFMConfig
+    | SharedBottomConfig
+    | MmoeConfig
+    | PleConfig
+    | HinetConfig
+    | AdlConfig
+    | M3oeConfig,
     Family("isthmus.backbones"),
 ]  # fmt: skip
 
 __all__ = [
+    "ADL",
     "DCN",
     "MLP",
+    "PLE",
     "AbstractBackbone",
     "AbstractBackboneConfig",
     "AbstractDeepConfig",
     "Adapt",
+    "AdlConfig",
     "BackboneConfig",
     "BackboneSpec",
     "DcnConfig",
     "DeepFM",
     "DeepFMConfig",
+    "HiNet",
+    "HinetConfig",
+    "M3oE",
+    "M3oeConfig",
+    "MMoE",
     "MlpConfig",
+    "MmoeConfig",
+    "PleConfig",
+    "SharedBottom",
+    "SharedBottomConfig",
     "WideDeep",
     "WideDeepConfig",
     "leave_alone",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -33,7 +33,14 @@ class BackboneSpec:
 
 
 class AbstractBackboneConfig(Member, ABC):
-    """The config of one backbone."""
+    """The config of one backbone.
+
+    ``paper_head``: the head that the paper draws, of a network that says itself what belongs to
+    domains. Such a network has one form, so ``towers`` must be ``shared``, and ``head`` may be left
+    out. None for a network whose towers and head the config chooses.
+    """
+
+    paper_head: ClassVar[Towers | None] = None
 
     @abstractmethod
     def build(self, spec: BackboneSpec) -> "AbstractBackbone":
@@ -42,6 +49,14 @@ class AbstractBackboneConfig(Member, ABC):
     @abstractmethod
     def scaled(self, factor: float) -> "AbstractBackboneConfig":
         """The same backbone with about ``factor`` times as many hidden units in every layer."""
+
+    def check_towers(self, towers: Towers) -> None:
+        """Raise ``ValueError`` for towers per domain where the network says itself what they are."""
+        if self.paper_head is not None and towers != "shared":
+            raise ValueError(
+                f"model.towers must be shared for backbone {self.name!r}, which says itself what"
+                f" belongs to domains, got {towers!r}"
+            )
 
     @property
     @abstractmethod

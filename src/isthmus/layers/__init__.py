@@ -6,6 +6,7 @@ from isthmus.layers.cross import CrossV1, CrossV2, pairwise_products
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.embedding import FeatureEmbedding
+from isthmus.layers.gates import AbstractGate, Experts, Gate, mixed
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.inputs import NumberEmbeddings, TargetAttention, Wide
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
@@ -15,6 +16,7 @@ from isthmus.layers.tables import AbstractTable, FusedTable, Tables, tables_of
 
 __all__ = [
     "INPUT",
+    "AbstractGate",
     "AbstractTable",
     "BankLinear",
     "CrossV1",
@@ -22,8 +24,10 @@ __all__ = [
     "DeepBlock",
     "DomainNorm",
     "Dropout",
+    "Experts",
     "FeatureEmbedding",
     "FusedTable",
+    "Gate",
     "HyperNetwork",
     "Norm",
     "NumberEmbeddings",
@@ -36,6 +40,7 @@ __all__ = [
     "Wide",
     "domain_parameters",
     "domain_tensors",
+    "mixed",
     "pairwise_products",
     "tables_of",
 ]

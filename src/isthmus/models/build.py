@@ -27,7 +27,7 @@ def build_model(
         SiteSpec(backbone.site_widths, n_domains, inputs.width),
         condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
-    head = config.head or config.towers
+    head = config.head or config.backbone.paper_head or config.towers
     return DomainModel(
         inputs=inputs,
         backbone=backbone,
