@@ -30,6 +30,24 @@ from isthmus.backbones.experts import (
     SharedBottomConfig,
 )
 from isthmus.backbones.mlp import MLP, MlpConfig
+from isthmus.backbones.modulated import (
+    M2M,
+    AdaptDHM,
+    AdaptDhmConfig,
+    AdaSparse,
+    AdaSparseConfig,
+    EPNet,
+    EpnetConfig,
+    M2mConfig,
+    PEPNet,
+    PepnetConfig,
+    PPNet,
+    PpnetConfig,
+    SarNet,
+    SarNetConfig,
+    Star,
+    StarConfig,
+)
 from isthmus.backbones.wide_deep import WideDeep, WideDeepConfig
 from isthmus.family import Family
 
@@ -43,35 +61,59 @@ BackboneConfig = Annotated[
     | PleConfig
     | HinetConfig
     | AdlConfig
-    | M3oeConfig,
+    | M3oeConfig
+    | StarConfig
+    | SarNetConfig
+    | M2mConfig
+    | AdaSparseConfig
+    | AdaptDhmConfig
+    | EpnetConfig
+    | PpnetConfig
+    | PepnetConfig,
     Family("isthmus.backbones"),
 ]  # fmt: skip
 
 __all__ = [
     "ADL",
     "DCN",
+    "M2M",
     "MLP",
     "PLE",
     "AbstractBackbone",
     "AbstractBackboneConfig",
     "AbstractDeepConfig",
+    "AdaSparse",
+    "AdaSparseConfig",
     "Adapt",
+    "AdaptDHM",
+    "AdaptDhmConfig",
     "AdlConfig",
     "BackboneConfig",
     "BackboneSpec",
     "DcnConfig",
     "DeepFM",
     "DeepFMConfig",
+    "EPNet",
+    "EpnetConfig",
     "HiNet",
     "HinetConfig",
+    "M2mConfig",
     "M3oE",
     "M3oeConfig",
     "MMoE",
     "MlpConfig",
     "MmoeConfig",
+    "PEPNet",
+    "PPNet",
+    "PepnetConfig",
     "PleConfig",
+    "PpnetConfig",
+    "SarNet",
+    "SarNetConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "Star",
+    "StarConfig",
     "WideDeep",
     "WideDeepConfig",
     "leave_alone",

@@ -65,7 +65,12 @@ class AbstractBackboneConfig(Member, ABC):
 
 
 class AbstractDeepConfig(AbstractBackboneConfig, ABC):
-    """The config of a backbone with a deep part: blocks of Linear, norm, ReLU, dropout."""
+    """The config of a backbone with a deep part: blocks of Linear, norm, ReLU, dropout.
+
+    ``other_widths``: keys of the member that hold hidden units too, which `scaled` changes alike.
+    """
+
+    other_widths: ClassVar[tuple[str, ...]] = ()
 
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(256, 128),
@@ -87,8 +92,12 @@ class AbstractDeepConfig(AbstractBackboneConfig, ABC):
 
     def scaled(self, factor: float) -> "AbstractDeepConfig":
         """The same with ``factor`` times the widths, each of 2 at least."""
-        widths = tuple(max(2, round(width * factor)) for width in self.widths)
-        return self.model_copy(update={"widths": widths})
+
+        def scale(width: int) -> int:
+            return max(2, round(width * factor))
+
+        others = {key: scale(getattr(self, key)) for key in self.other_widths}
+        return self.model_copy(update={"widths": tuple(map(scale, self.widths)), **others})
 
 
 def leave_alone(site: Site, h: Tensor) -> Tensor:  # noqa: ARG001

@@ -1,6 +1,6 @@
 """Layers: the parts that backbones, adapters and models are made of, each about one screen."""
 
-from isthmus.layers.bank import BankLinear
+from isthmus.layers.bank import BankLinear, DomainEmbedding
 from isthmus.layers.blocks import DeepBlock, Norm, Towers
 from isthmus.layers.cross import CrossV1, CrossV2, pairwise_products
 from isthmus.layers.domain_norm import DomainNorm
@@ -22,6 +22,7 @@ __all__ = [
     "CrossV1",
     "CrossV2",
     "DeepBlock",
+    "DomainEmbedding",
     "DomainNorm",
     "Dropout",
     "Experts",
