@@ -93,7 +93,6 @@ class Star(AbstractBackbone):
         if not widths or min(widths) < 1:
             raise ValueError(f"widths must hold at least one positive number, got {widths}")
         super().__init__()
-        norm = "none" if norm == "none" else "domain"
         self.in_width = in_width
         self.out_width = widths[-1]
         self.site_widths = tuple(widths)
@@ -107,9 +106,8 @@ class Star(AbstractBackbone):
                 out_width=width_out,
                 sets=n_domains + 1,
                 of_domains=True,
-                norm=norm,  # NOTE[DIFF]: the norm stands in each block too
+                norm=norm != "none",  # NOTE[DIFF]: the norm stands in each block too
                 dropout=dropout,
-                n_domains=n_domains,
             )
             for width_in, width_out in zip((in_width, *widths), widths, strict=False)
         )
@@ -133,7 +131,7 @@ class Star(AbstractBackbone):
         routing = needed(routing)
         h = x if self.partitioned is None else self.partitioned(x, routing)
         for site, block in enumerate(self.blocks):
-            h = adapt(site, block(h, routing, routing))
+            h = adapt(site, block(h, routing))
         return h
 
     def shortcut(

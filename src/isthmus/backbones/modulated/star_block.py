@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.layers.blocks import Norm
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.routing import Routing
@@ -53,8 +52,9 @@ class StarLinear(nn.Module):
 class StarBlock(nn.Module):
     """``dropout(relu(norm(h (W * W_s) + b + b_s)))``; (rows, in_width) -> (rows, out_width).
 
-    ``sets``, ``of_domains``: see :class:`StarLinear`. ``norm``: ``batch`` (statistics of all rows),
-    ``domain`` (of the row's own domain) or ``none``.
+    ``sets``, ``of_domains``: see :class:`StarLinear`. ``norm``: whether the block has one; its
+    statistics are those of the row's own set, because statistics over the outputs of different
+    weights would mix the sets again.
     """
 
     def __init__(
@@ -64,9 +64,8 @@ class StarBlock(nn.Module):
         out_width: int,
         sets: int,
         of_domains: bool,
-        norm: Norm,
+        norm: bool,
         dropout: float,
-        n_domains: int,
     ) -> None:
         super().__init__()
         self.linear = StarLinear(
@@ -74,23 +73,17 @@ class StarBlock(nn.Module):
             out_width=out_width,
             sets=sets,
             of_domains=of_domains,
-            bias=norm == "none",  # a norm that follows takes any constant away
+            bias=not norm,  # a norm that follows takes any constant away
         )
-        self.norm: nn.Module | None = None
-        if norm == "batch":
-            self.norm = nn.BatchNorm1d(out_width)
-        elif norm == "domain":
-            self.norm = DomainNorm(width=out_width, n_domains=n_domains)
+        self.norm = DomainNorm(width=out_width, n_domains=sets - 1) if norm else None
+        if self.norm is not None and not of_domains:
+            self.norm.per_domain = ()  # pyright: ignore[reportAttributeAccessIssue] no domain owns it
         self.dropout = Dropout(dropout) if dropout else None
 
     def forward(
-        self, h: Float[Tensor, "rows in_width"], own: Routing, routing: Routing
+        self, h: Float[Tensor, "rows in_width"], routing: Routing
     ) -> Float[Tensor, "rows out_width"]:
-        """Apply the block. ``own``: the set of each row; ``routing``: its domain."""
-        h = self.linear(h, own)
-        if isinstance(self.norm, DomainNorm):
-            h = self.norm(h, routing)
-        elif self.norm is not None:
-            h = self.norm(h)
-        h = h.relu()
+        """Apply the block; ``routing``: the set of each row."""
+        h = self.linear(h, routing)
+        h = (h if self.norm is None else self.norm(h, routing)).relu()
         return h if self.dropout is None else self.dropout(h)
