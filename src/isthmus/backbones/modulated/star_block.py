@@ -41,9 +41,13 @@ class StarLinear(nn.Module):
         self, h: Float[Tensor, "rows in_width"], routing: Routing
     ) -> Float[Tensor, "rows out_width"]:
         """Every row times the weights of its own set."""
-        # A product per tile, (tiles, in, out): a weight per row, (rows, in, out), never exists.
+        # One product of weights for each set or each tile, whichever are fewer, and never for a row.
         tiles = routing.tiles
-        y = tiles.join(torch.bmm(tiles.split(h), tiles.pick(self.own) * self.weight))
+        if len(self.own) <= len(tiles.domain):
+            weight = tiles.pick(self.own * self.weight)
+        else:
+            weight = tiles.pick(self.own) * self.weight
+        y = tiles.join(torch.bmm(tiles.split(h), weight))
         if self.bias is None or self.own_bias is None:
             return y
         return y + self.bias + routing.take(self.own_bias)
