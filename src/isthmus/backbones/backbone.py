@@ -54,7 +54,7 @@ class AbstractBackboneConfig(Member, ABC):
         """Raise ``ValueError`` for towers per domain where the network says itself what they are."""
         if self.paper_head is not None and towers != "shared":
             raise ValueError(
-                f"model.towers must be shared for backbone {self.name!r}, which says itself what"
+                f"towers must be shared for backbone {self.name!r}, which says itself what"
                 f" belongs to domains, got {towers!r}"
             )
 

@@ -1,9 +1,10 @@
 """Models: a batch in, one logit a row out."""
 
 from isthmus.models.abstract_model import AbstractModel, Output, ParameterReport
-from isthmus.models.build import build_model
+from isthmus.models.build import build_model, sized
 from isthmus.models.domain_model import DomainModel, Head
 from isthmus.models.model_config import ModelConfig
+from isthmus.models.sizing import SizesConfig
 
 __all__ = [
     "AbstractModel",
@@ -12,5 +13,7 @@ __all__ = [
     "ModelConfig",
     "Output",
     "ParameterReport",
+    "SizesConfig",
     "build_model",
+    "sized",
 ]

@@ -41,6 +41,7 @@ from isthmus.backbones.experts.domain_tower import Widths
 from isthmus.backbones.mlp import MLP
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.gates import AbstractGate
+from isthmus.layers.per_domain import undeclare
 from isthmus.layers.routing import Routing
 
 TEMPERATURE = 0.1  # of cosines: two centres at 60 degrees from each other are told apart by e^5
@@ -158,8 +159,7 @@ class ADL(AbstractBackbone):
             towers="per_domain",
             n_domains=clusters - 1,
         )
-        for part in self.clusters.modules():
-            part.per_domain = ()  # pyright: ignore[reportAttributeAccessIssue] no domain owns them
+        undeclare(self.clusters)
         self.in_width = in_width
         self.out_width = widths[-1]
         self.site_widths = (widths[-1],)
