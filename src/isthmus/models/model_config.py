@@ -1,6 +1,6 @@
 """The ``model`` section of a config."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -31,7 +31,7 @@ class ModelConfig(Section):
     calibration: Literal["none", "per_domain"] = "none"
 
     @model_validator(mode="after")
-    def _towers_fit(self) -> Self:
+    def _towers_fit(self) -> "ModelConfig":
         self.backbone.check_towers(self.towers)
         return self
 
