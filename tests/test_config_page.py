@@ -13,7 +13,7 @@ from isthmus.adapters import HamurConfig
 from isthmus.config import Config, load_config
 from isthmus.errors import ConfigError
 from isthmus.family import members
-from isthmus.models import ModelConfig
+from isthmus.models import ModelConfig, SizesConfig
 from isthmus.schema import (
     Categorical,
     CategoricalList,
@@ -40,6 +40,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`data.features`: kind `time`": Time,
     "`data.split`": Split,
     "`model`": ModelConfig,
+    "`model.sizes`": SizesConfig,
     "`train`": TrainConfig,
 }
 

@@ -15,7 +15,39 @@ from isthmus.backbones.backbone import (
 )
 from isthmus.backbones.dcn import DCN, DcnConfig
 from isthmus.backbones.deepfm import DeepFM, DeepFMConfig
+from isthmus.backbones.experts import (
+    ADL,
+    PLE,
+    AdlConfig,
+    HiNet,
+    HinetConfig,
+    M3oE,
+    M3oeConfig,
+    MMoE,
+    MmoeConfig,
+    PleConfig,
+    SharedBottom,
+    SharedBottomConfig,
+)
 from isthmus.backbones.mlp import MLP, MlpConfig
+from isthmus.backbones.modulated import (
+    M2M,
+    AdaptDHM,
+    AdaptDhmConfig,
+    AdaSparse,
+    AdaSparseConfig,
+    EPNet,
+    EpnetConfig,
+    M2mConfig,
+    PEPNet,
+    PepnetConfig,
+    PPNet,
+    PpnetConfig,
+    SarNet,
+    SarNetConfig,
+    Star,
+    StarConfig,
+)
 from isthmus.backbones.wide_deep import WideDeep, WideDeepConfig
 from isthmus.family import Family
 
@@ -23,23 +55,65 @@ BackboneConfig = Annotated[
     MlpConfig
     | DcnConfig
     | WideDeepConfig
-    | DeepFMConfig,
+    | DeepFMConfig
+    | SharedBottomConfig
+    | MmoeConfig
+    | PleConfig
+    | HinetConfig
+    | AdlConfig
+    | M3oeConfig
+    | StarConfig
+    | SarNetConfig
+    | M2mConfig
+    | AdaSparseConfig
+    | AdaptDhmConfig
+    | EpnetConfig
+    | PpnetConfig
+    | PepnetConfig,
     Family("isthmus.backbones"),
 ]  # fmt: skip
 
 __all__ = [
+    "ADL",
     "DCN",
+    "M2M",
     "MLP",
+    "PLE",
     "AbstractBackbone",
     "AbstractBackboneConfig",
     "AbstractDeepConfig",
+    "AdaSparse",
+    "AdaSparseConfig",
     "Adapt",
+    "AdaptDHM",
+    "AdaptDhmConfig",
+    "AdlConfig",
     "BackboneConfig",
     "BackboneSpec",
     "DcnConfig",
     "DeepFM",
     "DeepFMConfig",
+    "EPNet",
+    "EpnetConfig",
+    "HiNet",
+    "HinetConfig",
+    "M2mConfig",
+    "M3oE",
+    "M3oeConfig",
+    "MMoE",
     "MlpConfig",
+    "MmoeConfig",
+    "PEPNet",
+    "PPNet",
+    "PepnetConfig",
+    "PleConfig",
+    "PpnetConfig",
+    "SarNet",
+    "SarNetConfig",
+    "SharedBottom",
+    "SharedBottomConfig",
+    "Star",
+    "StarConfig",
     "WideDeep",
     "WideDeepConfig",
     "leave_alone",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from pydantic import Field
@@ -33,7 +33,14 @@ class BackboneSpec:
 
 
 class AbstractBackboneConfig(Member, ABC):
-    """The config of one backbone."""
+    """The config of one backbone.
+
+    ``paper_head``: the head that the paper draws, of a network that says itself what belongs to
+    domains. Such a network has one form, so ``towers`` must be ``shared``, and ``head`` may be left
+    out. None for a network whose towers and head the config chooses.
+    """
+
+    paper_head: ClassVar[Towers | None] = None
 
     @abstractmethod
     def build(self, spec: BackboneSpec) -> "AbstractBackbone":
@@ -43,6 +50,14 @@ class AbstractBackboneConfig(Member, ABC):
     def scaled(self, factor: float) -> "AbstractBackboneConfig":
         """The same backbone with about ``factor`` times as many hidden units in every layer."""
 
+    def check_towers(self, towers: Towers) -> None:
+        """Raise ``ValueError`` for towers per domain where the network says itself what they are."""
+        if self.paper_head is not None and towers != "shared":
+            raise ValueError(
+                f"towers must be shared for backbone {self.name!r}, which says itself what"
+                f" belongs to domains, got {towers!r}"
+            )
+
     @property
     @abstractmethod
     def sizes(self) -> tuple[int, ...]:
@@ -50,7 +65,12 @@ class AbstractBackboneConfig(Member, ABC):
 
 
 class AbstractDeepConfig(AbstractBackboneConfig, ABC):
-    """The config of a backbone with a deep part: blocks of Linear, norm, ReLU, dropout."""
+    """The config of a backbone with a deep part: blocks of Linear, norm, ReLU, dropout.
+
+    ``other_widths``: keys of the member that hold hidden units too, which `scaled` changes alike.
+    """
+
+    other_widths: ClassVar[tuple[str, ...]] = ()
 
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(256, 128),
@@ -72,8 +92,12 @@ class AbstractDeepConfig(AbstractBackboneConfig, ABC):
 
     def scaled(self, factor: float) -> "AbstractDeepConfig":
         """The same with ``factor`` times the widths, each of 2 at least."""
-        widths = tuple(max(2, round(width * factor)) for width in self.widths)
-        return self.model_copy(update={"widths": widths})
+
+        def scale(width: int) -> int:
+            return max(2, round(width * factor))
+
+        others = {key: scale(getattr(self, key)) for key in self.other_widths}
+        return self.model_copy(update={"widths": tuple(map(scale, self.widths)), **others})
 
 
 def leave_alone(site: Site, h: Tensor) -> Tensor:  # noqa: ARG001

@@ -158,6 +158,10 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Score this whole table in place of a split, as external")
     ] = None,
+    gates: Annotated[
+        bool,
+        typer.Option("--gates", help="Show what share of each expert each domain uses, too"),
+    ] = False,
     json_target: JsonTarget = None,
 ) -> None:
     """Print the metrics of every domain with 95 % intervals."""
@@ -167,11 +171,18 @@ def evaluate(
         opened = isthmus.Run.open(run)
         if data is not None and split is not None:
             raise IsthmusError(f"--split must stand without --data, got {split!r} and {data!r}")
+        shares = None
+        if gates:  # first: a network without gates is refused before a table is scored
+            shares = opened.gates(split or "test", data=data, progress=progress)
         if data is None:
             result = opened.evaluate(split or "test")
         else:
             result = opened.evaluate(data=data, progress=progress)
-    deliver(result, result.to_dict(), json_target)
+    content = result.to_dict()
+    if shares is None:
+        deliver(result, content, json_target)
+    else:
+        deliver(f"{result}\n\n{shares}", content | {"gates": shares.to_dict()}, json_target)
 
 
 @command(app, "predict")

@@ -39,7 +39,7 @@ from isthmus.disk import check_place, reason, write_whole
 from isthmus.errors import ConfigError, RunError
 from isthmus.experiments import Engine
 from isthmus.experiments.cost import probe
-from isthmus.experiments.outcome import build
+from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
 from isthmus.run.notice import Listener, Notice, encoding, silent
@@ -189,6 +189,7 @@ def prepared(
     datasets = [
         Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
+    original = original.model_copy(update={"model": sized_for(original.model, datasets[0])})
     measured = measure(datasets, pairs=level.dear)
     with _writable(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,9 @@ from isthmus.data.store.split import SplitName
 from isthmus.disk import reason, whole_folder
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.experiments.training import Training
-from isthmus.models import AbstractModel, build_model
+from isthmus.models import AbstractModel, ModelConfig, build_model, sized
 from isthmus.train import End
-from isthmus.train.generators import seeded
+from isthmus.train.generators import seeded, turn
 
 FORMAT = 1
 SPLITS: tuple[SplitName, ...] = ("validation", "test")
@@ -194,6 +194,18 @@ def build(training: Training, dataset: Dataset, restart: int = 0) -> AbstractMod
     with seeded(training.train.seed + restart * RESTART_SEED):
         try:
             return build_model(training.model, dataset.encoder.fields, dataset.n_domains)
+        except ValueError as fault:
+            raise ConfigError(f"model: {fault}") from fault
+
+
+def sized_for(model: ModelConfig, dataset: Dataset) -> ModelConfig:
+    """Give the model with widths in place of its ``sizes``: see `isthmus.models.sized`.
+
+    Raises ConfigError, which names the smallest possible, for a budget that no size meets.
+    """
+    with turn():
+        try:
+            return sized(model, dataset.encoder.fields, dataset.n_domains)
         except ValueError as fault:
             raise ConfigError(f"model: {fault}") from fault
 

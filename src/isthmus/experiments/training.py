@@ -90,8 +90,9 @@ class Training:
         start = None if self.start is None else self.start.describe()
         budget = None if self.budget is None else [self.budget.steps, self.budget.looks]
         train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        left_out = {"calibration"} | ({"sizes"} if self.model.sizes is None else set())
         return {
-            "model": self.model.model_dump(mode="json", exclude={"calibration"}),
+            "model": self.model.model_dump(mode="json", exclude=left_out),
             "train": train,
             "domains": _ordered(self.domains),
             "watch": _ordered(self.domains if self.watch is None else self.watch),

@@ -1,8 +1,9 @@
-"""A linear map with one weight per domain: the plainest bank."""
+"""The plainest banks: a linear map with one weight per domain, and an embedding of the domain."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from isthmus.layers.routing import Routing
 
@@ -56,3 +57,32 @@ class BankLinear(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for printing."""
         return f"n_domains={self.n_domains}, {self.in_width} -> {self.out_width}"
+
+
+class DomainEmbedding(nn.Module):
+    """One vector per domain, for networks that read the domain; domain 0 has its own vector too.
+
+    ``weight``: (n_domains + 1, dim), drawn normal with variance 1 / dim, so that a vector's length is
+    about 1.
+
+    >>> DomainEmbedding(n_domains=2, dim=4)(torch.tensor([0, 2, 1])).shape
+    torch.Size([3, 4])
+    """
+
+    per_domain = ("weight",)
+
+    def __init__(self, *, n_domains: int, dim: int) -> None:
+        if min(n_domains, dim) < 1:
+            raise ValueError(f"sizes must be at least 1, got {n_domains=}, {dim=}")
+        super().__init__()
+        self.n_domains = n_domains
+        self.dim = dim
+        self.weight = nn.Parameter(torch.randn(n_domains + 1, dim) * dim**-0.5)
+
+    def forward(self, domain: Int[Tensor, " rows"]) -> Float[Tensor, "rows dim"]:
+        """The vector of every row's domain; ``domain``: int64, 0 for the unknown one."""
+        return F.embedding(domain, self.weight)
+
+    def extra_repr(self) -> str:
+        """Sizes, for printing."""
+        return f"n_domains={self.n_domains}, dim={self.dim}"

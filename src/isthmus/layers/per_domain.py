@@ -23,6 +23,12 @@ def domain_parameters(module: nn.Module) -> Mapping[str, nn.Parameter]:
     return {name: t for name, t in _declared(module) if isinstance(t, nn.Parameter)}
 
 
+def undeclare(module: nn.Module) -> None:
+    """Let no tensor in ``module`` belong to domains: its sets are of something else, as of clusters."""
+    for part in module.modules():
+        vars(part)["per_domain"] = ()
+
+
 def _declared(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for prefix, part in module.named_modules():
         for name in getattr(part, "per_domain", ()):

@@ -44,6 +44,14 @@ class ParameterReport:
     inputs: int = 0  # of the inputs, beside their tables
 
     @property
+    def trunk(self) -> int:
+        """Backbone, adapter and head, beside tables: what a budget of the config's ``sizes`` bounds.
+
+        Parameters of domains count once for every domain, and once for the unknown one.
+        """
+        return self.backbone + self.adapter + self.head
+
+    @property
     def dense(self) -> int:
         """All that are not in tables."""
         return self.inputs + self.backbone + self.adapter + self.head

@@ -1,14 +1,21 @@
 """A model from its config and the fitted fields."""
 
+from dataclasses import replace
+
+import torch
+
 from isthmus.adapters import AbstractConditionedConfig
-from isthmus.backbones import BackboneSpec
+from isthmus.backbones import AbstractBackboneConfig, BackboneSpec
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.sites import SiteSpec
 from isthmus.models.abstract_model import AbstractModel
 from isthmus.models.domain_model import DomainModel, Head
 from isthmus.models.model_config import ModelConfig
+from isthmus.models.sizing import widths_for
 from isthmus.models.trees_model import TreesModel
 from isthmus.schema import FittedField
+
+FEW = 2  # rows of a table in a network that is only counted: tables are no part of the trunk
 
 
 def build_model(
@@ -18,7 +25,7 @@ def build_model(
 
     A `DomainModel`, or a `TreesModel` where the config's name is ``trees``. Parameters are drawn from
     torch's global generator: seed it first. Raises ``ValueError`` where the config asks for features
-    that are not there or that do not fit.
+    that are not there or that do not fit, and for a budget that no size meets.
     """
     if config.is_trees:
         return TreesModel(fields=fields, n_domains=n_domains)
@@ -31,7 +38,34 @@ def build_network(
     """Build the network that ``config`` describes, as `build_model` does."""
     if n_domains < 1:
         raise ValueError(f"n_domains must be at least 1, got {n_domains}")
-    inputs = FeatureEmbedding(fields=fields)
+    config = sized(config, fields, n_domains)
+    return _assembled(config, FeatureEmbedding(fields=fields), n_domains)
+
+
+def sized(config: ModelConfig, fields: tuple[FittedField, ...], n_domains: int) -> ModelConfig:
+    """The config with widths that meet its ``sizes``, and without ``sizes``.
+
+    The trunk is all that `ParameterReport.trunk` counts. A config without ``sizes`` is returned as
+    it is. The widths follow from the arguments alone: nothing is drawn. Raises ``ValueError``, which
+    names the smallest possible, for a budget that no size meets.
+    """
+    if config.sizes is None:
+        return config
+    plain = config.model_copy(update={"sizes": None})
+    with torch.random.fork_rng(devices=[]):
+        small = tuple(replace(f, table_rows=FEW) if f.table else f for f in fields)
+        inputs = FeatureEmbedding(fields=small)
+
+        def count(backbone: AbstractBackboneConfig) -> int:
+            with torch.device("meta"):  # shapes alone, without memory
+                wider = plain.model_copy(update={"backbone": backbone})
+                return _assembled(wider, inputs, n_domains).parameter_report().trunk
+
+        found = widths_for(plain.backbone, config.sizes.trunk, count)
+    return plain.model_copy(update={"backbone": found})
+
+
+def _assembled(config: ModelConfig, inputs: FeatureEmbedding, n_domains: int) -> DomainModel:
     backbone = config.backbone.build(BackboneSpec(inputs, config.towers, n_domains))
     condition = _condition(config, inputs)
     read = list(inputs.columns) if condition is None else condition
@@ -39,7 +73,7 @@ def build_network(
         SiteSpec(backbone.site_widths, n_domains, inputs.width),
         condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
-    head = config.head or config.towers
+    head = config.head or config.backbone.paper_head or config.towers
     return DomainModel(
         inputs=inputs,
         backbone=backbone,

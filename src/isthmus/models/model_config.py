@@ -8,17 +8,20 @@ from pydantic import ConfigDict, Field, model_serializer, model_validator
 from isthmus.adapters import AdapterConfig, NoAdapterConfig
 from isthmus.backbones import BackboneConfig, MlpConfig
 from isthmus.layers.blocks import Towers
+from isthmus.models.sizing import SizesConfig
 from isthmus.schema import Section
 
 # What a model of trees has none of.
-OF_NETWORKS = ("backbone", "towers", "head", "adapter")
+OF_NETWORKS = ("backbone", "sizes", "towers", "head", "adapter")
 
 
 class ModelConfig(Section):
     """Which network, what it shares between domains, and what adapts it; or trees in its place.
 
     ``name``: ``trees`` is a boosted forest alone (`isthmus.models.trees_model`), and the keys of a
-    network are then refused. ``head``: one output layer for all domains or one each; left out, ``head`` follows ``towers``.
+    network are then refused. ``head``: one output layer for all domains or one each; left out, ``head``
+    is the one that the backbone's paper draws, or follows ``towers``. ``sizes``: a budget in place of
+    the backbone's widths, which keep their proportions; see `isthmus.models.sized`.
     ``calibration``: ``per_domain`` fits slope and offset of the logits on validation rows, after
     training; the network itself does not change.
     """
@@ -27,6 +30,7 @@ class ModelConfig(Section):
 
     name: Literal["network", "trees"] = "network"
     backbone: BackboneConfig = Field(default_factory=MlpConfig)
+    sizes: SizesConfig | None = None
     towers: Towers = "shared"
     head: Towers | None = None
     adapter: AdapterConfig = Field(default_factory=NoAdapterConfig)
@@ -34,6 +38,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
+        self.backbone.check_towers(self.towers)
         for key in OF_NETWORKS:
             if self.is_trees and key in self.model_fields_set:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """What a fit is asked to do, against what is on the disk: it begins, goes on, or is refused."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ class FitPlan:
     resume: bool
     allow_other_threads: bool
     guard: str = ""
+
+    @property
+    def trunk(self) -> int:
+        """Give the budget in ``model.sizes``, 0 for none."""
+        return 0 if self.config.model.sizes is None else self.config.model.sizes.trunk
 
     @property
     def folder(self) -> RunFolder:
@@ -69,13 +75,13 @@ class FitPlan:
         if new.train.embedding_update == "auto":
             resolved = {"embedding_update": old.train.embedding_update}
             new = new.model_copy(update={"train": new.train.model_copy(update=resolved)})
-        old, new = without_table(old), without_table(new)
-        changed = [text for text in differences(old, new) if text.split(" ")[0] not in FREE]
-        if changed:
-            raise RunError(
-                f"run {self.target} must be resumed with the config it began with, got:"
-                f" {'; '.join(changed)}"
-            )
+        if self.trunk:
+            if state.trunk != self.trunk:
+                was = state.trunk or None
+                self._refuse([f"model.sizes.trunk was {was}, is {self.trunk}"])
+            # The widths follow from the table, see `check_sizes`; all else can be compared now.
+            old, new = without_widths(old), without_widths(new)
+        self._check_same(old, new)
         if state.state == "finished" or self.allow_other_threads:
             return
         if state.threads != torch.get_num_threads():
@@ -83,6 +89,26 @@ class FitPlan:
                 f"run {self.target} must be resumed with {state.threads} threads as it began, got"
                 f" {torch.get_num_threads()}: another count changes the last bits of the result"
                 " (--allow-other-threads accepts that)"
+            )
+
+    def check_sizes(self, config: Config) -> None:
+        """Raise RunError where the widths that meet the budget are others than the run began with.
+
+        ``config``: the config with its widths. The widths differ where their proportions changed.
+        """
+        if self.begun and self.trunk:
+            old = self.folder.read_config()
+            self._check_same(old, config.model_copy(update={"train": old.train}))
+
+    def _check_same(self, old: Config, new: Config) -> None:
+        old, new = without_table(old), without_table(new)
+        self._refuse([text for text in differences(old, new) if text.split(" ")[0] not in FREE])
+
+    def _refuse(self, changed: Sequence[str]) -> None:
+        if changed:
+            raise RunError(
+                f"run {self.target} must be resumed with the config it began with, got:"
+                f" {'; '.join(changed)}"
             )
 
     def make_folder(self) -> None:
@@ -129,3 +155,9 @@ def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
 def without_table(config: Config) -> Config:
     """Leave out the path of the table. The files themselves are compared."""
     return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})
+
+
+def without_widths(config: Config) -> Config:
+    """Leave out how wide the network is. All else is compared: each width becomes the smallest."""
+    model = config.model.scaled(0.0).model_copy(update={"sizes": None})
+    return config.model_copy(update={"model": model})

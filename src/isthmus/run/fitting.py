@@ -21,7 +21,7 @@ from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError
 from isthmus.experiments import Training
-from isthmus.experiments.outcome import build_to_train
+from isthmus.experiments.outcome import build_to_train, sized_for
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
@@ -29,6 +29,7 @@ from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
+from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Listener, Notice, encoding, silent
@@ -41,6 +42,7 @@ from isthmus.run.texts import (
     look_text,
     model_text,
     progress_text,
+    sizes_text,
     weightless_text,
 )
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
@@ -115,8 +117,14 @@ def fit(
     tell(Notice("encode", dataset_text(dataset)))
     for trial in dataset.encoder.crosses:
         tell(Notice("encode", cross_text(trial)))
+    if plan.trunk:
+        chosen = sized_for(settings.model, dataset)
+        settings = settings.model_copy(update={"model": chosen})
+        plan.check_sizes(settings)
     training = Training(model=settings.model, train=settings.train)
     model = build_to_train(training, dataset, dataset.rows("train"))
+    if plan.trunk:
+        tell(Notice("encode", sizes_text(plan.trunk, settings, model)))
     update = resolve_embedding_update(model, settings.train.embedding_update)
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"embedding_update": update})}
@@ -144,10 +152,12 @@ class _Fit:
     ) -> None:
         self.config, self.dataset, self.model = config, dataset, model
         self.plan, self.tell = plan, tell
+        self.gates: list[GateShares] = []  # of each split that was scored
         self.folder = plan.folder
         self.scores = SplitScores(config, dataset, table, self.folder)
         self.state = replace(
-            RunState.running(dataset, table), parameters=model.parameter_report().total
+            RunState.running(dataset, table, trunk=plan.trunk),
+            parameters=model.parameter_report().total,
         )
 
     def run(self) -> Run:
@@ -222,8 +232,12 @@ class _Fit:
         self.scores.write(bundle, scored)
         del scored  # one split at a time bounds the memory
         scored = self.scores.write(bundle, self._score("test"))
-        table = to_markdown(evaluate_rows(scored))
-        self.folder.write_report("\n".join([table, "", *self._facts(end)]))
+        tables = [to_markdown(evaluate_rows(scored))]
+        if self.gates:
+            write_gates(self.folder.path, self.gates)
+            tables += map(to_markdown, self.gates[-1].tables())
+        parts = [*(f"{table}\n" for table in tables), *self._facts(end)]
+        self.folder.write_report("\n".join(parts))
         self.folder.write_state(
             replace(
                 self.state,
@@ -240,11 +254,20 @@ class _Fit:
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config, self.dataset)}."
+        if self.plan.trunk:
+            yield f"- Sizes: {sizes_text(self.plan.trunk, self.config, self.model)}."
         if not self.config.model.is_trees:
             yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 
     def _score(self, split: SplitName) -> ScoredRows:
+        """Score a split, and keep what the gates of the network said of it, where it has gates."""
         self.tell(Notice("score", f"{split} rows"))
-        return self.scores.of(split, score_rows(self.model, self.dataset.rows(split)))
+        watch = GateWatch(self.model)
+        with watch.watching():
+            logits = score_rows(self.model, self.dataset.rows(split))
+        if watch.gates:
+            names = self.dataset.domain_names[: self.dataset.n_domains]
+            self.gates.append(watch.shares(split, domains=names, source=self.folder.path.name))
+        return self.scores.of(split, logits)

@@ -7,6 +7,7 @@
     checkpoint/          what a resumed training needs
     bundle/              what is shipped
     scores/              logits of the validation and test rows
+    gates.json           what share of each expert each domain uses, of a network with gates
     report.md            the table of the test rows
 
 ``config.yaml`` and ``run.json`` are the first files in a new folder. ``run.json`` says "finished"
@@ -56,10 +57,13 @@ class RunState:
     seconds: float = 0.0
     stopped: str = ""
     guard: str = ""  # strict, balanced, or none
+    trunk: int = 0  # the budget in model.sizes that the run began with, or none
     format: int = FORMAT
 
     @classmethod
-    def running(cls, dataset: Dataset, table: Table, *, guard: str = "") -> "RunState":
+    def running(
+        cls, dataset: Dataset, table: Table, *, guard: str = "", trunk: int = 0
+    ) -> "RunState":
         """Give the state of a run that begins now."""
         return cls(
             state="running",
@@ -71,6 +75,7 @@ class RunState:
             isthmus=VERSION,
             torch=torch.__version__,
             guard=guard,
+            trunk=trunk,
         )
 
 

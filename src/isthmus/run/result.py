@@ -14,6 +14,7 @@ from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evalu
 from isthmus.metrics import compare as compare_rows
 from isthmus.run.external import predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
+from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_gates
 from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Listener, silent
 from isthmus.run.scores import read_scores
@@ -72,6 +73,38 @@ class Run:
         if not self.state.guard:
             return None
         return guard_table(read_guard(self.path))
+
+    def gates(
+        self, split: str = "test", *, data: Any = None, progress: Listener | None = None
+    ) -> GateShares:
+        """Give the mean weight of each expert in each domain, for every gate of the network.
+
+        ``split``, ``data``, ``progress``: as for `evaluate`; ``data`` needs no labels. Domains of
+        ``data`` that were not trained count as unknown. Raises RunError for a network without gates,
+        for a guarded run, whose domains have networks of their own, and for a split of a run of an
+        isthmus that did not look at gates yet.
+        """
+        if split not in SPLITS:
+            raise RunError(f"split must be test or validation, got {split!r}")
+        if self.state.guard:
+            raise RunError(
+                f"gates can be shown of a run with one network, got run {self.path} with guard"
+                f" {self.state.guard}"
+            )
+        if data is None and (kept := read_gates(self.path, split, source=self.name)) is not None:
+            return kept
+        bundle = Bundle.load(RunFolder(self.path).bundle, reproduction=True)
+        if not gates_of(bundle.model):
+            raise RunError(
+                f"gates can be shown of a network that has some, got backbone"
+                f" {self.config.model.backbone.name!r} in run {self.path}"
+            )
+        if data is None:
+            raise RunError(
+                f"gates of a split are kept by fit, but isthmus {self.state.isthmus}, which made run"
+                f" {self.path}, kept none; --data TABLE looks at them now"
+            )
+        return external_gates(bundle, data, source=self.name, progress=progress or silent)
 
     def evaluate(
         self, split: str = "test", *, data: Any = None, progress: Listener | None = None

@@ -3,6 +3,7 @@
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
 from isthmus.data.encoding.counted.trial import LEVEL, CrossTrial
+from isthmus.models import AbstractModel
 from isthmus.schema import cross_name
 from isthmus.train import End, Look, Progress
 
@@ -62,6 +63,13 @@ def model_text(config: Config, dataset: Dataset) -> str:
         f"backbone {model.backbone.name}, towers {model.towers}, adapter {model.adapter.name},"
         f" calibration {model.calibration}"
     )
+
+
+def sizes_text(trunk: int, config: Config, model: AbstractModel) -> str:
+    """Say which widths a budget for the trunk led to. ``config``: with these widths."""
+    widths = ", ".join(map(str, config.model.backbone.sizes))
+    found = model.parameter_report().trunk
+    return f"widths {widths} give a trunk of {found:,} parameters, at most {trunk:,} were asked for"
 
 
 def end_text(end: End) -> str:

@@ -18,6 +18,7 @@ from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import ConfigError, RunError, SchemaError
 from isthmus.experiments.arms import joint_and_adapted
 from isthmus.experiments.cost import probe
+from isthmus.experiments.outcome import sized_for
 from isthmus.metrics.text_table import TextTable, count_text, number
 from isthmus.printable import printable, shown
 from isthmus.report import to_markdown
@@ -114,10 +115,11 @@ def tune(
     folder.check_table(key)
     dataset = Dataset.from_table(settings.data, opened, progress=encoding(tell))
     _check_validation(settings, dataset)
-    space = Space.of(settings, dataset)
+    fitted = settings.model_copy(update={"model": sized_for(settings.model, dataset)})
+    space = Space.of(fitted, dataset)
     recipes, left_out = chosen_recipes(space)
     tell(Notice("tune", "taking a few steps to see how fast they go"))
-    plain, _ = joint_and_adapted(settings.model)  # costs are told from those without an adapter
+    plain, _ = joint_and_adapted(fitted.model)  # costs are told from those without an adapter
     pace = probe(plain, settings.train, dataset, jobs=1)
     names = tuple(recipe.name for recipe in recipes)
     identity = StudyIdentity(settings, key, space.to_dict(), names)

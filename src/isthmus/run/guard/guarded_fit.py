@@ -78,7 +78,7 @@ class GuardedFit:
         self.scores = SplitScores(config, dataset, table, self.folder)
         self.trainings = self.folder.path / "trainings"
         self.candidates = Candidates(config, dataset)
-        self.state = RunState.running(dataset, table, guard=guard)
+        self.state = RunState.running(dataset, table, guard=guard, trunk=plan.trunk)
 
     def run(self) -> Run:
         """Train, choose and fill the folder. A fault before any training is done leaves none."""

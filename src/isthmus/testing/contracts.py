@@ -11,7 +11,8 @@ A :class:`Subject` is a module with example rows. Each check takes one and raise
 5. A domain's own parameters move no other domain's rows.
 6. Work per row does not grow with the number of domains.
 8. A domain that was never seen, or is missing, has a defined answer, and training reaches it.
-(7, the exported graph, belongs to export.)
+9 to 11, of mixed batches and of experts, stand in `isthmus.testing.mixtures`. (7, the exported
+graph, belongs to export.)
 
 >>> from isthmus.adapters import Hamur
 >>> def make(n_domains):
@@ -20,7 +21,6 @@ A :class:`Subject` is a module with example rows. Each check takes one and raise
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,120 +30,23 @@ from isthmus.adapters import AbstractAdapter, LowRank
 from isthmus.backbones import AbstractBackbone
 from isthmus.data.batch import Batch
 from isthmus.layers.per_domain import domain_tensors
-from isthmus.layers.routing import Routing
-from isthmus.layers.sites import Site
-from isthmus.models import AbstractModel, DomainModel
+from isthmus.models import AbstractModel
+from isthmus.testing.mixtures import (
+    check_experts_differ,
+    check_mixed_batch_equals_domains,
+    check_rows_move_their_own,
+)
+from isthmus.testing.subject import (
+    Run,
+    Subject,
+    adapter_subject,
+    backbone_subject,
+    hold,
+    model_subject,
+    same,
+    train_a_little,
+)
 from isthmus.train.generators import seeded
-
-# A batch of which rows, in which domains: (rows,) int64 each, -> the module's output, rows first.
-Run = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A module and example rows to try it on.
-
-    ``run(rows, domain)``: the module's output for a batch of these example rows (they may repeat)
-    as rows of these domains. ``plain``: the same without the adapter, or ``None`` where there is
-    nothing to take away. ``domain``: (rows,) int64, the domain of each example row.
-    """
-
-    module: nn.Module
-    domain: Tensor
-    n_domains: int
-    run: Run
-    plain: Run | None = None
-
-    def all_rows(self, at_least: int = 0) -> Tensor:
-        """Numbers of the example rows, over and over until there are ``at_least`` so many."""
-        rows = self.domain.shape[0]
-        return torch.arange(max(rows, at_least)) % rows
-
-    def output(self, rows: Tensor) -> Tensor:
-        """The output for these example rows in their own domains, without gradients."""
-        with torch.no_grad():
-            return self.run(rows, self.domain[rows])
-
-
-def adapter_subject(
-    adapter: AbstractAdapter,
-    *,
-    condition_width: int,
-    n_domains: int,
-    site: Site | None = None,
-    rows: int = 96,
-    seed: int = 0,
-) -> Subject:
-    """An adapter on normal rows, at ``site`` (by default its last)."""
-    generator = torch.Generator().manual_seed(seed)
-    at = adapter.sites[-1] if site is None else site
-    h = torch.randn(rows, adapter.spec.width(at), generator=generator)
-    condition = torch.randn(rows, condition_width, generator=generator)
-
-    def run(rows: Tensor, domain: Tensor) -> Tensor:
-        state = adapter.prepare(condition[rows], Routing(domain, n_domains))
-        return adapter(at, h[rows], state)
-
-    def plain(rows: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
-        return h[rows]
-
-    return Subject(adapter, torch.arange(rows) % (n_domains + 1), n_domains, run, plain)
-
-
-def backbone_subject(
-    backbone: AbstractBackbone, *, n_domains: int, rows: int = 96, seed: int = 0
-) -> Subject:
-    """A backbone on normal rows."""
-    x = torch.randn(rows, backbone.in_width, generator=torch.Generator().manual_seed(seed))
-
-    def run(rows: Tensor, domain: Tensor) -> Tensor:
-        return backbone(x[rows], Routing(domain, n_domains))
-
-    return Subject(backbone, torch.arange(rows) % (n_domains + 1), n_domains, run)
-
-
-def model_subject(model: AbstractModel, batch: Batch) -> Subject:
-    """A model on the rows of ``batch``; ``plain`` takes its adapter away."""
-
-    def run(rows: Tensor, domain: Tensor) -> Tensor:
-        chosen = replace(batch.take(rows), domain=domain)
-        return model(chosen.hide_domain(domain == 0, model.domain_places))
-
-    adapted = model if isinstance(model, DomainModel) and model.adapter is not None else None
-
-    def plain(rows: Tensor, domain: Tensor) -> Tensor:
-        assert adapted is not None
-        adapter, adapted.adapter = adapted.adapter, None
-        try:
-            return run(rows, domain)
-        finally:
-            adapted.adapter = adapter
-
-    return Subject(model, batch.domain, model.n_domains, run, None if adapted is None else plain)
-
-
-def train_a_little(
-    subject: Subject, *, steps: int = 3, lr: float = 1e-2, domain: Tensor | None = None
-) -> None:
-    """Adam towards random targets; leaves the module in eval, with statistics that have moved.
-
-    Gradients of the last step stay in ``.grad``. ``domain``: train the example rows as rows of
-    these domains instead of their own. A module without parameters is left as it is, in eval.
-    """
-    if next(subject.module.parameters(), None) is None:
-        subject.module.eval()
-        return
-    domain = subject.domain if domain is None else domain
-    optimiser = torch.optim.Adam(subject.module.parameters(), lr=lr)
-    rows = subject.all_rows()
-    with seeded(1):
-        subject.module.train()
-        for _ in range(steps):
-            optimiser.zero_grad()
-            output = subject.run(rows, domain)
-            (output - torch.randn_like(output)).square().sum().backward()
-            optimiser.step()
-        subject.module.eval()
 
 
 def check_rows_do_not_see_neighbours(subject: Subject, *, tolerance: float = 1e-4) -> None:
@@ -151,13 +54,13 @@ def check_rows_do_not_see_neighbours(subject: Subject, *, tolerance: float = 1e-
     train_a_little(subject)
     many = subject.all_rows(at_least=4096)
     among_many = subject.output(many)
-    _hold(bool(among_many.isfinite().all()), "contract 1: an output in eval is not finite")
+    hold(bool(among_many.isfinite().all()), "contract 1: an output in eval is not finite")
     shuffled = torch.randperm(len(many), generator=torch.Generator().manual_seed(0))
-    _same(subject.output(many[shuffled]), among_many[shuffled], tolerance, "1: rows in two orders")
+    same(subject.output(many[shuffled]), among_many[shuffled], tolerance, "1: rows in two orders")
     some = many[:21]
     for size, words in ((1, "a row alone"), (7, "7 rows")):
         parts = torch.cat([subject.output(part) for part in some.split(size)])
-        _same(parts, among_many[:21], tolerance, f"1: {words} and the same among 4096")
+        same(parts, among_many[:21], tolerance, f"1: {words} and the same among 4096")
 
 
 def check_fresh_adapter_is_identity(subject: Subject, *, tolerance: float = 1e-6) -> None:
@@ -165,19 +68,22 @@ def check_fresh_adapter_is_identity(subject: Subject, *, tolerance: float = 1e-6
     rows = subject.all_rows()
     for training in (True, False):
         subject.module.train(training)
+        # Both from one state: what follows the rows in training, as statistics do, moves each time.
+        state = {name: tensor.clone() for name, tensor in subject.module.state_dict().items()}
         with seeded(0), torch.no_grad():
             adapted = subject.output(rows)
+            subject.module.load_state_dict(state)
             torch.manual_seed(0)
-            _same(adapted, _plain(subject, rows), tolerance, "2: a fresh adapter and none")
+            same(adapted, _plain(subject, rows), tolerance, "2: a fresh adapter and none")
 
 
 def check_everything_learns(subject: Subject) -> None:
     """Contract 2: some parameter has a gradient at once, and every one after one step."""
     train_a_little(subject, steps=1, lr=1e-3)
-    _hold(any(_moves(p) for p in subject.module.parameters()), "contract 2: no gradient anywhere")
+    hold(any(_moves(p) for p in subject.module.parameters()), "contract 2: no gradient anywhere")
     train_a_little(subject, steps=1, lr=1e-3)
     dead = [name for name, p in subject.module.named_parameters() if not _moves(p)]
-    _hold(not dead, f"contract 2: no gradient after one step for {dead}")
+    hold(not dead, f"contract 2: no gradient after one step for {dead}")
 
 
 def check_identity_is_left_smoothly(subject: Subject, *, at_most: float = 0.05) -> None:
@@ -188,9 +94,7 @@ def check_identity_is_left_smoothly(subject: Subject, *, at_most: float = 0.05) 
         subject.module.train(training)
         plain = _plain(subject, rows)
         moved = float((subject.output(rows) - plain).std() / plain.std())
-        _hold(
-            moved < at_most, f"contract 2: one step moved the output by {moved:.3f} of its spread"
-        )
+        hold(moved < at_most, f"contract 2: one step moved the output by {moved:.3f} of its spread")
 
 
 def check_hidden_units_differ(subject: Subject, *, factors: Iterable[str] | None = None) -> None:
@@ -210,13 +114,13 @@ def check_hidden_units_differ(subject: Subject, *, factors: Iterable[str] | None
     busiest = int(subject.domain.bincount().argmax())
     for name in factors:
         gradient = subject.module.get_parameter(name).grad
-        _hold(gradient is not None, f"contract 3: {name} has no gradient")
+        hold(gradient is not None, f"contract 3: {name} has no gradient")
         assert gradient is not None
         matrix = gradient[busiest] if gradient.ndim == 3 else gradient
         if min(matrix.shape) < 2:
             continue
         first, second = torch.linalg.svdvals(matrix.double())[:2].tolist()
-        _hold(second > 1e-4 * first, f"contract 3: the gradient of {name} has rank 1 or 0")
+        hold(second > 1e-4 * first, f"contract 3: the gradient of {name} has rank 1 or 0")
 
 
 def check_matches_formula(subject: Subject, formula: Run, *, tolerance: float = 1e-4) -> None:
@@ -231,7 +135,7 @@ def check_matches_formula(subject: Subject, formula: Run, *, tolerance: float = 
         found.append((output, *torch.autograd.grad(loss, parameters, materialize_grads=True)))
     for fast, slow in zip(*found, strict=True):
         scale = max(1.0, float(slow.detach().abs().max()))
-        _same(fast / scale, slow / scale, tolerance, "4: the fast form and the formula")
+        same(fast / scale, slow / scale, tolerance, "4: the fast form and the formula")
 
 
 def check_domains_are_apart(subject: Subject, *, banks: Iterable[str] | None = None) -> None:
@@ -256,10 +160,10 @@ def check_domains_are_apart(subject: Subject, *, banks: Iterable[str] | None = N
                 tensor[domain] = line
         others = subject.domain != domain
         what = f"5: rows of other domains before and after domain {domain} was spoilt"
-        _same(after[others], before[others], 0.0, what)
+        same(after[others], before[others], 0.0, what)
         spoilt = after[~others].isnan().reshape(int((~others).sum()), -1).any(dim=1)
         used = not own or bool(spoilt.all())
-        _hold(used, f"contract 5: the parameters of domain {domain} are not used by its rows")
+        hold(used, f"contract 5: the parameters of domain {domain} are not used by its rows")
 
 
 def check_work_does_not_grow(
@@ -280,7 +184,7 @@ def check_work_does_not_grow(
         with FlopCounterMode(display=False) as counter:
             subject.run(rows, domain).square().sum().backward()
         counts.append(counter.get_total_flops())
-    _hold(
+    hold(
         counts[1] <= at_most * counts[0],
         f"contract 6: {few} domains take {counts[0]:,} products, {many} take {counts[1]:,}",
     )
@@ -298,18 +202,18 @@ def check_unknown_domain_is_answered(subject: Subject) -> None:
     for words, domain in (("missing", unknown), ("never seen", unseen)):
         with torch.no_grad():
             finite = bool(subject.run(rows, domain).isfinite().all())
-        _hold(finite, f"contract 8: rows whose domain is {words} have no finite output")
+        hold(finite, f"contract 8: rows whose domain is {words} have no finite output")
     with torch.no_grad():
         before = subject.run(rows, unknown)
     train_a_little(subject, domain=torch.where(rows % 2 == 0, 0, 1))
     with torch.no_grad():
         after = subject.run(rows, unknown)
-    _hold(bool(after.isfinite().all()), "contract 8: the unknown domain has no finite output")
-    _hold(bool((after != before).any()), "contract 8: training never reaches the unknown domain")
+    hold(bool(after.isfinite().all()), "contract 8: the unknown domain has no finite output")
+    hold(bool((after != before).any()), "contract 8: training never reaches the unknown domain")
 
 
 def check_adapter(make: Callable[[int], AbstractAdapter], *, condition_width: int) -> None:
-    """Contracts 1, 2, 3, 5, 6 and 8 on adapters that ``make(n_domains)`` builds."""
+    """Contracts 1 to 3, 5, 6 and 8 to 10 on adapters that ``make(n_domains)`` builds."""
 
     def subject(n_domains: int = 5) -> Subject:
         return adapter_subject(
@@ -324,16 +228,17 @@ def check_adapter(make: Callable[[int], AbstractAdapter], *, condition_width: in
 
 
 def check_backbone(make: Callable[[int], AbstractBackbone]) -> None:
-    """Contracts 1, 5, 6 and 8 on backbones that ``make(n_domains)`` builds."""
+    """Contracts 1, 5, 6 and 8 to 11 on backbones that ``make(n_domains)`` builds."""
 
     def subject(n_domains: int = 5) -> Subject:
         return backbone_subject(make(n_domains), n_domains=n_domains)
 
     _check_shared(subject)
+    check_experts_differ(subject())
 
 
 def check_model(make: Callable[[int], AbstractModel], batch: Callable[[int], Batch]) -> None:
-    """Contracts 1, 5, 6, 8, and 2 where there is an adapter, on models that ``make`` builds.
+    """Contracts 1, 5, 6, 8 to 11, and 2 where there is an adapter, on models that ``make`` builds.
 
     ``batch(n_domains)``: example rows that hold several domains, among them domain 0.
     """
@@ -342,6 +247,7 @@ def check_model(make: Callable[[int], AbstractModel], batch: Callable[[int], Bat
         return model_subject(make(n_domains), batch(n_domains))
 
     _check_shared(subject)
+    check_experts_differ(subject())
     if subject().plain is not None:
         check_fresh_adapter_is_identity(subject())
 
@@ -351,6 +257,8 @@ def _check_shared(subject: Callable[..., Subject]) -> None:
     check_domains_are_apart(subject())
     check_work_does_not_grow(subject)
     check_unknown_domain_is_answered(subject())
+    check_mixed_batch_equals_domains(subject())
+    check_rows_move_their_own(subject())
 
 
 def _plain(subject: Subject, rows: Tensor) -> Tensor:
@@ -362,14 +270,3 @@ def _plain(subject: Subject, rows: Tensor) -> Tensor:
 
 def _moves(parameter: nn.Parameter) -> bool:
     return parameter.grad is not None and bool((parameter.grad != 0).any())
-
-
-def _hold(holds: bool, text: str) -> None:
-    if not holds:
-        raise AssertionError(text)
-
-
-def _same(found: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
-    apart = (found - expected).abs().max().item() if found.numel() else 0.0
-    # Written so that NaN does not hold.
-    _hold(apart <= tolerance, f"contract {what} differ by {apart:.2e}, at most {tolerance:.0e}")
