@@ -95,9 +95,9 @@ def test_a_key_like_no_other_is_answered_with_those_that_exist():
             " 'numeric_list', 'vector', got 'categoricl'; did you mean 'categorical'?",
         ),
         (
-            with_section(model={"backbone": {"name": "mpl"}}),
-            "model.backbone.name must be one of 'mlp', 'dcn', 'wide_deep', 'deepfm', got 'mpl';"
-            " did you mean 'mlp'?",
+            with_section(model={"backbone": {"name": "wide_dep"}}),
+            f"model.backbone.name must be one of {', '.join(map(repr, members(BackboneConfig)))},"
+            " got 'wide_dep'; did you mean 'wide_deep'?",
         ),
         (with_data(features={"v": {"kind": "vector"}}), "key 'data.features.v.width' is required"),
         ({"data": {"domain": "d", "features": {"u": "numeric"}}}, "key 'data.label' is required"),
