@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from isthmus.adapters import FilmConfig, HamurConfig, NoAdapterConfig
-from isthmus.backbones import MlpConfig
+from isthmus.backbones import BackboneConfig, MlpConfig
 from isthmus.config import Config, differences, load_config
 from isthmus.errors import ConfigError
+from isthmus.family import members
 
 PLAIN: dict[str, Any] = {
     "data": {

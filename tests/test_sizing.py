@@ -52,7 +52,7 @@ def test_a_budget_is_met_and_one_unit_more_would_pass_it(name, adapter):
     assert trunk_of(found.model_copy(update={"backbone": larger})) > 30_000
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     trunk=st.integers(60, 10**7),
     widths=st.lists(st.integers(1, 300), min_size=1, max_size=3).map(tuple),
@@ -76,6 +76,12 @@ def test_no_factor_gives_more_within_the_budget(trunk, widths):
     }
     reached = [count(backbone.scaled(factor)) for factor in steps]
     assert max((one for one in reached if one <= trunk), default=0) <= count(found)
+
+
+def test_small_widths_grow_too():
+    """A width of 1 is 2 at the factors 1 and 2 alike, and larger at larger ones."""
+    found = widths_for(MlpConfig(widths=(1,)), 1000, lambda backbone: 10 * sum(backbone.sizes))
+    assert found.sizes == (100,)
 
 
 def test_a_budget_that_no_size_meets_names_the_smallest():
@@ -210,7 +216,10 @@ def test_a_budget_too_small_leaves_no_folder(tmp_path):
     ("value", "text"),
     [
         ("{trunk: 0}", "model.sizes.trunk must be greater than or equal to 1, got 0"),
-        ("{trunk: 5, trnk: 5}", "unknown key 'model.sizes.trnk'; did you mean 'model.sizes.trunk'?"),
+        (
+            "{trunk: 5, trnk: 5}",
+            "unknown key 'model.sizes.trnk'; did you mean 'model.sizes.trunk'?",
+        ),
         ("{}", "key 'model.sizes.trunk' is required and missing"),
         ("100000", "model.sizes must be a mapping of keys, got 100000"),
     ],
