@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from isthmus.adapters import FilmConfig, HamurConfig, NoAdapterConfig
-from isthmus.backbones import MlpConfig
+from isthmus.backbones import BackboneConfig, MlpConfig
 from isthmus.config import Config, differences, load_config
 from isthmus.errors import ConfigError
+from isthmus.family import members
 
 PLAIN: dict[str, Any] = {
     "data": {
@@ -95,9 +96,9 @@ def test_a_key_like_no_other_is_answered_with_those_that_exist():
             " 'numeric_list', 'vector', 'time', got 'categoricl'; did you mean 'categorical'?",
         ),
         (
-            with_section(model={"backbone": {"name": "mpl"}}),
-            "model.backbone.name must be one of 'mlp', 'dcn', 'wide_deep', 'deepfm', got 'mpl';"
-            " did you mean 'mlp'?",
+            with_section(model={"backbone": {"name": "wide_dep"}}),
+            f"model.backbone.name must be one of {', '.join(map(repr, members(BackboneConfig)))},"
+            " got 'wide_dep'; did you mean 'wide_deep'?",
         ),
         (with_data(features={"v": {"kind": "vector"}}), "key 'data.features.v.width' is required"),
         ({"data": {"domain": "d", "features": {"u": "numeric"}}}, "key 'data.label' is required"),

@@ -51,7 +51,7 @@ def widths_for(
     low, high = LEAST, 1.0
     while fits(high):
         low, high = high, 2 * high
-        if backbone.scaled(low) == backbone.scaled(high):
+        if low > trunk:  # a width of 1 would be past the budget by now: no width grows
             return backbone.scaled(low)
     while high - low > CLOSE * high:
         middle = (low + high) / 2
