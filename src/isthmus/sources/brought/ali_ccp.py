@@ -21,7 +21,7 @@ import pyarrow as pa
 from isthmus.errors import IsthmusError
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.reading import Block, BroughtFile, Layout, text_blocks
+from isthmus.sources.brought.raw_files import Block, BroughtFile, Layout, text_blocks
 from isthmus.sources.source_folder import Report
 
 _SEED = 2022

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.reading import BroughtFile, json_blocks
+from isthmus.sources.brought.raw_files import BroughtFile, json_blocks
 from isthmus.sources.source_folder import Report
 
 _FILES = {

@@ -14,7 +14,7 @@ import polars as pl
 
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.reading import BroughtFile, Layout, text_blocks
+from isthmus.sources.brought.raw_files import BroughtFile, Layout, text_blocks
 from isthmus.sources.source_folder import Report
 
 _USERS = "users_cleaned.txt"

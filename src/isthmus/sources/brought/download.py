@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from isthmus.errors import IsthmusError
-from isthmus.sources.brought.reading import BroughtFile
+from isthmus.sources.brought.raw_files import BroughtFile
 from isthmus.sources.source_folder import Report, prepared, silent, write_parts
 
 

@@ -15,7 +15,7 @@ import polars as pl
 from isthmus.errors import IsthmusError
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.reading import BroughtFile, text_blocks
+from isthmus.sources.brought.raw_files import BroughtFile, text_blocks
 from isthmus.sources.source_folder import Report
 
 _LOGS = ("log_standard_4_08_to_4_21_1k.csv", "log_standard_4_22_to_5_08_1k.csv")
