@@ -16,7 +16,7 @@ from command_line import isthmus_in_process, told
 from isthmus import sources
 from isthmus.data import Dataset
 from isthmus.errors import IsthmusError
-from isthmus.sources.brought import reading
+from isthmus.sources.brought import raw_files
 from isthmus.sources.brought.ali_ccp import ALI_CCP
 from isthmus.sources.brought.amazon import AMAZON
 from isthmus.sources.brought.douban import DOUBAN
@@ -221,7 +221,7 @@ def test_its_config_fits(name, tmp_path):
 def test_small_blocks_give_the_same_table(name, tmp_path, monkeypatch):
     WRITERS[name](tmp_path / "from")
     whole = brought(name, tmp_path / "from", tmp_path / "whole")
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 1_500)
+    monkeypatch.setattr(raw_files, "_BLOCK_BYTES", 1_500)
     assert brought(name, tmp_path / "from", tmp_path / "parts").equals(whole)
     # A group of rows a block: what was read is written before more is read.
     groups = pq.ParquetFile(tmp_path / "parts" / f"{name}.parquet").num_row_groups

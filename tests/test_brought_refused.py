@@ -7,7 +7,7 @@ import pytest
 
 from isthmus import sources
 from isthmus.errors import IsthmusError, SchemaError
-from isthmus.sources.brought import reading
+from isthmus.sources.brought import raw_files
 from small_downloads import (
     WRITERS,
     ali_ccp_files,
@@ -106,7 +106,7 @@ def test_a_wrong_row_is_named(name, file, line, said, block_bytes, tmp_path, mon
     rows = path.read_text(encoding="utf-8").split("\n")[:-1]
     header = 0 if name in ("ali-ccp", "mind") else 1
     put(path, [*rows[: 30 + header], line, *rows[30 + header :]])
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(raw_files, "_BLOCK_BYTES", block_bytes)
     with pytest.raises(SchemaError, match=said) as refused:
         BRING[name](tmp_path / "from", tmp_path / "out")
     text = str(refused.value)
@@ -183,7 +183,7 @@ def test_files_without_rows_and_cut_files_are_refused(tmp_path):
 
 
 def test_a_table_that_stands_stays_where_a_later_download_is_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_BLOCK_BYTES", 700)
+    monkeypatch.setattr(raw_files, "_BLOCK_BYTES", 700)
     source = mind_files(tmp_path / "from")
     with pytest.warns(UserWarning, match="MIND"):
         sources.mind(source, tmp_path / "out")
