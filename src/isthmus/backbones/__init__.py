@@ -9,9 +9,11 @@ from isthmus.backbones.backbone import (
     AbstractBackbone,
     AbstractBackboneConfig,
     AbstractDeepConfig,
+    AbstractPassing,
     Adapt,
     BackboneSpec,
     leave_alone,
+    meeting,
 )
 from isthmus.backbones.dcn import DCN, DcnConfig
 from isthmus.backbones.deepfm import DeepFM, DeepFMConfig
@@ -55,6 +57,7 @@ __all__ = [
     "AbstractBackbone",
     "AbstractBackboneConfig",
     "AbstractDeepConfig",
+    "AbstractPassing",
     "Adapt",
     "AdlConfig",
     "BackboneConfig",
@@ -75,4 +78,5 @@ __all__ = [
     "WideDeep",
     "WideDeepConfig",
     "leave_alone",
+    "meeting",
 ]

@@ -1,6 +1,6 @@
 """A model from its config and the fitted fields."""
 
-from isthmus.adapters import AbstractConditionedConfig
+from isthmus.adapters import AbstractConditionedConfig, PromptConfig
 from isthmus.backbones import BackboneSpec
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.sites import SiteSpec
@@ -19,12 +19,13 @@ def build_model(
     """
     if n_domains < 1:
         raise ValueError(f"n_domains must be at least 1, got {n_domains}")
-    inputs = FeatureEmbedding(fields=fields)
+    spare = config.adapter.spare if isinstance(config.adapter, PromptConfig) else 0
+    inputs = FeatureEmbedding(fields=fields, spare=spare)
     backbone = config.backbone.build(BackboneSpec(inputs, config.towers, n_domains))
     condition = _condition(config, inputs)
     read = list(inputs.columns) if condition is None else condition
     adapter = config.adapter.build(
-        SiteSpec(backbone.site_widths, n_domains, inputs.width),
+        SiteSpec(backbone.site_widths, n_domains, inputs.width, backbone.linears),
         condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
     head = config.head or config.backbone.paper_head or config.towers
