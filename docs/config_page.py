@@ -61,6 +61,8 @@ def plural(text: str) -> str:
 def default_text(model: type[BaseModel], key: str) -> str:
     """The default of a key as YAML writes it."""
     value = model.model_fields[key].get_default(call_default_factory=True, validated_data={})
+    if value is None:
+        return "none"
     if isinstance(value, tuple):
         inner = ", ".join(f"{one}" for one in value)
         return f"`[{inner}]`"

@@ -29,7 +29,7 @@ class ConfigError(IsthmusError):
 
 
 class BundleError(IsthmusError):
-    """A bundle, cache or checkpoint on disk is damaged, of another version, or not one at all."""
+    """A bundle, cache or checkpoint is damaged, of another version, or cannot do what is asked."""
 
 
 class RunError(IsthmusError):

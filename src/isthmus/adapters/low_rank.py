@@ -1,11 +1,14 @@
 """The parent of the family: a linear map of low rank, ``h A_d G B_d``, applied left to right.
 
-A member of the family is a choice of the factors A and B (one bank per domain, or shared) and of
-the core G (the identity, or one matrix a row from a hyper-network):
+A member of the family is a choice of the factors A and B (one bank per domain, shared, or
+generated) and of the core G (the identity, a gate, or one matrix a row from a hyper-network):
 
 - HAMUR as drawn (Li et al., CIKM 2023, arXiv:2309.06217): banks, a core a row.
 - HAMUR as released: shared factors, a core a row.
-- a static adapter per domain, or MLoRA (arXiv:2408.08913) on a Linear: banks, identity.
+- a bottleneck per domain (arXiv:1902.00751): banks, a ReLU in the core's place.
+- MLoRA (arXiv:2408.08913), on a Linear: banks, identity.
+- MoE-MLoRA (arXiv:2506.07563), on a Linear: shared factors, a gate over groups of ranks.
+- DynaGAN's modulation (arXiv:2211.14554), on a Linear: factors of rank 1 generated per domain.
 
 Multiplying from the left never builds a (rows, in_width, out_width) weight: 2 GB at the released
 code's batch of 40,960 rows, against in_width * rank + rank^2 + rank * out_width products a row.
@@ -27,11 +30,18 @@ class LowRank(nn.Module):
     ``n_domains``: factors per domain, shaped (n_domains + 1, in_width, rank) and
     (n_domains + 1, rank, out_width); ``None`` shares one pair, without the first axis. They start
     normal with variance 1 / fan-in, apart for every domain, so that the map keeps the scale of
-    its input. ``core`` at a call: one (rank, rank) matrix a row; left out, it is the identity.
+    its input; with ``zero`` the right factor starts at 0, and the map with it. ``core`` at a call: one
+    (rank, rank) matrix a row; left out, it is the identity.
     """
 
     def __init__(
-        self, *, in_width: int, out_width: int, rank: int, n_domains: int | None = None
+        self,
+        *,
+        in_width: int,
+        out_width: int,
+        rank: int,
+        n_domains: int | None = None,
+        zero: bool = False,
     ) -> None:
         if min(in_width, out_width, rank) < 1 or (n_domains is not None and n_domains < 1):
             raise ValueError(
@@ -42,7 +52,8 @@ class LowRank(nn.Module):
         self.n_domains = n_domains
         self.per_domain = () if n_domains is None else ("left", "right")
         self.left = nn.Parameter(torch.randn(*sets, in_width, rank) * in_width**-0.5)
-        self.right = nn.Parameter(torch.randn(*sets, rank, out_width) * rank**-0.5)
+        right = (*sets, rank, out_width)
+        self.right = nn.Parameter(torch.zeros(right) if zero else torch.randn(right) * rank**-0.5)
 
     def forward(
         self,
@@ -51,15 +62,25 @@ class LowRank(nn.Module):
         core: Float[Tensor, "rows rank rank"] | None = None,
     ) -> Float[Tensor, "rows out_width"]:
         """Apply the factors of each row's own domain, and its core between them."""
-        if self.n_domains is None:
-            h = h @ self.left
-            return (h if core is None else row_product(h, core)) @ self.right
         if core is not None:
-            h = row_product(routing.apply(h, self.left), core)
-            return routing.apply(h, self.right)
+            return self.up(row_product(self.down(h, routing), core), routing)
+        if self.n_domains is None:
+            return h @ self.left @ self.right
         tiles = routing.tiles
         tiled = torch.bmm(tiles.split(h), tiles.pick(self.left))
         return tiles.join(torch.bmm(tiled, tiles.pick(self.right)))
+
+    def down(
+        self, h: Float[Tensor, "rows in_width"], routing: Routing
+    ) -> Float[Tensor, "rows rank"]:
+        """``h A_d``: the left factor alone, where a member does more between than a core does."""
+        return h @ self.left if self.n_domains is None else routing.apply(h, self.left)
+
+    def up(
+        self, z: Float[Tensor, "rows rank"], routing: Routing
+    ) -> Float[Tensor, "rows out_width"]:
+        """``z B_d``: the right factor alone."""
+        return z @ self.right if self.n_domains is None else routing.apply(z, self.right)
 
     def extra_repr(self) -> str:
         """Sizes, for printing."""

@@ -9,9 +9,11 @@ from isthmus.backbones.backbone import (
     AbstractBackbone,
     AbstractBackboneConfig,
     AbstractDeepConfig,
+    AbstractPassing,
     Adapt,
     BackboneSpec,
     leave_alone,
+    meeting,
 )
 from isthmus.backbones.dcn import DCN, DcnConfig
 from isthmus.backbones.deepfm import DeepFM, DeepFMConfig
@@ -82,6 +84,7 @@ __all__ = [
     "AbstractBackbone",
     "AbstractBackboneConfig",
     "AbstractDeepConfig",
+    "AbstractPassing",
     "AdaSparse",
     "AdaSparseConfig",
     "Adapt",
@@ -117,4 +120,5 @@ __all__ = [
     "WideDeep",
     "WideDeepConfig",
     "leave_alone",
+    "meeting",
 ]

@@ -1,8 +1,9 @@
 """What every backbone is: (rows, in_width) -> (rows, out_width), with sites for adapters."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, ClassVar
 
 from jaxtyping import Float
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.family import Member
-from isthmus.layers.blocks import Norm, Towers
+from isthmus.layers.blocks import Meet, Norm, Towers
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
-from isthmus.layers.sites import Site
+from isthmus.layers.sites import Site, Widths
 
 Adapt = Callable[[Site, Tensor], Tensor]
 
@@ -105,16 +106,38 @@ def leave_alone(site: Site, h: Tensor) -> Tensor:  # noqa: ARG001
     return h
 
 
+class AbstractPassing(ABC):
+    """An ``Adapt`` that may change what Linears give, too. Backbones ask by `meeting`."""
+
+    @abstractmethod
+    def __call__(self, site: Site, h: Tensor) -> Tensor:
+        """What becomes of ``h`` at a site."""
+
+    @abstractmethod
+    def meet(self, linear: int) -> Meet | None:
+        """What changes the output of a Linear; None where it stays as it is."""
+
+
+def meeting(adapt: Adapt, linear: int) -> Meet | None:
+    """What ``adapt`` makes of the Linear in the block before site ``linear``; for `DeepBlock`."""
+    return adapt.meet(linear) if isinstance(adapt, AbstractPassing) else None
+
+
 class AbstractBackbone(nn.Module, ABC):
     """A network with numbered sites: ``adapt(site, h)`` runs after each of its deep blocks.
 
     ``site_widths[site]`` is the width of ``h`` there. Wherever parameters belong to domains
     (towers or norms per domain), ``forward`` needs the batch's ``routing``.
+
+    ``linears``: (in_width, out_width) of the Linears that an adapter may change, by the number of the
+    site behind their block: those of blocks whose weights all domains share. A backbone that lists
+    one hands ``meeting(adapt, number)`` to that block.
     """
 
     in_width: int
     out_width: int
     site_widths: tuple[int, ...]
+    linears: Mapping[int, Widths] = MappingProxyType({})
 
     @abstractmethod
     def forward(

@@ -86,6 +86,7 @@ class DCN(AbstractBackbone):
         self.in_width = in_width
         self.out_width = in_width + self.deep.out_width
         self.site_widths = self.deep.site_widths
+        self.linears = self.deep.linears
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from isthmus.backbones.backbone import (
     Adapt,
     BackboneSpec,
     leave_alone,
+    meeting,
 )
 from isthmus.layers.blocks import DeepBlock, Norm, Towers
 from isthmus.layers.routing import Routing
@@ -57,6 +58,8 @@ class MLP(AbstractBackbone):
         self.in_width = in_width
         self.out_width = widths[-1]
         self.site_widths = tuple(widths)
+        places = enumerate(zip((in_width, *widths), widths, strict=False))
+        self.linears = dict(places) if towers == "shared" else {}
         self.blocks = nn.ModuleList(
             DeepBlock(
                 in_width=width_in,
@@ -75,8 +78,8 @@ class MLP(AbstractBackbone):
         routing: Routing | None = None,
         adapt: Adapt = leave_alone,
     ) -> Float[Tensor, "rows out_width"]:
-        """Apply the blocks, and ``adapt`` after each."""
+        """Apply the blocks, and ``adapt`` at the Linear of each and after each."""
         h = x
         for site, block in enumerate(self.blocks):
-            h = adapt(site, block(h, routing))
+            h = adapt(site, block(h, routing, meeting(adapt, site)))
         return h

@@ -91,6 +91,7 @@ class WideDeep(AbstractBackbone):
         self.in_width = in_width
         self.out_width = self.deep.out_width
         self.site_widths = self.deep.site_widths
+        self.linears = self.deep.linears
 
     def forward(
         self,

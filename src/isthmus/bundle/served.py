@@ -32,6 +32,7 @@ from scipy.special import expit
 from isthmus.bundle.calibration import Calibration
 from isthmus.bundle.manifest import read_manifest, write_manifest
 from isthmus.bundle.parts import Part, Router, below, model_tensors
+from isthmus.bundle.strength import check_strength, has_strength, turned
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import EncodedRows, Encoder
@@ -91,6 +92,34 @@ class Bundle:
     def reproduction(self) -> bool:
         """Whether the model is of a form that must not be served."""
         return self.config.model.unsound is not None
+
+    def at_strength(self, strength: float) -> "Bundle":
+        """The same bundle, for scoring, with its adapters turned down or up; weights are shared.
+
+        ``strength``: 1 as trained, 0 the shared network exactly, without the adapter. Models of
+        domains without an adapter score as before, and a calibration stays. `save` writes the bundle
+        as trained. Raises BundleError for a number below 0 or not finite, and where no model wears an
+        adapter with a strength.
+        """
+        check_strength(strength)
+        parts = self.parts.values()
+        if not any(has_strength(model) for model in (self.model, *(part.model for part in parts))):
+            worn = {self.config.model.adapter.name, *(part.config.adapter.name for part in parts)}
+            raise BundleError(
+                "strength must be given to a model with adapter modulation,"
+                f" got adapter {' and '.join(sorted(worn))}"
+            )
+        return Bundle(
+            config=self.config,
+            encoder=self.encoder,
+            model=turned(self.model, strength),
+            calibration=self.calibration,
+            parts={
+                name: replace(part, model=turned(part.model, strength))
+                for name, part in self.parts.items()
+            },
+            routes=self.routes,
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the folder, complete or not at all, in place of one of that name.

@@ -190,12 +190,16 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT")],
+    strength: Annotated[
+        float | None,
+        typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
+    ] = None,
 ) -> None:
     """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
     import isthmus
 
     with ProgressView() as progress, writing("file", output):
-        rows = isthmus.Run.open(run).predict_to(table, output, progress=progress)
+        rows = isthmus.Run.open(run).predict_to(table, output, strength=strength, progress=progress)
     say(f"wrote {rows:,} rows with their score to {output}")
 
 

@@ -4,6 +4,7 @@ One class serves a tower that all domains share and a set of towers with one per
 second case each row meets the weights of its own domain only.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from jaxtyping import Float
@@ -16,6 +17,8 @@ from isthmus.layers.routing import Routing, needed
 
 Norm = Literal["batch", "domain", "none"]
 Towers = Literal["shared", "per_domain"]
+# What an adapter makes of a Linear: the Linear's input and output -> another output.
+Meet = Callable[[Tensor, Tensor], Tensor]
 
 
 class DeepBlock(nn.Module):
@@ -61,14 +64,21 @@ class DeepBlock(nn.Module):
         self.dropout = Dropout(dropout) if dropout else None
 
     def forward(
-        self, h: Float[Tensor, "rows in_width"], routing: Routing | None = None
+        self,
+        h: Float[Tensor, "rows in_width"],
+        routing: Routing | None = None,
+        meet: Meet | None = None,
     ) -> Float[Tensor, "rows out_width"]:
-        """Apply the block. Raises ``ValueError`` where a routing is needed and missing."""
-        h = (
+        """Apply the block; ``meet`` changes what the Linear gives, before the norm.
+
+        Raises ``ValueError`` where a routing is needed and missing.
+        """
+        y = (
             self.linear(h, needed(routing))
             if isinstance(self.linear, BankLinear)
             else self.linear(h)
         )
+        h = y if meet is None else meet(h, y)
         if isinstance(self.norm, DomainNorm):
             h = self.norm(h, needed(routing))
         elif self.norm is not None:

@@ -21,9 +21,13 @@ class FeatureEmbedding(nn.Module):
     (`NumberEmbeddings`). Vectors, statistics, trees: as they are. ``columns[name]`` is a feature's
     slice of the output. Raises ``ValueError`` where features of one table disagree on its rows or its
     width, and for a query that is no categorical feature of its list's width.
+
+    ``spare``: so many columns of zeros follow the features, for an adapter at site ``input`` to fill.
     """
 
-    def __init__(self, *, fields: tuple[FittedField, ...], std: float = INIT_STD) -> None:
+    def __init__(
+        self, *, fields: tuple[FittedField, ...], std: float = INIT_STD, spare: int = 0
+    ) -> None:
         if not fields:
             raise ValueError("a model needs at least one field, got none")
         super().__init__()
@@ -34,6 +38,8 @@ class FeatureEmbedding(nn.Module):
         for field in fields:
             self.columns[field.name] = slice(self.width, self.width + field.width)
             self.width += field.width
+        self.spare = spare
+        self.width += spare
         self.attention = nn.ModuleList(
             TargetAttention(dim=field.width, places=field.places) for field in fields if field.query
         )
@@ -57,6 +63,8 @@ class FeatureEmbedding(nn.Module):
             else:
                 part = self._pool_list(batch.lists[piece.start], piece, found)
             parts.append(part)
+        if self.spare:
+            parts.append(parts[0].new_zeros(parts[0].shape[0], self.spare))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _pool_list(

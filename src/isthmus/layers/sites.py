@@ -3,13 +3,18 @@
 Site ``input`` is the embedded row. Site 0 is the hidden state after the backbone's first deep block,
 site 1 the one after its second; -1 counts from the end. An adapter changes what passes a site, an
 objective reads it.
+
+A Linear can be met too, before the norm and the activation that follow: Linear 0 is the one in the
+block before site 0. Only an adapter meets Linears, and only those whose weights all domains share.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 Site = int | Literal["input"]
+Linears = Literal["all"] | tuple[int, ...]
+Widths = tuple[int, int]
 INPUT: Literal["input"] = "input"
 
 
@@ -19,7 +24,7 @@ class SiteSpec:
 
     ``site_widths``: widths of the hidden states after the deep blocks. ``input_width``: width of the
     embedded row; None where there is no such site. ``n_domains``: trained domains, the unknown one
-    not counted.
+    not counted. ``linears``: (in_width, out_width) of each Linear that can be met, by its number.
 
     >>> spec = SiteSpec(site_widths=(8, 4), input_width=20, n_domains=3)
     >>> spec.resolve((-1, "input")), spec.width(1), spec.width("input")
@@ -29,6 +34,7 @@ class SiteSpec:
     site_widths: tuple[int, ...]
     n_domains: int
     input_width: int | None = None
+    linears: Mapping[int, Widths] = field(default_factory=dict)
 
     def width(self, site: Site) -> int:
         """Width of the hidden state at a resolved site."""
@@ -57,3 +63,32 @@ class SiteSpec:
         if not resolved or len(set(resolved)) < len(resolved):
             raise ValueError(f"{key} must name each site once, got {tuple(sites)}")
         return resolved
+
+    def resolve_linears(self, linears: Linears, key: str = "linears") -> tuple[int, ...]:
+        """The numbers of the Linears in the order in which a row meets them, counted from 0.
+
+        Raises ``ValueError`` for a network without a Linear that domains share, for a Linear that is
+        not there, and for one named twice.
+
+        >>> spec = SiteSpec((8, 4), n_domains=3, linears={0: (20, 8), 1: (8, 4)})
+        >>> spec.resolve_linears("all"), spec.resolve_linears((-1,))
+        ((0, 1), (1,))
+        """
+        known = sorted(self.linears)
+        if not known:
+            raise ValueError(
+                f"{key} must lie in a network with deep blocks that domains share, got one without"
+            )
+        if linears == "all":
+            return tuple(known)
+        count = len(known)
+        for number in linears:
+            if not -count <= number < count:
+                raise ValueError(
+                    f"{key} must be 'all' or lie in {-count}..{count - 1} for a network with {count}"
+                    f" Linears that domains share, got {number}"
+                )
+        chosen = sorted(known[number] for number in linears)
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise ValueError(f"{key} must name each Linear once, got {tuple(linears)}")
+        return tuple(chosen)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from isthmus.adapters import AbstractConditionedConfig
+from isthmus.adapters import AbstractConditionedConfig, PromptConfig
 from isthmus.backbones import AbstractBackboneConfig, BackboneSpec
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.sites import SiteSpec
@@ -39,7 +39,13 @@ def build_network(
     if n_domains < 1:
         raise ValueError(f"n_domains must be at least 1, got {n_domains}")
     config = sized(config, fields, n_domains)
-    return _assembled(config, FeatureEmbedding(fields=fields), n_domains)
+    inputs = FeatureEmbedding(fields=fields, spare=_spare(config))
+    return _assembled(config, inputs, n_domains)
+
+
+def _spare(config: ModelConfig) -> int:
+    """Columns of the embedded row that an adapter fills."""
+    return config.adapter.spare if isinstance(config.adapter, PromptConfig) else 0
 
 
 def sized(config: ModelConfig, fields: tuple[FittedField, ...], n_domains: int) -> ModelConfig:
@@ -54,7 +60,7 @@ def sized(config: ModelConfig, fields: tuple[FittedField, ...], n_domains: int) 
     plain = config.model_copy(update={"sizes": None})
     with torch.random.fork_rng(devices=[]):
         small = tuple(replace(f, table_rows=FEW) if f.table else f for f in fields)
-        inputs = FeatureEmbedding(fields=small)
+        inputs = FeatureEmbedding(fields=small, spare=_spare(config))
 
         def count(backbone: AbstractBackboneConfig) -> int:
             with torch.device("meta"):  # shapes alone, without memory
@@ -70,7 +76,7 @@ def _assembled(config: ModelConfig, inputs: FeatureEmbedding, n_domains: int) ->
     condition = _condition(config, inputs)
     read = list(inputs.columns) if condition is None else condition
     adapter = config.adapter.build(
-        SiteSpec(backbone.site_widths, n_domains, inputs.width),
+        SiteSpec(backbone.site_widths, n_domains, inputs.width, backbone.linears),
         condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
     head = config.head or config.backbone.paper_head or config.towers

@@ -6,6 +6,7 @@ plus what the network says: the network learns what the forest leaves over.
 """
 
 from collections.abc import Collection
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.adapters import AbstractAdapter, AdapterState
-from isthmus.backbones import AbstractBackbone
+from isthmus.backbones import AbstractBackbone, AbstractPassing
 from isthmus.data.batch import Batch
+from isthmus.layers.blocks import Meet
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import INPUT, Site, SiteSpec
@@ -65,7 +67,7 @@ class DomainModel(AbstractModel):
     ) -> None:
         super().__init__()
         self.fields = inputs.fields
-        self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width)
+        self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width, backbone.linears)
         self._score = self.domain_places.score
         self.inputs = inputs
         self.backbone = backbone
@@ -117,7 +119,7 @@ class DomainModel(AbstractModel):
         )
 
 
-class _Passing:
+class _Passing(AbstractPassing):
     """What happens at each site of one batch: the adapter works, then the state is kept if wanted."""
 
     def __init__(
@@ -136,6 +138,12 @@ class _Passing:
         if site in self.wanted:
             self.kept[site] = h
         return h
+
+    def meet(self, linear: int) -> Meet | None:
+        if self.adapter is None or linear not in self.adapter.linears:
+            return None
+        assert self.state is not None
+        return partial(self.adapter.meet, linear, state=self.state)
 
 
 def _count(module: nn.Module) -> int:

@@ -122,25 +122,35 @@ class Run:
         tell = progress or silent
         return evaluate_rows(score_external(bundle, data, source=self.name, progress=tell))
 
-    def predict(self, table: Any) -> np.ndarray:
+    def predict(self, table: Any, *, strength: float | None = None) -> np.ndarray:
         """Give the probability of a positive label for each row, (rows,) float64, in table order.
 
         ``table``: a path or a frame. Warns of domains that were never trained. Their rows get the
-        answer of the unknown domain.
+        answer of the unknown domain. ``strength``: of the adapter, see `Bundle.at_strength`; raises
+        BundleError where the model has no adapter with one.
         """
-        return predict(self.bundle, table)
+        return predict(self._bundle_at(strength), table)
 
     def predict_to(
-        self, table: Any, output: str | Path, *, progress: Listener | None = None
+        self,
+        table: Any,
+        output: str | Path,
+        *,
+        strength: float | None = None,
+        progress: Listener | None = None,
     ) -> int:
         """Write ``table`` with a column ``score`` added, as one file. Give the number of rows.
 
         The file is CSV where its name ends in ``.csv`` or ``.tsv``, and Parquet otherwise. Rows
         keep their order. Columns stay as they are, in one type over all files. Memory is bounded.
         Raises SchemaError where the table has a column ``score``, or types that do not go together.
-        Raises RunError where ``output`` exists or cannot be written.
+        Raises RunError where ``output`` exists or cannot be written. ``strength``: as in `predict`.
         """
-        return predict_to(self.bundle, table, Path(output), progress=progress or silent)
+        bundle = self._bundle_at(strength)
+        return predict_to(bundle, table, Path(output), progress=progress or silent)
+
+    def _bundle_at(self, strength: float | None) -> Bundle:
+        return self.bundle if strength is None else self.bundle.at_strength(strength)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from isthmus.adapters import AbstractAdapter
 from isthmus.backbones import AbstractBackbone
@@ -53,8 +53,14 @@ def adapter_subject(
     rows: int = 96,
     seed: int = 0,
 ) -> Subject:
-    """An adapter on normal rows, at ``site`` (by default its last)."""
+    """An adapter on normal rows, at ``site`` (by default its last), or at its Linears.
+
+    An adapter at Linears is met at each of them, with the product of a drawn Linear; its outputs stand
+    side by side.
+    """
     generator = torch.Generator().manual_seed(seed)
+    if not adapter.sites:
+        return _linear_subject(adapter, condition_width, n_domains, rows, generator)
     at = adapter.sites[-1] if site is None else site
     h = torch.randn(rows, adapter.spec.width(at), generator=generator)
     condition = torch.randn(rows, condition_width, generator=generator)
@@ -65,6 +71,27 @@ def adapter_subject(
 
     def plain(rows: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
         return h[rows]
+
+    return Subject(adapter, torch.arange(rows) % (n_domains + 1), n_domains, run, plain)
+
+
+def _linear_subject(
+    adapter: AbstractAdapter, condition_width: int, n_domains: int, rows: int, source: Generator
+) -> Subject:
+    widths = {linear: adapter.spec.linears[linear] for linear in adapter.linears}
+    x = {at: torch.randn(rows, wide, generator=source) for at, (wide, _) in widths.items()}
+    weight = {at: torch.randn(pair, generator=source) for at, pair in widths.items()}
+    for one in weight.values():  # the products of a Linear count, as they do in training
+        one.mul_(one.shape[0] ** -0.5).requires_grad_()
+    condition = torch.randn(rows, condition_width, generator=source)
+
+    def plain(rows: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
+        return torch.cat([x[at][rows] @ weight[at] for at in adapter.linears], dim=1)
+
+    def run(rows: Tensor, domain: Tensor) -> Tensor:
+        state = adapter.prepare(condition[rows], Routing(domain, n_domains))
+        met = [adapter.meet(at, x[at][rows], x[at][rows] @ weight[at], state) for at in widths]
+        return torch.cat(met, dim=1)
 
     return Subject(adapter, torch.arange(rows) % (n_domains + 1), n_domains, run, plain)
 

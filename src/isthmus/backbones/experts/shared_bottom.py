@@ -72,6 +72,7 @@ class SharedBottom(AbstractBackbone):
         self.in_width = in_width
         self.out_width = self.tower.out_width
         self.site_widths = (*widths, *tower_widths)
+        self.linears = self.bottom.linears
 
     def forward(
         self,
