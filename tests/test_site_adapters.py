@@ -141,11 +141,6 @@ def test_every_norm_keeps_the_contracts(statistics: Any):
         check(adapter_subject(adapter, condition_width=3, n_domains=5))
 
 
-def test_other_statistics_are_refused():
-    with pytest.raises(ValueError, match="statistics must be pooled, domain or instance, got 'x'"):
-        Normalised(site_widths=(3,), n_domains=2, statistics="x")  # pyright: ignore[reportArgumentType]
-
-
 def build(backbone: dict[str, Any], **prompt: Any) -> DomainModel:
     torch.manual_seed(0)
     section = {"backbone": backbone, "adapter": {"name": "prompt", "slots": 2, "dim": 3, **prompt}}

@@ -46,7 +46,7 @@ def test_a_trunk_is_counted_by_hand():
 def test_a_budget_is_met_and_one_unit_more_would_pass_it(name, adapter):
     asked = config(30_000, backbone={"name": name}, adapter={"name": adapter})
     found = sized(asked, EVEN, N_DOMAINS)
-    assert 28_500 < trunk_of(found) <= 30_000
+    assert 28_000 < trunk_of(found) <= 30_000
     # The next widths on the ray: a width of 100 grows by a hundredth, so three steps pass a unit.
     larger = asked.backbone.scaled((max(found.backbone.sizes) + 1.5) / max(asked.backbone.sizes))
     assert trunk_of(found.model_copy(update={"backbone": larger})) > 30_000
@@ -160,7 +160,7 @@ def test_a_run_says_what_it_chose(told_run):
     assert said in notices
     assert f"- Sizes: {said}." in (run.path / "report.md").read_text()
     saved = yaml.safe_load((run.path / "config.yaml").read_text())["model"]
-    assert saved["sizes"] is None
+    assert "sizes" not in saved
     assert saved["backbone"]["widths"] == list(widths[:2])
     assert 2700 < model.parameter_report().trunk <= 3000
 

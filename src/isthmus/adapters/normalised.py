@@ -121,8 +121,6 @@ class Normalised(AbstractAdapter):
         input_width: int | None = None,
         statistics: Statistics = "domain",
     ) -> None:
-        if statistics not in ("pooled", "domain", "instance"):
-            raise ValueError(f"statistics must be pooled, domain or instance, got {statistics!r}")
         super().__init__(
             site_widths=site_widths, n_domains=n_domains, sites=sites, input_width=input_width
         )

@@ -51,10 +51,12 @@ class ModelConfig(Section):
     def _written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Leave out what the model does not have.
 
-        A network's name is not written: a description that was made before networks had a name
-        stays the same, and so does the key of what was trained by it.
+        A network's name is not written, nor sizes that are not given: a description that was made
+        before networks had them stays the same, and so does the key of what was trained by it.
         """
         left_out = OF_NETWORKS if self.is_trees else ("name",)
+        if self.sizes is None:
+            left_out = (*left_out, "sizes")
         return {key: value for key, value in handler(self).items() if key not in left_out}
 
     @property

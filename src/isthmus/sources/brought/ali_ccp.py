@@ -21,7 +21,7 @@ import pyarrow as pa
 from isthmus.errors import IsthmusError
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.raw_files import Block, BroughtFile, Layout, text_blocks
+from isthmus.sources.brought.raw_files import BroughtFile, Layout, RawBlock, text_blocks
 from isthmus.sources.source_folder import Report
 
 _SEED = 2022
@@ -162,7 +162,7 @@ def _ali_parts(halves: list[_Half]) -> Iterator[pl.DataFrame]:
             )
 
 
-def _rows(block: Block, users: pl.DataFrame, common: BroughtFile) -> pl.DataFrame:
+def _rows(block: RawBlock, users: pl.DataFrame, common: BroughtFile) -> pl.DataFrame:
     """The rows of a block with their own fields and those of their users."""
     fields = _fields(block)
     rows = pl.concat([block.frame.drop("feature_list"), fields], how="horizontal").join(
@@ -188,7 +188,7 @@ def _users(common: BroughtFile) -> pl.DataFrame:
     return pl.concat(frames).unique(subset="common_feature_index", keep="last", maintain_order=True)
 
 
-def _fields(block: Block) -> pl.DataFrame:
+def _fields(block: RawBlock) -> pl.DataFrame:
     """The fields of each row: features int64, and numbers float64 as ``D`` and the field.
 
     A field that a row lacks is a null; of several features of one field the last is taken.

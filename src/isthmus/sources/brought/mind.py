@@ -11,7 +11,7 @@ import polars as pl
 
 from isthmus.inspect.template import model_and_train
 from isthmus.sources.brought.download import Download
-from isthmus.sources.brought.raw_files import Block, BroughtFile, Layout, text_blocks
+from isthmus.sources.brought.raw_files import BroughtFile, Layout, RawBlock, text_blocks
 from isthmus.sources.source_folder import Report
 
 _PARTS = ("train", "dev")
@@ -112,7 +112,7 @@ def _kinds(news: BroughtFile) -> pl.DataFrame:
     return pl.concat(frames).unique(subset="news_id", keep="first", maintain_order=True)
 
 
-def _shown(block: Block) -> pl.DataFrame:
+def _shown(block: RawBlock) -> pl.DataFrame:
     """One row for each news that an impression showed, ``N12-0`` or, where it was clicked, ``N12-1``."""
     time = block.frame["time"].str.to_datetime("%m/%d/%Y %I:%M:%S %p", time_unit="us", strict=False)
     block.refuse("time", "be a time like 11/15/2019 8:55:22 AM", time.is_null())

@@ -35,14 +35,14 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class RawBlock:
     """Consecutive rows of a file: ``frame`` with their columns, the first of them row ``first``."""
 
     frame: pl.DataFrame
     file: BroughtFile
     first: int
 
-    def whole(self, *columns: str, required: bool = True) -> "Block":
+    def whole(self, *columns: str, required: bool = True) -> "RawBlock":
         """Read columns of texts as whole numbers, int64; ``7.0`` is one too.
 
         Raises SchemaError with file, column and row for another text, and, where ``required``, for
@@ -57,15 +57,15 @@ class Block:
             if not required:
                 wrong &= texts[column].is_not_null()
             self.refuse(column, "hold a whole number", wrong.fill_null(True))
-        return Block(self.frame.with_columns(wholes), self.file, self.first)
+        return RawBlock(self.frame.with_columns(wholes), self.file, self.first)
 
-    def zero_or_one(self, column: str) -> "Block":
+    def zero_or_one(self, column: str) -> "RawBlock":
         """Read a column of texts as a label, int8. Raises SchemaError for all but 0 and 1."""
         block = self.whole(column)
         label = block.frame[column]
         self.refuse(column, "be 0 or 1", ~label.is_in([0, 1]))
         frame = block.frame.with_columns(label.cast(pl.Int8))
-        return Block(frame, self.file, self.first)
+        return RawBlock(frame, self.file, self.first)
 
     def refuse(self, column: str, rule: str, wrong: pl.Series) -> None:
         """Raise SchemaError for the first row where ``wrong``, bool (rows,), is true."""
@@ -81,7 +81,7 @@ class Block:
 
 def text_blocks(
     file: BroughtFile, columns: Sequence[str], layout: Layout | None = None
-) -> Iterator[Block]:
+) -> Iterator[RawBlock]:
     """Blocks of the columns asked for, every value a text; an empty field is a null.
 
     Raises SchemaError for a column that is missing, for a row with too few or too many fields, and
@@ -100,7 +100,7 @@ def text_blocks(
                 raise missing_column(column, names, file.name)
         with _opened(file, layout, ragged, columns) as rows:
             for batch in rows:
-                yield Block(_frame(batch), file, first)
+                yield RawBlock(_frame(batch), file, first)
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as fault:
         if ragged:
@@ -149,7 +149,7 @@ def _opened(
         yield rows
 
 
-def json_blocks(file: BroughtFile, schema: pa.Schema) -> Iterator[Block]:
+def json_blocks(file: BroughtFile, schema: pa.Schema) -> Iterator[RawBlock]:
     """Blocks of the fields of ``schema``, from a file with one JSON object a line.
 
     A field that a line lacks is a null; other fields are passed over. Raises SchemaError for lines
@@ -165,7 +165,7 @@ def json_blocks(file: BroughtFile, schema: pa.Schema) -> Iterator[Block]:
             ) as rows,
         ):
             for batch in rows:
-                yield Block(_frame(batch), file, first)
+                yield RawBlock(_frame(batch), file, first)
                 first += batch.num_rows
     except (pa.ArrowException, OSError) as fault:
         raise _unreadable(file, first, fault) from fault
