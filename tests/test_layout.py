@@ -24,7 +24,6 @@ WALK = [
     "backbones",
     "adapters",
     "models",
-    "attaching",
     "objectives",
     "optimisers",
     "metrics",

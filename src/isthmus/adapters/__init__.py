@@ -12,6 +12,7 @@ from isthmus.adapters.adapter import (
     AbstractLinearConfig,
     AdapterState,
 )
+from isthmus.adapters.attach import Attachment, attach, detach
 from isthmus.adapters.bottleneck import Bottleneck, BottleneckCell, BottleneckConfig
 from isthmus.adapters.film import Film, FilmCell, FilmConfig
 from isthmus.adapters.hamur import Hamur, HamurCell, HamurConfig
@@ -60,6 +61,7 @@ __all__ = [
     "AbstractLinearConfig",
     "AdapterConfig",
     "AdapterState",
+    "Attachment",
     "Bottleneck",
     "BottleneckCell",
     "BottleneckConfig",
@@ -91,4 +93,6 @@ __all__ = [
     "Prompt",
     "PromptCell",
     "PromptConfig",
+    "attach",
+    "detach",
 ]
