@@ -326,7 +326,9 @@ def test_the_command_writes_what_the_function_writes(name, tmp_path, monkeypatch
     (warning,) = [line for line in result.stderr.splitlines() if "warning:" in line]
     assert OTHER_ROWS in warning
     assert result.stdout.endswith(f"next: isthmus fit {name}/config.yaml\n")
-    assert sorted(path.name for path in Path(name).iterdir()) == ["config.yaml", f"{name}.parquet"]
+    assert sorted(path.name for path in Path(name).iterdir()) == sorted(
+        ["config.yaml", f"{name}.parquet"]
+    )
     expected = brought(name, tmp_path / "from", tmp_path / "out")
     assert pl.read_parquet(Path(name) / f"{name}.parquet").equals(expected)
 

@@ -209,7 +209,7 @@ def test_data_synthetic_is_ready_for_fit(tmp_path: Path):
         "synthetic.parquet",
     ]
     assert isthmus.load_config(tmp_path / "s" / "config.yaml").data.domain == "domain"
-    assert "must be movielens-1m, insteval or synthetic, got 'movie'" in told(
+    assert "must be one of movielens-1m, insteval, synthetic, kuairand," in told(
         isthmus_in_process("data", "movie")
     )
     text = told(isthmus_in_process("data", "movielens-1m", "--domain", "zip"))

@@ -70,7 +70,7 @@ def m2m(net: Any, x: Tensor, d: int) -> Tensor:
     for t, s in zip(token, seen, strict=True):
         t = layer.first_norm(t + layer.write(s))
         found.append(layer.last_norm(t + layer.back(layer.forth(t).relu())))
-    f, e = torch.cat(found), net.domain.weight[d]
+    f, e = torch.cat(found), net.gate.domain.weight[d]
     states = [expert(net.experts, f, i) for i in range(4)]
     score = [net.gate.read @ F.leaky_relu(meta(net.gate.unit, e, s)) for s in states]
     share = torch.stack(score).softmax(dim=0)

@@ -36,6 +36,7 @@ _ADAPTER = "  adapter: {name: hamur, bottleneck: 32, rank: 8}   # " + NAMES
 _NO_ADAPTER = "  adapter: {name: none}          # " + NAMES
 _LOOKS = "  looks_per_epoch: 4             # at validation rows: networks with ids overfit within an epoch\n"
 SMALL = 500_000  # rows of a table below which batches are small
+SHOWN = 4  # members that a comment names
 MANY = 200  # values of a column from which on its statistics are inputs
 
 
@@ -82,8 +83,10 @@ def model_and_train(
 
 
 def _names(family: Any) -> str:
-    """The members of a family, as a comment lists them."""
-    return " | ".join(members(family))
+    """The members of a family, as a comment lists them: the first few, where there are many."""
+    found = list(members(family))
+    more = "" if len(found) <= SHOWN else f" | and {len(found) - SHOWN} more"
+    return " | ".join(found[:SHOWN]) + more
 
 
 def scalar(text: str) -> str:

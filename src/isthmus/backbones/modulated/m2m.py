@@ -258,8 +258,9 @@ class M2M(AbstractBackbone):
             dropout=dropout,
             n_domains=n_domains,
         )
-        self.domain = DomainEmbedding(n_domains=n_domains, dim=domain_dim)
-        self.gate = MetaAttention(n_experts=experts, width=width, domain=self.domain)
+        # The gate holds the embedding of the domain, which the tower reads there: one home, one name.
+        domain = DomainEmbedding(n_domains=n_domains, dim=domain_dim)
+        self.gate = MetaAttention(n_experts=experts, width=width, domain=domain)
         self.tower = nn.ModuleList(
             MetaUnit(domain_dim=domain_dim, in_width=width, out_width=width)
             for _ in range(tower_layers)
@@ -278,7 +279,7 @@ class M2M(AbstractBackbone):
         routing = needed(routing)
         states = self.experts(self.attention(self.tokens(x)).flatten(1), routing)
         h = adapt(0, mixed(self.gate(states.flatten(1), routing), states))
-        tiles, domain = routing.tiles, self.domain.weight
+        tiles, domain = routing.tiles, self.gate.domain.weight
         for site, unit in enumerate(self.tower, start=1):
             h = adapt(site, F.leaky_relu(tiles.join(unit(tiles.split(h), domain, tiles)) + h))
         return h
