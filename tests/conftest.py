@@ -6,12 +6,16 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from chromium import Browser
 
 CHECKED = ["isthmus.layers", "isthmus.backbones", "isthmus.adapters", "isthmus.models"]
 install_import_hook(CHECKED, "beartype.beartype")
+# No test asserts a time: a busy machine is no fault.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

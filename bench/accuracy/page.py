@@ -192,7 +192,7 @@ def introduction(held: Sequence[Found]) -> str:
 `make accuracy` writes this page. It compares what `isthmus init` writes with what a user would pick instead.
 
 - *{INIT}*: the text of `init` itself, given domain, label and kinds of column. Columns of more than {MANY} values have
-  value statistics, and the score of a boosted forest is an input ([data.md](data.md#value-statistics)).
+  value statistics, and the score of a boosted forest is part of the logit ([data.md](data.md#trees)).
 - *{PLAIN_FOREST}*: its defaults, early stop on the same validation rows, ids as categories, the domain as one.
 - *{TOLD_FOREST}*: 63 leaves, a learning rate of .03, our statistics in place of large columns.
 - *{TUNED_FOREST}*: {TRIALS} trials of Optuna's TPE over leaves, learning rate, least rows in a leaf, shares of columns
