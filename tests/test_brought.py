@@ -271,7 +271,7 @@ def test_it_tells_rows_and_label_rate_of_every_domain(name, tmp_path):
     for line in said[3:]:
         domain, rows, rate, _ = line.split()
         labels = table.filter(pl.col(download.domain) == domain)[download.label]
-        assert (int(rows), rate) == (len(labels), f"{100 * (labels > download.above).mean():.1f}")
+        assert (int(rows), rate) == (len(labels), f"{100 * (labels > download.above).mean():.1f}")  # pyright: ignore[reportOperatorIssue]
 
 
 def test_it_warns_only_of_domains_with_other_rows_than_published(tmp_path):

@@ -159,7 +159,7 @@ def test_overrides_are_yaml_values_on_dotted_keys():
     )
     assert (config.train.lr, config.train.epochs) == (0.01, 3)
     assert config.model.adapter == HamurConfig(rank=4, bottleneck=8)
-    assert config.model.backbone.widths == (8, 4)
+    assert config.model.backbone.widths == (8, 4)  # pyright: ignore[reportAttributeAccessIssue]
     assert (config.data.label.column, config.data.label.above) == ("click", 3)
     assert config.data.features["user"].model_dump()["dim"] == 8
     assert list(config.data.features) == ["user", "vector", "age"]

@@ -54,15 +54,15 @@ def expert(part: Experts, number: int, h: Tensor, domain: int) -> Tensor:
         mine = slice(number * out, (number + 1) * out)
         h = h @ (weight[:, mine] if maps.one_input else weight[number]) + bias[mine]
         if norm is not None:
-            at = domain if norm.per_domain else 0
+            at = domain if norm.per_domain else 0  # pyright: ignore[reportAttributeAccessIssue]
             h = (h - h.mean()) / (h.var(unbiased=False) + 1e-5).sqrt()
-            h = h * norm.gain[at, mine] + norm.bias[at, mine]
+            h = h * norm.gain[at, mine] + norm.bias[at, mine]  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
         h = h.relu()
     return h
 
 
 def experts(part: Experts, h: Tensor, domain: int) -> list[Tensor]:
-    return [expert(part, k, h, domain) for k in range(part.blocks[0].linear.n_experts)]
+    return [expert(part, k, h, domain) for k in range(part.blocks[0].linear.n_experts)]  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
 
 
 def mix(weights: Tensor, states: list[Tensor]) -> Tensor:
@@ -87,10 +87,10 @@ def slow_mmoe(net: MMoE, x: Tensor, d: int) -> Tensor:
 def slow_ple(net: PLE, x: Tensor, d: int) -> Tensor:
     own = shared = x
     for level in net.levels.values():
-        states = experts(level.own, own, d) + experts(level.shared, shared, d)
-        after = mix(gate(level.own_gate, own, d), states)
+        states = experts(level.own, own, d) + experts(level.shared, shared, d)  # pyright: ignore[reportArgumentType]
+        after = mix(gate(level.own_gate, own, d), states)  # pyright: ignore[reportArgumentType]
         if level.shared_gate is not None:
-            shared = mix(gate(level.shared_gate, shared, d), states)
+            shared = mix(gate(level.shared_gate, shared, d), states)  # pyright: ignore[reportArgumentType]
         own = after
     return blocks(net.tower, own, d)
 
@@ -245,13 +245,13 @@ def test_experts_side_by_side_equal_each_alone(own, norm):
         alone = Experts(n_experts=1, **size)
         with torch.no_grad():
             for mine, theirs in zip(alone.blocks, together.blocks, strict=True):
-                out = theirs.linear.out_width
-                at = slice(k * out, (k + 1) * out)
-                whole, one = theirs.linear.weight, mine.linear.weight
-                if theirs.linear.one_input:
-                    one.copy_(whole[..., at])
+                out = theirs.linear.out_width  # pyright: ignore[reportAttributeAccessIssue]
+                at = slice(k * out, (k + 1) * out)  # pyright: ignore[reportOperatorIssue]
+                whole, one = theirs.linear.weight, mine.linear.weight  # pyright: ignore[reportAttributeAccessIssue]
+                if theirs.linear.one_input:  # pyright: ignore[reportAttributeAccessIssue]
+                    one.copy_(whole[..., at])  # pyright: ignore[reportCallIssue, reportIndexIssue]
                 else:
-                    one.copy_(whole[:, k : k + 1] if own else whole[k : k + 1])
+                    one.copy_(whole[:, k : k + 1] if own else whole[k : k + 1])  # pyright: ignore[reportCallIssue, reportIndexIssue]
         torch.testing.assert_close(
             alone.train()(x, routing).squeeze(1),
             together.train()(x, routing)[:, k],
@@ -403,11 +403,11 @@ def spoilt(change) -> Subject:
 
 def make_equal(net: MMoE) -> None:
     for block in net.experts.blocks:
-        weight, out = block.linear.weight, block.linear.out_width
-        if block.linear.one_input:
-            weight.copy_(weight[:, :out].repeat(1, 3))
+        weight, out = block.linear.weight, block.linear.out_width  # pyright: ignore[reportAttributeAccessIssue]
+        if block.linear.one_input:  # pyright: ignore[reportAttributeAccessIssue]
+            weight.copy_(weight[:, :out].repeat(1, 3))  # pyright: ignore[reportCallIssue, reportIndexIssue]
         else:
-            weight.copy_(weight[:1].expand_as(weight))
+            weight.copy_(weight[:1].expand_as(weight))  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
 
 
 def close_the_gate(net: MMoE) -> None:

@@ -24,7 +24,7 @@ NAMES = ("home", "search")
 def model(name: str = "mmoe", **backbone) -> DomainModel:
     torch.manual_seed(0)
     section = {"backbone": {"name": name, "widths": [4, 3], **backbone}}
-    return build_model(ModelConfig.model_validate(section), EVEN, 2)
+    return build_model(ModelConfig.model_validate(section), EVEN, 2)  # pyright: ignore[reportReturnType]
 
 
 def settled(gate_of: DomainModel) -> None:

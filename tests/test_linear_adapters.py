@@ -130,7 +130,7 @@ def test_experts_and_domains_of_moe_mlora_start_apart_and_stay_apart():
 def build(adapter: dict[str, Any], **model: Any) -> DomainModel:
     torch.manual_seed(0)
     section = {"backbone": {"name": "mlp", "widths": [8, 6]}, "adapter": adapter, **model}
-    return build_model(ModelConfig.model_validate(section), EVEN, N_DOMAINS)
+    return build_model(ModelConfig.model_validate(section), EVEN, N_DOMAINS)  # pyright: ignore[reportReturnType]
 
 
 def test_the_linear_is_met_before_norm_and_activation():
@@ -202,7 +202,7 @@ def test_linears_that_are_not_there_are_refused(adapter: dict, model: dict, text
 def test_sizes_below_1_are_refused():
     for options in ({"rank": 0}, {"reduction": 0}):
         with pytest.raises(ValueError, match="sizes must be at least 1"):
-            MLora(linear_widths=WIDTHS, n_domains=2, **options)
+            MLora(linear_widths=WIDTHS, n_domains=2, **options)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="sizes must be at least 1"):
         Modulation(linear_widths=WIDTHS, n_domains=2, domain_dim=0)
     with pytest.raises(ValueError, match="sizes must be at least 1"):

@@ -68,4 +68,4 @@ def test_the_scale_of_the_input_is_kept():
 def test_sizes_below_one_are_refused(name):
     sizes = {"in_width": 2, "out_width": 2, "rank": 2, "n_domains": 2} | {name: 0}
     with pytest.raises(ValueError, match=f"sizes must be at least 1, got .*{name}=0"):
-        LowRank(**sizes)
+        LowRank(**sizes)  # pyright: ignore[reportArgumentType]

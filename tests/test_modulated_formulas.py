@@ -180,7 +180,7 @@ def test_the_auxiliary_logit_of_star_is_the_shortcut():
     first, last = net.auxiliary
     slow = torch.stack(
         [
-            last.weight[0] @ first.linear(torch.cat([x[r], net.domain.weight[d]])).relu()
+            last.weight[0] @ first.linear(torch.cat([x[r], net.domain.weight[d]])).relu()  # pyright: ignore[reportCallIssue, reportIndexIssue]
             for r, d in enumerate(batch.domain.tolist())
         ]
     )

@@ -44,7 +44,7 @@ def slow_parts(clock: dt.datetime) -> tuple[int, int, float]:
     """Hour, weekday and angle of what a clock shows."""
     length = dt.date(clock.year, 12, 31).timetuple().tm_yday
     angle = 2 * math.pi * (clock.timetuple().tm_yday - 1) / length
-    return clock.hour, clock.weekday(), pytest.approx(angle)
+    return clock.hour, clock.weekday(), pytest.approx(angle)  # pyright: ignore[reportReturnType]
 
 
 @settings(max_examples=300, deadline=None)

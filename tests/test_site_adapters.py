@@ -144,7 +144,7 @@ def test_every_norm_keeps_the_contracts(statistics: Any):
 def build(backbone: dict[str, Any], **prompt: Any) -> DomainModel:
     torch.manual_seed(0)
     section = {"backbone": backbone, "adapter": {"name": "prompt", "slots": 2, "dim": 3, **prompt}}
-    return build_model(ModelConfig.model_validate(section), EVEN, N_DOMAINS)
+    return build_model(ModelConfig.model_validate(section), EVEN, N_DOMAINS)  # pyright: ignore[reportReturnType]
 
 
 def test_a_prompt_is_features_beside_the_others():
@@ -158,7 +158,7 @@ def test_a_prompt_is_features_beside_the_others():
     wide = torch.cat([x[:, :features], cell.slots[batch.domain].flatten(1)], dim=1)
     found = model.score(batch, {"input"})
     assert torch.equal(found.hidden["input"], wide)
-    h = model.backbone.blocks[0](wide)  # pyright: ignore[reportIndexIssue]
+    h = model.backbone.blocks[0](wide)  # pyright: ignore[reportCallIssue, reportIndexIssue]
     torch.testing.assert_close(found.logits, model.head(h, Routing(batch.domain, N_DOMAINS)))
 
 

@@ -86,7 +86,7 @@ def model_of(run: isthmus.Run, change: str) -> tuple[Any, DomainModel]:
     model = build_model(config.model, run.bundle.encoder.fields, run.bundle.encoder.n_domains)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return config, model
+    return config, model  # pyright: ignore[reportReturnType]
 
 
 @pytest.mark.parametrize(("adapter", "name"), [(PLAIN, "none"), ("train.epochs=1", "hamur")])

@@ -30,7 +30,7 @@ FEATURES = {"x": "numeric", "city": "categorical", "user": "categorical", "tab":
 def two_domains() -> pa.Table:
     """Domains a and c, whose cities mean the opposite."""
     table = forest_table(6000)
-    return table.filter(pc.not_equal(table["tab"], "b"))
+    return table.filter(pc.not_equal(table["tab"], "b"))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def test_a_score_of_another_unit_moves_every_logit_by_as_much(made: tuple[Config
     batch = next(iter(rows.batches(64, seed=0, epoch=0)))
     place = model.domain_places.score
     with torch.no_grad():
-        model.backbone.blocks[0].linear.weight[:, model.inputs.columns["trees"]] = 0
+        model.backbone.blocks[0].linear.weight[:, model.inputs.columns["trees"]] = 0  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
         before = model(batch)
         batch.numeric[:, place] += 2.0
         torch.testing.assert_close(model(batch), before + 2.0)

@@ -47,9 +47,7 @@ def drawn(bars: Sequence[Bar]) -> str:
         axes.set_yticks(range(len(bars), 0, -1), [bar.title for bar in bars])
         axes.set_xlim(-EDGE * 1.05, EDGE * 1.05)
         axes.set_ylim(0.4, len(bars) + 0.6)
-        axes.set_xlabel(
-            "pooled AUC on test rows: what init writes minus the best LightGBM, with 95 % intervals"
-        )
+        axes.set_xlabel("pooled AUC, init minus the best LightGBM, 95 % intervals")
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
