@@ -26,7 +26,7 @@ from isthmus.report.diagnosis.words import duration
 from isthmus.report.tuning import trial_table, tuning_page
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.train import Monitor, check_monitor
-from isthmus.tuning.attempt import SeenLook, attempt
+from isthmus.tuning.attempt import Attempting, SeenLook, attempt
 from isthmus.tuning.constraint import metric_of, trial_gains, validation_rows
 from isthmus.tuning.space import Space
 from isthmus.tuning.study_folder import StudyFolder, StudyIdentity
@@ -126,7 +126,7 @@ def tune(
     with folder.opened(identity):
         from isthmus.tuning.search import Search
 
-        study = _Tune(folder, dataset, Search(folder, space, recipes), budget, left_out, tell)
+        study = RunningStudy(folder, dataset, Search(folder, space, recipes), budget, left_out, tell)
         queued = study.search.queue_stopped()
         plan = plan_of(
             space,
@@ -149,8 +149,11 @@ def tune(
             raise
 
 
-class _Tune:
-    """The parts of a study that is running."""
+class RunningStudy:
+    """The parts of a study that is running.
+
+    ``attempting``: how a trial is trained; None: as `isthmus.tuning.attempt.attempt` does.
+    """
 
     def __init__(
         self,
@@ -160,7 +163,9 @@ class _Tune:
         budget: TrialBudget,
         left_out: Mapping[str, str],
         tell: Listener,
+        attempting: Attempting | None = None,
     ) -> None:
+        self.attempting = attempting
         self.folder, self.dataset, self.search = folder, dataset, search
         self.budget, self.left_out, self.tell = budget, left_out, tell
         self.monitor: Monitor = search.space.config.train.monitor
@@ -188,7 +193,7 @@ class _Tune:
 
         began = time.perf_counter()
         try:
-            found = attempt(config, self.dataset, go_on)
+            found = (self.attempting or attempt)(config, self.dataset, go_on)
         except RunError as fault:
             trial.fail(str(fault), time.perf_counter() - began)
             self.tell(Notice("tune", f"{name} failed: {fault}"))
