@@ -37,6 +37,7 @@ WALK = [
     "experiments",
     "run",
     "tuning",
+    "benchmarking",
     "diagnosis",
     "demo",
     "testing",
@@ -167,6 +168,7 @@ def test_every_public_name_exists():
         "metrics",
         "report",
         "tuning",
+        "benchmarking",
     ):
         module = importlib.import_module(f"isthmus.{family}")
         for name in getattr(module, "__all__", []):

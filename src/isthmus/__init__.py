@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from isthmus.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from isthmus.benchmarking import Benchmark, benchmark, plan_benchmark
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from isthmus.tuning import Tuning, tune
 
 _PLACES = {
+    "isthmus.benchmarking": ("Benchmark", "benchmark", "plan_benchmark"),
     "isthmus.bundle": ("Bundle",),
     "isthmus.config": ("Config", "load_config"),
     "isthmus.data": ("Batch", "Dataset"),
@@ -42,6 +44,7 @@ _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
     "Batch",
+    "Benchmark",
     "Bundle",
     "BundleError",
     "Comparison",
@@ -60,11 +63,13 @@ __all__ = [
     "TrainConfig",
     "Tuning",
     "__version__",
+    "benchmark",
     "build_model",
     "compare",
     "diagnose",
     "fit",
     "load_config",
+    "plan_benchmark",
     "plan_diagnosis",
     "tune",
 ]

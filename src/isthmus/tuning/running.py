@@ -100,9 +100,9 @@ def tune(
     study leaves no folder. A training whose loss is not finite is a failed trial, and no error.
     """
     tell = progress or silent
-    _check_optuna()
+    check_optuna()
     budget = TrialBudget(trials, minutes)
-    settings = _with_table(load_config(config, set))
+    settings = with_table(load_config(config, set))
     if settings.model.is_trees:
         raise ConfigError(
             "tune searches networks, so model.name must be left out or 'network', got 'trees':"
@@ -114,7 +114,7 @@ def tune(
     key = dataset_key(settings.data, opened.fingerprint(verify_content=False))
     folder.check_table(key)
     dataset = Dataset.from_table(settings.data, opened, progress=encoding(tell))
-    _check_validation(settings, dataset)
+    check_validation(settings, dataset)
     fitted = settings.model_copy(update={"model": sized_for(settings.model, dataset)})
     space = Space.of(fitted, dataset)
     recipes, left_out = chosen_recipes(space)
@@ -126,7 +126,9 @@ def tune(
     with folder.opened(identity):
         from isthmus.tuning.search import Search
 
-        study = RunningStudy(folder, dataset, Search(folder, space, recipes), budget, left_out, tell)
+        study = RunningStudy(
+            folder, dataset, Search(folder, space, recipes), budget, left_out, tell
+        )
         queued = study.search.queue_stopped()
         plan = plan_of(
             space,
@@ -237,13 +239,13 @@ class RunningStudy:
         )
 
 
-def _check_optuna() -> None:
+def check_optuna(what: str = "tune") -> None:
     """Raise ConfigError, which says how to install it, where Optuna is missing."""
     if find_spec("optuna") is None:
-        raise ConfigError("tune needs Optuna: pip install 'isthmus[tune]'")
+        raise ConfigError(f"{what} needs Optuna: pip install 'isthmus[tune]'")
 
 
-def _check_validation(config: Config, dataset: Dataset) -> None:
+def check_validation(config: Config, dataset: Dataset) -> None:
     """Raise SchemaError or ConfigError where the validation rows give no score."""
     rows = dataset.rows("validation")
     if len(rows) < 2:
@@ -254,7 +256,7 @@ def _check_validation(config: Config, dataset: Dataset) -> None:
     check_monitor(config.train.monitor, rows, dataset.n_domains)
 
 
-def _with_table(config: Config) -> Config:
+def with_table(config: Config) -> Config:
     """Name the table by its full path, so that best.yaml finds the table from any folder."""
     table = config.data.table
     if table is None:
