@@ -18,7 +18,7 @@ PANEL = 360  # width of one domain's panel
 NAME = 122  # of a panel's names
 ROW = 19
 LETTERS = 18
-GLYPH = 6.4  # width of a letter of a label
+GLYPH = 7.2  # width of a letter of a label
 LINE = 12  # height of a label
 TONE = {"better": "up", "worse": "down", "tie": "flat", None: "flat"}
 
@@ -28,6 +28,7 @@ class _Point:
     model: Model
     x: float
     y: float
+    bar: tuple[float, float]  # from top to foot
 
 
 def cost_chart(
@@ -60,10 +61,12 @@ def cost_chart(
     middle = (LEFT + WIDTH - RIGHT) / 2
     arrow = f"{axis}; {'left' if cheap_left else 'right'} is cheaper"
     parts.append(label(middle, HEIGHT - 8, arrow, "end", "middle"))
-    points = [
-        _Point(model, across.at(math.log10(value)), up.at(of.get("gain", 0.0)))
-        for model, value, of in told
-    ]
+    points = []
+    for model, value, of in told:
+        gain = of.get("gain", 0.0)
+        low, high = of.get("ci") or (gain, gain)
+        x, y = across.at(math.log10(value)), up.at(gain)
+        points.append(_Point(model, x, y, (up.at(high), up.at(low))))
     parts += [_cost_mark(point, report, up) for point in points]
     parts += _labels(points)
     title = f"Gain in pooled {METRIC[metric]} over {report['control']} by {axis}"
@@ -127,7 +130,11 @@ def _cost_mark(point: _Point, report: Report, up: Scale) -> Element:
     parts: list[Element] = [element("title", told)]
     ends = None if control else of["ci"]
     if ends is not None:
-        parts.append(line(point.x, up.at(ends[0]), point.x, up.at(ends[1]), "interval"))
+        parts.append(line(point.x, point.bar[1], point.x, point.bar[0], "interval"))
+        for end, at, turn in zip(ends, reversed(point.bar), (-1, 1), strict=True):
+            if not up.holds(end):
+                arrow = f"M{point.x - 4} {at + 5 * turn}L{point.x} {at}l4 {5 * turn}"
+                parts.append(element("path", d=arrow, class_="arrow"))
     radius = 5.5 if control else 4.5
     kind = "control" if control else "dot"
     parts.append(element("circle", cx=point.x, cy=point.y, r=radius, class_=kind))
@@ -137,6 +144,7 @@ def _cost_mark(point: _Point, report: Report, up: Scale) -> Element:
 def _labels(points: Sequence[_Point]) -> list[Element]:
     """Names beside the points, each moved until it covers no point and no other name."""
     taken = [(p.x - 6, p.y - 6, p.x + 6, p.y + 6) for p in points]
+    taken += [(p.x - 2, p.bar[0], p.x + 2, p.bar[1]) for p in points]
     parts: list[Element] = []
     for point in sorted(points, key=lambda one: (one.y, one.x)):
         text = shorten(point.model["name"], LETTERS)
@@ -185,10 +193,12 @@ def _log_scale(
     low, high = math.log10(min(values)), math.log10(max(values))
     room = max(0.12 * (high - low), 0.08)
     scale = Scale(low - room, high + 2.2 * room, start, end)
-    units = (1, 2, 5) if scale.high - scale.low < 2.5 else (1,)
+    units = (1, 2, 5) if scale.high - scale.low < 3 else (1,)
     powers = range(math.floor(scale.low), math.ceil(scale.high) + 1)
-    marks = [10.0**power * unit for power in powers for unit in units]
-    return scale, [(of, f"{of:,.10g}") for of in marks if scale.holds(math.log10(of))]
+    marks = [of for p in powers for unit in units if scale.holds(math.log10(of := 10.0**p * unit))]
+    if len(marks) < 3:
+        marks = [of for of in ticks(10**scale.low, 10**scale.high, 5) if of > 0]
+    return scale, [(of, f"{of:,.10g}") for of in marks]
 
 
 def _gain_scale(
@@ -210,6 +220,6 @@ def _gain_scale(
 def caption(report: Report) -> str:
     """What the marks of the charts mean."""
     return (
-        "Filled blue: better than the control. Filled red: worse. Grey: a tie. The bar is the corrected"
+        "Filled blue: better than the control. Filled red: worse. Open: a tie. The bar is the corrected"
         f" interval. {count_text(len(report['seeds']), 'seed')}. Point at a mark to read it."
     )
