@@ -93,7 +93,8 @@ def test_costs_and_sizes_are_told_of_every_model(whole: Any):
     assert model(found, "trees")["parameters"] is None
     control, solo = (model(found, name)["parameters"] for name in ("mlp", "solo"))
     assert solo["networks"] == 2
-    assert solo["trunk"] == 2 * control["trunk"] <= 2 * found.report["trunk"]
+    for of in (control, solo):  # the best recipe may have a norm, and fewer parameters then
+        assert 0.8 * found.report["trunk"] < of["trunk"] / of["networks"] <= found.report["trunk"]
 
 
 def test_a_killed_benchmark_ends_as_an_undisturbed_one(
@@ -195,8 +196,6 @@ def test_all_models_fill_one_budget_and_the_wide_one_the_largest_total(tmp_path:
     for one in terms:
         if one.name == "trees":
             continue
-        space = one.space(dataset)
-        assert str(space.parameters["model.backbone.name"]) == one.config.model.backbone.name
         training = Training(model=one.config.model, train=one.config.train)
         report = build(training, dataset).parameter_report()
         totals[one.name] = report.total
@@ -205,6 +204,15 @@ def test_all_models_fill_one_budget_and_the_wide_one_the_largest_total(tmp_path:
             assert one.config.model.backbone.model_dump().get("norm", "none") in ("none", "domain")
     largest = max(of for name, of in totals.items() if name != "mlp_wide")
     assert 0.95 * largest < totals["mlp_wide"] <= largest
+    (star,) = [one for one in terms if one.name == "star"]
+    searched = star.space(dataset).parameters
+    assert [key for key, of in searched.items() if ", " in str(of) or " to " in str(of)] == [
+        "train.lr",
+        "train.batch_rows",
+        "train.embedding_l2",
+        "model.backbone.dropout",
+        "model.backbone.norm",
+    ]
     without, why = terms_of(config, contenders(["mlp_wide"]), 20_000, dataset)
     assert [one.name for one in without] == ["mlp", "trees"]
     assert why == {"mlp_wide": "no network here has more parameters in all than mlp"}

@@ -94,8 +94,9 @@ class Space:
         refused: dict[str, str] = {}
 
         def fitting(key: str, names: Iterable[str]) -> Options:
+            if key in held:
+                return Options((stands[key],))
             kept = []
-            names = () if key in held else names
             for name in dict.fromkeys([str(stands[key]), *names]):
                 try:
                     changed = changed_config(config, {**stands, key: name})
