@@ -17,7 +17,6 @@ from isthmus.benchmarking import Benchmark, benchmark
 from isthmus.benchmarking.contest_command import SEEDS, TRIALS
 from isthmus.disk import write_whole
 from isthmus.report import to_markdown
-from isthmus.report.benchmark.standing_words import headline
 from isthmus.run import Notice
 from isthmus.sources import insteval, movielens_1m
 from isthmus.sources.planted import angles, planted
@@ -113,9 +112,8 @@ def finished(folder: Path, rows: int) -> list[tuple[Subject, Benchmark]]:
 def results(found: Sequence[tuple[Subject, Benchmark]]) -> Iterator[str]:
     """The lines between the marks of the page. Each table says its own trials and seeds."""
     for subject, one in found:
-        page = f"pages/benchmark-{subject.name}.html"
         yield f"### {subject.title}"
-        yield f"{headline(one.report)} [The page]({page})."
+        yield f"[The page](pages/benchmark-{subject.name}.html)."
         yield to_markdown(one.table())
 
 

@@ -25,10 +25,10 @@ CONTROL = "mlp"
 TREES = "trees"
 SPECIAL: dict[str, tuple[Kind, str]] = {
     "mlp_no_domain": ("blind", "the control without the domain"),
-    CONTROL: ("network", "the control: one MLP for all domains, the domain a field"),
-    "mlp_wide": ("wide", "the control, as many parameters in all as the largest network"),
-    "solo": ("solo", "one MLP for each domain, trained on the domain's own rows"),
-    TREES: ("trees", "boosted trees (LightGBM), the domain a category"),
+    CONTROL: ("network", "the control: MLP, the domain a field"),
+    "mlp_wide": ("wide", "the control, as large as the largest"),
+    "solo": ("solo", "an MLP for each domain, on its own rows"),
+    TREES: ("trees", "boosted trees (LightGBM)"),
 }
 ADAPTED = ("hamur",)  # adapters on the control, where no models are named
 

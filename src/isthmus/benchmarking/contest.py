@@ -194,7 +194,7 @@ class Contest:
         """Train every contender with every seed."""
         wanted = {
             (one.name, number): self.trainings(
-                one, configs[one.name], configs[one.name].train.seed + number
+                one, configs[one.name], configs[one.name].train.seed + 1 + number
             )
             for one in self.terms
             if one.name in configs

@@ -58,7 +58,7 @@ def contest_account(
         "monitor": config.train.monitor,
         "trunk": rules.trunk,
         "trials": rules.trials,
-        "seeds": [config.train.seed + number for number in range(rules.seeds)],
+        "seeds": [config.train.seed + 1 + number for number in range(rules.seeds)],
         "batch_rows": config.train.batch_rows,
         "control": CONTROL,
         "worst": standing.worst,

@@ -30,7 +30,13 @@ from isthmus.errors import ConfigError, RunError, SchemaError
 from isthmus.metrics.text_table import TextTable
 from isthmus.printable import printable, shown
 from isthmus.report import to_markdown
-from isthmus.report.benchmark import benchmark_page, cost_table, quality_table, whole_table
+from isthmus.report.benchmark import (
+    benchmark_page,
+    cost_table,
+    quality_table,
+    spread_table,
+    whole_table,
+)
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.texts import dataset_text
 from isthmus.tuning.running import check_optuna, check_validation, with_table
@@ -67,7 +73,8 @@ class Benchmark:
         return self.report
 
     def __str__(self) -> str:
-        return f"{quality_table(self.report)}\n\n{cost_table(self.report)}"
+        tables = (quality_table, spread_table, cost_table)
+        return "\n\n".join(str(table(self.report)) for table in tables)
 
 
 def benchmark(
@@ -91,7 +98,8 @@ def benchmark(
     controls. The shared MLP with the domain and the trees are always there.
     ``trunk``: the most parameters of a trunk; the default is the size of the config's own network.
     ``trials``: of each model's search, the config as it stands included.
-    ``seeds``: trainings of each model with its best setting.
+    ``seeds``: trainings of each model with its best setting, with the seeds after ``train.seed``, which
+    is that of the search.
     ``jobs``: processes of one thread each. A script that asks for more than 1 needs
     ``if __name__ == "__main__"``; costs are measured in a process of their own in any case.
 

@@ -4,6 +4,11 @@ All read the plain dict that is written as report.json, and nothing else.
 """
 
 from isthmus.report.benchmark.benchmark_page import benchmark_page
-from isthmus.report.benchmark.benchmark_tables import cost_table, quality_table, whole_table
+from isthmus.report.benchmark.benchmark_tables import (
+    cost_table,
+    quality_table,
+    spread_table,
+    whole_table,
+)
 
-__all__ = ["benchmark_page", "cost_table", "quality_table", "whole_table"]
+__all__ = ["benchmark_page", "cost_table", "quality_table", "spread_table", "whole_table"]

@@ -1,4 +1,4 @@
-"""A benchmark as tables: two that fit a terminal, and one that holds all, for Markdown."""
+"""A benchmark as tables: three that fit a terminal, and one that holds all, for Markdown."""
 
 from collections.abc import Callable
 
@@ -23,17 +23,24 @@ Columns = tuple[tuple[str, Callable[[Model], str]], ...]
 
 
 def quality_table(report: Report) -> TextTable:
-    """Each model's figures on test rows, and its gain over the control."""
-    other = "logloss" if lead(report) == "auc" else "auc"
-    columns: Columns = (
-        *_of_lead(report),
-        ("macro gain", lambda model: _short_gain(model, report, "macro")),
-        (f"{worst_text(report)} gain", lambda model: _short_gain(model, report, "worst")),
-        (f"{_label(other)}", lambda model: number(model[other]["pooled"]["mean"])),
-        ("gain", lambda model: _short(model[other]["pooled"])),
-    )
+    """Each model's pooled figure on test rows, and its gain over the control."""
+    return _table(report, _of_lead(report), title_of(report), tuple(notes(report)))
+
+
+def spread_table(report: Report) -> TextTable:
+    """The same model by model in the mean domain, in the worst, and in the other metric."""
+    metric = lead(report)
+    other = "logloss" if metric == "auc" else "auc"
+    columns: list[tuple[str, Callable[[Model], str]]] = []
+    for of, scope, name in (
+        (metric, "macro", f"macro {_label(metric)}"),
+        (metric, "worst", f"{worst_text(report)} {_label(metric)}"),
+        (other, "pooled", f"{_label(other)}, pooled"),
+    ):
+        columns.append((name, lambda model, at=(of, scope): number(model[at[0]][at[1]]["mean"])))
+        columns.append(("gain", lambda model, at=(of, scope): _short(model[at[0]][at[1]])))
     star = "*: the corrected interval leaves 0 out; report.md has all intervals."
-    return _table(report, columns, title_of(report), (*notes(report), star))
+    return _table(report, tuple(columns), split_text(report).capitalize(), (star,))
 
 
 def cost_table(report: Report) -> TextTable:
@@ -72,9 +79,11 @@ def whole_table(report: Report) -> TextTable:
         ("tuned", tuned_text),
         *_of_cost(),
     )
+    costs = cost_table(report)
     told = (
         *notes(report),
-        *cost_table(report).notes,
+        f"{costs.title}.",
+        *costs.notes,
         f"p: after Holm, over the models; {split_text(report)}.",
     )
     return _table(report, columns, title_of(report), told)
@@ -124,10 +133,6 @@ def _mean(of: Model) -> str:
 
 def _p(of: Model) -> str:
     return p_text(of["p_holm"]) if "p_holm" in of else ""
-
-
-def _short_gain(model: Model, report: Report, scope: str) -> str:
-    return _short(model[lead(report)][scope])
 
 
 def _short(of: Model) -> str:
