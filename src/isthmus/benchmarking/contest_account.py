@@ -23,6 +23,8 @@ from isthmus.version import VERSION
 
 FORMAT = 1
 METRICS: tuple[EffectMetric, ...] = tuple(PAIRED)
+InScopes = Mapping[EffectMetric, Mapping[str, Mapping[str, Judgement]]]
+InDomains = Mapping[EffectMetric, Mapping[tuple[str, str], Judgement]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,8 @@ def contest_account(
 ) -> dict[str, Any]:
     """Give all that is told of a benchmark."""
     config, summary = rules.config, dataset.summary()
-    scopes = {metric: standing.scopes(metric) for metric in METRICS}
-    domains = {metric: standing.domains(metric) for metric in METRICS}
+    scopes: InScopes = {metric: standing.scopes(metric) for metric in METRICS}
+    domains: InDomains = {metric: standing.domains(metric) for metric in METRICS}
     split = config.data.split
     return {
         "format": FORMAT,
@@ -120,8 +122,8 @@ def _figures(
     name: str,
     metric: EffectMetric,
     standing: Standing,
-    scopes: Mapping[EffectMetric, Mapping[str, Mapping[str, Judgement]]],
-    domains: Mapping[EffectMetric, Mapping[tuple[str, str], Judgement]],
+    scopes: InScopes,
+    domains: InDomains,
 ) -> dict[str, Any]:
     """Mean and interval of a contender, and its gain over the control, in every scope and domain."""
     evaluation = standing.evaluations[name]
