@@ -73,5 +73,7 @@ def test_the_command_prints_the_demo(tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert "demo finished in" in result.stdout
     assert "look at epoch" in result.stderr
+    unread = "encode: the forest does not read: 'history' is a list without statistics: true"
+    assert unread in result.stderr
     text = told(isthmus_in_process("demo", "--data", "ml", "--out", tmp_path))
     assert text == "--data must be one of movielens-1m, synthetic, got 'ml'"
