@@ -59,7 +59,9 @@ def test_tables_fit_in_100_columns_with_large_counts(kind):
     elif kind == "comparison":
         table = compare(a, b).table()
     else:
-        table = side_by_side(evaluate_rows(a), [(evaluate_rows(b), compare(a, b))], compare(a, again))
+        table = side_by_side(
+            evaluate_rows(a), [(evaluate_rows(b), compare(a, b))], compare(a, again)
+        )
     body = [line for line in str(table).splitlines()[2:] if line not in table.notes]
     assert max(map(len, body)) <= 100
     shown = rich_text(table)
