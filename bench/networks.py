@@ -9,19 +9,21 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.adapters import BATCH, DIM, VALUES, draw_domains, make_batch, milliseconds, times
+from bench.adapters import BATCH, DIM, VALUES, draw_domains, milliseconds, times
 from bench.adapters import training_step as step_of
 from bench.measure import Row, alternate, at_least, at_most, informative
 from bench.models import DATA, Epoch
 from bench.models import _step as learn
 from isthmus.backbones import AbstractBackbone, BackboneConfig
 from isthmus.backbones.backbone import Adapt, leave_alone
+from isthmus.data.batch import Batch
 from isthmus.data.store.dataset import Dataset
 from isthmus.family import members
 from isthmus.layers.routing import Routing
@@ -238,14 +240,12 @@ class NaiveStar(AllOnAll):
 
     def state(self, x: Tensor, domain: int) -> Tensor:
         h = self.first[domain](x)
-        parts = zip(
-            self.shared, self.own[domain], self.bias[domain], self.norms[domain], strict=True
-        )
-        for shared, own, bias, norm in parts:
+        mine: list[Any] = [part[domain] for part in (self.own, self.bias, self.norms)]
+        for shared, own, bias, norm in zip(self.shared, *mine, strict=True):
             h = F.dropout(norm(h @ (shared * own) + bias).relu(), 0.2, self.training)
         return h
 
-    def shortcut(self, batch, inputs, x: Tensor) -> Tensor:
+    def shortcut(self, batch: Batch, inputs: nn.Module, x: Tensor) -> Tensor:  # noqa: ARG002
         return self.auxiliary(x).squeeze(1)
 
 
@@ -286,6 +286,7 @@ class NaivePle(AllOnAll):
         """Every level of every domain, then every tower."""
         assert routing is not None
         states, common = [x] * self.domains, x
+        level: Any
         for level in self.levels:
             shared = [expert(common) for expert in level["shared"]]
             own = [

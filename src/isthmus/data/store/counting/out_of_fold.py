@@ -169,7 +169,9 @@ class FoldCounts:
         columns = zip(self.cells, statistics.columns, strict=True)
         with ThreadPoolExecutor(WORKERS) as workers:
             while some := list(islice(columns, WORKERS)):
-                yield from workers.map(lambda of: self._told(*of, statistics, left_out), some)
+                yield from workers.map(
+                    lambda of: self._told(of[0], of[1], statistics, left_out), some
+                )
 
     def _told(
         self,
