@@ -24,6 +24,7 @@ WALK = [
     "backbones",
     "adapters",
     "models",
+    "attaching",
     "objectives",
     "optimisers",
     "metrics",
