@@ -141,17 +141,15 @@ def quiet() -> contextlib.AbstractContextManager[Any]:
 
 @pytest.mark.filterwarnings("ignore")  # theirs, at import
 def test_deepctr_torchs_deepfm(planted: Planted, monkeypatch: pytest.MonkeyPatch):
-    requests = pytest.importorskip("requests", reason="the extra isthmus[peers] is not installed")
+    import requests
 
     def offline(*asked: Any, **named: Any) -> None:
         raise OSError("tests ask nobody")
 
     monkeypatch.setattr(requests, "get", offline)  # it asks for its newest version when imported
     with quiet():
-        models = pytest.importorskip(
-            "deepctr_torch.models", reason="the extra isthmus[peers] is not installed"
-        )
-        from deepctr_torch.inputs import DenseFeat, SparseFeat  # pyright: ignore[reportMissingImports]
+        from deepctr_torch import models
+        from deepctr_torch.inputs import DenseFeat, SparseFeat
 
         features = [SparseFeat(f"f{i}", VALUES, embedding_dim=8) for i in range(FIELDS)]
         features.append(DenseFeat("number", 1))
@@ -163,10 +161,8 @@ def test_deepctr_torchs_deepfm(planted: Planted, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.filterwarnings("ignore")  # theirs, at import
 def test_torch_rechubs_wide_deep(planted: Planted):
     with quiet():
-        ranking = pytest.importorskip(
-            "torch_rechub.models.ranking", reason="the extra isthmus[peers] is not installed"
-        )
-        from torch_rechub.basic.features import DenseFeature, SparseFeature  # pyright: ignore[reportMissingImports]
+        from torch_rechub.basic.features import DenseFeature, SparseFeature
+        from torch_rechub.models import ranking
 
         torch.manual_seed(0)
         sparse = [SparseFeature(f"f{i}", vocab_size=VALUES, embed_dim=8) for i in range(FIELDS)]
