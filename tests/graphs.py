@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim
 
-from attached import AT, N_DOMAINS, adapted, rows, small
+from attached import N_DOMAINS, adapted, rows, small
 from isthmus.adapters import AbstractAdapter, ModulationConfig
 from isthmus.attaching import Attachment, attach
 from isthmus.layers.routing import Routing
@@ -176,7 +176,7 @@ def said(check: Callable[[Path], None], folder: Path) -> str:
     """Nothing, or how the check failed."""
     try:
         check(folder)
-    except Exception:
+    except (AssertionError, RuntimeError, TypeError, ValueError):
         return traceback.format_exc()
     return ""
 

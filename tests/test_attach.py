@@ -125,7 +125,7 @@ def test_a_bare_sequential_is_adapted_too(foreign):
     assert torch.equal(foreign.dnn(E), before)
     assert set(foreign.dnn.state_dict()) == keys
     nested = nn.Sequential(nn.Sequential(nn.Linear(4, 6)))
-    with pytest.raises(ValueError, match="must name a module that is none"):
+    with pytest.raises(ValueError, match="must name a module that is no container"):
         attach(nested, at={"0": 1}, adapter=adapter, n_domains=N_DOMAINS)
 
 
@@ -138,6 +138,21 @@ def test_two_adapters_at_once_are_refused(foreign):
     attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
     with pytest.raises(ValueError, match="detach it first"):
         attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
+
+
+def test_a_container_is_adapted_once_and_never_runs_the_adapter(foreign):
+    class Chain(nn.ModuleList):
+        def forward(self, x: Tensor) -> Tensor:
+            for part in self:
+                x = part(x)
+            return x
+
+    chain = Chain([nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6)])
+    attached = attach(chain, at={"2": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
+    assert attached(E, domain=DOMAIN, condition=E).shape == (6, 6)
+    assert len(chain) == 3
+    with pytest.raises(ValueError, match="detach it first"):  # also behind another part
+        attach(chain, at={"0": 0}, adapter=make_adapter(sites=(0,)), n_domains=N_DOMAINS)
 
 
 def test_a_call_without_domains_says_so(foreign):
@@ -156,7 +171,7 @@ def test_shapes_that_do_not_fit_are_refused(foreign):
         attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=4)
     assert untouched(foreign)
     attached = attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
-    expected = r"output of 'dnn\.3' must be a tensor \(5, 6\) or \(5, steps, 6\), got \(6, 6\)"
+    expected = r"output of 'dnn\.3' must be a tensor \(5, 6\) or \(5, steps, 6\) for a domain of 5 rows, got \(6, 6\)"
     with pytest.raises(ValueError, match=expected):
         attached(E, domain=DOMAIN[:5], condition=E[:5])
     with pytest.raises(ValueError, match="equally many rows, got 6 and 5"):

@@ -4,6 +4,7 @@ import copy
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -98,6 +99,14 @@ def test_eight_threads_each_meet_their_own_domain():
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(score, range(8)))
+
+
+def test_a_domain_that_is_no_tensor_or_is_misread_is_refused():
+    with pytest.raises(ValueError, match=r"domain must be a tensor \(rows,\), got list"):
+        adapted()(X, domain=DOMAIN.tolist(), condition=X)
+    misread = adapted(read=lambda x: DOMAIN)
+    with pytest.raises(ValueError, match=r"read must return \(domain, condition\), got Tensor"):
+        misread.module(X)
 
 
 class Outer(nn.Module):
@@ -227,6 +236,33 @@ def test_checkpointed_blocks_meet_their_own_batch_again(mode: bool, way: str):
     expected, found = trained(None, way), trained(mode, way)
     assert len(found) == len(expected)
     for gradient, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-4, atol=1e-5)
+
+
+@dataclass
+class Scored:
+    """What many networks of others return."""
+
+    logits: Tensor
+    told: str = "as it was"
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["reentrant", "not reentrant"])
+def test_checkpointed_blocks_of_a_network_that_returns_a_dataclass(mode: bool):
+    class Record(Small):
+        def forward(self, x: Tensor, *, scale: float = 1.0) -> Any:
+            return Scored(super().forward(x, scale=scale))
+
+    gradients = []
+    for each in (None, mode):
+        torch.manual_seed(0)
+        adapted_ = attach(Record(each), at=AT, adapter=awake())
+        x = X.clone().requires_grad_()
+        outputs = [adapted_(x, domain=domain, condition=x) for domain in (DOMAIN, OTHER_DOMAIN)]
+        assert outputs[0].told == "as it was"
+        (outputs[0].logits - 2 * outputs[1].logits).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in adapted_.parameters())])
+    for gradient, right in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, right, rtol=1e-4, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from attached import AT, N_DOMAINS, adapted, awake, rows, small, still
 from isthmus.adapters import Film
-from isthmus.attaching import Attachment, attach, load_adapters, merge, save_adapters
+from isthmus.attaching import Attachment, attach, load_adapters, merge_adapters, save_adapters
 from isthmus.errors import BundleError, RunError
 
 X, DOMAIN = rows(12)
@@ -162,7 +162,7 @@ def test_a_still_adapter_becomes_a_part_of_the_weights(domain: int, bias: bool):
     of_domain = torch.full((12,), domain)
     expected = adapted_(X, domain=of_domain)
     assert not torch.allclose(expected, adapted_(X, domain=torch.full((12,), (domain + 1) % 4)))
-    assert merge(adapted_, domain=domain) is module
+    assert merge_adapters(adapted_, domain=domain) is module
     assert not any(part._forward_hooks for part in module.modules())
     torch.testing.assert_close(module(X), expected, rtol=1e-4, atol=1e-5)
 
@@ -189,9 +189,9 @@ def test_what_arithmetic_does_not_allow_is_not_merged():
     for text, adapted_ in cases.items():
         before = copy.deepcopy(adapted_.state_dict())
         with pytest.raises(ValueError, match=text):
-            merge(adapted_, domain=1)
+            merge_adapters(adapted_, domain=1)
         assert adapted_.attached
         for name, tensor in adapted_.state_dict().items():
             assert torch.equal(tensor, before[name])
     with pytest.raises(ValueError, match=r"domain must lie in 0\.\.3, got 4"):
-        merge(attach(small(), at={"first.0": 0, "second.0": 1}, adapter=still()), domain=4)
+        merge_adapters(attach(small(), at={"first.0": 0, "second.0": 1}, adapter=still()), domain=4)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from isthmus.adapters import HamurConfig
+from isthmus.adapters import HamurConfig, MLoraConfig
 from isthmus.attaching import Attachment, attach
 
 ROWS, FIELDS, VALUES = 1024, 3, 5
 DOMAIN = torch.arange(ROWS) % 2 + 1
+HAMUR = HamurConfig(bottleneck=8, rank=4)
 FROZEN, ADAPTED = 0.6, 0.45  # logloss: no better than guessing (0.69), and better by far
 
 
@@ -61,7 +62,13 @@ def fit(run: Callable[[], Tensor], module: nn.Module, label: Tensor, steps: int)
 
 
 def beats_itself_frozen(
-    module: nn.Module, inputs: tuple[Any, ...], planted: Planted, at: Any, *, odds: bool = True
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    planted: Planted,
+    at: Any,
+    *,
+    odds: bool = True,
+    adapter: Any = HAMUR,
 ) -> Attachment:
     """Train a network, then its adapter alone. ``odds``: the network gives probabilities."""
     condition = torch.cat([F.one_hot(planted.ids, VALUES).flatten(1).float(), planted.number], 1)
@@ -72,7 +79,7 @@ def beats_itself_frozen(
     frozen = fit(lambda: logits(module(*inputs)), module, planted.label, steps=20)
     torch.manual_seed(1)
     adapted = attach(
-        module, at=at, adapter=HamurConfig(bottleneck=8, rank=4), n_domains=2,
+        module, at=at, adapter=adapter, n_domains=2,
         condition_width=condition.shape[1], example=inputs,
     )  # fmt: skip
     with torch.no_grad():
@@ -103,11 +110,14 @@ def module_alone(adapted: Attachment, inputs: tuple[Any, ...]) -> Tensor:
     return output
 
 
-def test_a_sequential(planted: Planted):
+@pytest.mark.parametrize(
+    ("at", "adapter"), [(nn.ReLU, HAMUR), (nn.Linear, MLoraConfig(rank=4))], ids=["hamur", "mlora"]
+)
+def test_a_sequential(planted: Planted, at: Any, adapter: Any):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
     x = torch.cat([F.one_hot(planted.ids, VALUES).flatten(1).float(), planted.number], 1)
-    beats_itself_frozen(module, (x,), planted, nn.ReLU, odds=False)
+    beats_itself_frozen(module, (x,), planted, at, odds=False, adapter=adapter)
 
 
 class Encoder(nn.Module):

@@ -95,6 +95,32 @@ def test_a_width_that_no_type_tells_comes_from_an_example():
     assert adapted.adapter.spec.site_widths == (8,)
 
 
+def test_an_example_is_run_once_by_position_or_by_name():
+    class Halved(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.GLU()  # halves the width
+            self.runs = 0
+
+        def forward(self, *, x: Tensor) -> Tensor:
+            self.runs += 1
+            return self.part(x)
+
+    module = Halved()
+    given = {"adapter": CONFIG, "n_domains": 3, "condition_width": 4, "example": {"x": X}}
+    assert attach(module, at="part", **given).adapter.spec.site_widths == (2,)
+    assert module.runs == 1
+    assert sites_of(module).others[0].width is None
+    with pytest.raises(ValueError, match=r"example must be a tuple .*, or a dict .*, got Tensor"):
+        attach(Halved(), at="part", **(given | {"example": X}))
+
+
+def test_widths_pass_through_what_keeps_them():
+    nested = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.Dropout(), nn.Linear(8, 3)), nn.ReLU())
+    widths = {str(site.place): site.width for site in sites_of(nested).fitting}
+    assert widths == {"0": 8, "1": 3, "1.0": 8, "1.1": 3, "2": 3}
+
+
 class Three(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -289,7 +315,8 @@ def test_a_site_of_the_wrong_rank_is_named():
 
     adapted = attach(Raised(), at="part", adapter=one_site(4))
     with pytest.raises(
-        ValueError, match=r"'part' must be a tensor \(6, 4\) or \(6, steps, 4\), got \(6, 1, 1, 4\)"
+        ValueError,
+        match=r"'part' must be a tensor \(6, 4\) or \(6, steps, 4\) for a domain of 6 rows, got \(6, 1, 1, 4\)",
     ):
         adapted(X, domain=DOMAIN, condition=X)
     with pytest.raises(ValueError, match=r"it gives \(6, 1, 1, 4\), not \(rows, width\)"):

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from isthmus.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from isthmus.attaching import Attachment, attach, detach, load_adapters, save_adapters, sites_of
+    from isthmus.attaching import (
+        Attachment,
+        attach,
+        detach,
+        load_adapters,
+        merge_adapters,
+        save_adapters,
+        sites_of,
+    )
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
@@ -32,6 +40,7 @@ _PLACES = {
         "attach",
         "detach",
         "load_adapters",
+        "merge_adapters",
         "save_adapters",
         "sites_of",
     ),
@@ -78,6 +87,7 @@ __all__ = [
     "fit",
     "load_adapters",
     "load_config",
+    "merge_adapters",
     "plan_diagnosis",
     "save_adapters",
     "sites_of",

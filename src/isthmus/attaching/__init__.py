@@ -4,7 +4,7 @@ from isthmus.attaching.adapter_file import load_adapters, save_adapters
 from isthmus.attaching.attach import attach, detach
 from isthmus.attaching.attachment import Attachment
 from isthmus.attaching.found_sites import FoundSite, FoundSites, sites_of
-from isthmus.attaching.merging import merge
+from isthmus.attaching.merging import merge_adapters
 from isthmus.attaching.picked import Place
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "attach",
     "detach",
     "load_adapters",
-    "merge",
+    "merge_adapters",
     "save_adapters",
     "sites_of",
 ]

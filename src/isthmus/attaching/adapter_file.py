@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from isthmus.attaching.attachment import CHILD, Attachment
+from isthmus.attaching.attachment import CHILD, Attachment, widths_at
 from isthmus.disk import write_whole, writing
 from isthmus.errors import BundleError
 from isthmus.version import VERSION
@@ -57,7 +57,11 @@ def load_adapters(attachment: Attachment, path: Path | str) -> None:
         raise BundleError(f"{path} must be an adapter file: {fault}") from fault
     if text is None:
         raise BundleError(f"{path} must be an adapter file, written by save_adapters")
-    held, own = json.loads(text), _told(attachment)
+    try:
+        held = json.loads(text)
+    except ValueError as fault:
+        raise BundleError(f"{path} must be an adapter file: {fault}") from fault
+    own = _told(attachment)
     if held.get("format") != FORMAT:
         raise BundleError(
             f"{path} must have format {FORMAT}, got {held.get('format')}"
@@ -77,7 +81,8 @@ def _told(attachment: Attachment) -> dict[str, Any]:
         "adapter": type(adapter).__name__,
         "n_domains": attachment.n_domains,
         "places": {
-            str(place): [site, adapter.spec.width(site)] for place, site in attachment.sites.items()
+            str(place): [site, *widths_at(adapter, site)]
+            for place, site in attachment.sites.items()
         },
         "backbone": {
             name: [list(tensor.shape), _checksum(tensor)]
@@ -104,16 +109,13 @@ def _difference(held: dict[str, Any], own: dict[str, Any]) -> str:
         if held[key] != own[key]:
             return f"{words} must be {held[key]} as in the file, got {own[key]}"
     if held["places"] != own["places"]:
-        for place, (site, width) in held["places"].items():
+        for place, cell in held["places"].items():
             found = own["places"].get(place)
             if found is None:
                 places = ", ".join(own["places"])
                 return f"an adapter must sit behind {place!r} as in the file, got {places}"
-            if found != [site, width]:
-                return (
-                    f"{place!r} must be site {site} of width {width} as in the file,"
-                    f" got site {found[0]} of width {found[1]}"
-                )
+            if found != cell:
+                return f"{place!r} must be {_cell(cell)} as in the file, got {_cell(found)}"
         return f"the file has adapters at {', '.join(held['places'])} alone"
     for name, (shape, checksum) in held["backbone"].items():
         found = own["backbone"].get(name)
@@ -125,6 +127,13 @@ def _difference(held: dict[str, Any], own: dict[str, Any]) -> str:
             return f"the backbone must have the weights it was saved with, and {name!r} differs"
     more = [name for name in own["backbone"] if name not in held["backbone"]]
     return f"the backbone must have no tensor {more[0]!r}, got one" if more else ""
+
+
+def _cell(cell: list[Any]) -> str:
+    site, *widths = cell
+    if len(widths) == 1:
+        return f"site {site} of width {widths[0]}"
+    return f"Linear {site} of {widths[0]} x {widths[1]}"
 
 
 def _other_shape(tensors: dict[str, Tensor], adapter: nn.Module) -> str:

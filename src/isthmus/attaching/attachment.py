@@ -3,17 +3,18 @@
 The network's code stays as it is. Forward hooks change what the named submodules return; the hooks
 of the module itself begin and end a call. A hook sits on a module without taking its place: a module
 that reads its parts' weights, as `nn.TransformerEncoder` does, finds what it expects.
+
+A place goes to a site of the adapter, or, for an adapter at Linears, to one of its Linears.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from isthmus.adapters.adapter import AbstractAdapter, AdapterState
-from isthmus.attaching.current import Current, Passage
+from isthmus.attaching.current import Current, Passage, no_condition
 from isthmus.attaching.freezing import Frozen
 from isthmus.attaching.picked import Place, picked, put_back
 from isthmus.attaching.recomputing import Gathered, in_backward
@@ -21,6 +22,7 @@ from isthmus.layers.routing import Routing, in_graph
 from isthmus.layers.sites import Site
 
 CHILD = "isthmus_adapter"
+RUNNING_ALL = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # what is put into one is run
 
 # From what the module was called with: the domain of each row, and its condition or None.
 Read = Callable[..., tuple[Tensor, Tensor | None]]
@@ -59,7 +61,9 @@ class Attachment(nn.Module):
         self._kept = (adapter, holder_of(module, self.places[0].name))
         self._kept[1].add_module(CHILD, adapter)
         self._handles = [
-            module.get_submodule(place.name).register_forward_hook(_SiteHook(self, place, site))
+            module.get_submodule(place.name).register_forward_hook(
+                _SiteHook(self, place, site), with_kwargs=True
+            )
             for place, site in at.items()
         ]
         self._handles += [
@@ -142,7 +146,10 @@ class Attachment(nn.Module):
         """What begins a batch of these rows."""
         if not self.attached:
             raise ValueError("the adapter must be attached, got a call after detach")
-        rows = domain.shape[0] if domain.ndim else 0
+        if not isinstance(domain, Tensor):
+            raise ValueError(f"domain must be a tensor (rows,), got {type(domain).__name__}")
+        routing = Routing(domain, self.n_domains)
+        rows = routing.rows
         if condition is not None and condition.shape[0] != rows:
             raise ValueError(
                 "domain and condition must have equally many rows,"
@@ -151,7 +158,7 @@ class Attachment(nn.Module):
         width = self.condition_width
         if condition is not None and width is not None and condition.shape[1:] != (width,):
             raise ValueError(f"condition must be ({rows}, {width}), got {tuple(condition.shape)}")
-        state = self._prepare(Routing(domain, self.n_domains), condition)
+        state = self._prepare(routing, condition)
         gathered = None
         if state.shared is not None and state.shared.requires_grad and not in_graph():
             gathered = Gathered(state.shared)
@@ -161,11 +168,10 @@ class Attachment(nn.Module):
     def _prepare(self, routing: Routing, condition: Tensor | None) -> AdapterState:
         if condition is not None:
             return self.adapter.prepare(condition, routing)
-        nothing = torch.zeros(routing.rows, 0, device=routing.domain.device)
         if in_graph():
-            return self.adapter.prepare(nothing, routing)
+            return self.adapter.prepare(no_condition(routing), routing)
         try:
-            return self.adapter.prepare(nothing, routing)
+            return self.adapter.prepare(no_condition(routing), routing)
         except RuntimeError as fault:
             raise ValueError(
                 f"condition must be given: {type(self.adapter).__name__} reads one of each row"
@@ -177,13 +183,19 @@ class Attachment(nn.Module):
 
 
 class _SiteHook:
-    """Hands what a submodule returned to the cell of its site."""
+    """Hands what a submodule returned to the cell of its place."""
 
     def __init__(self, attachment: Attachment, place: Place, site: Site) -> None:
         self.attachment, self.place = attachment, place
         self.site: Site = site
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        module: nn.Module,  # noqa: ARG002
+        inputs: tuple[Any, ...],
+        named: dict[str, Any],
+        output: Any,
+    ) -> Any:
         attachment, place = self.attachment, self.place
         passage = attachment.current.top()
         if passage is None:
@@ -195,19 +207,22 @@ class _SiteHook:
                 " nn.TransformerEncoder with enable_nested_tensor=False"
             )
         state = passage.called(place)
-        rows, width = state.routing.rows, attachment.adapter.spec.width(self.site)
+        adapter, rows = attachment.adapter, state.routing.rows
+        width = widths_at(adapter, self.site)[-1]
         if h.ndim not in (2, 3) or h.shape[0] != rows or h.shape[-1] != width:
             raise ValueError(
                 f"the output of '{place}' must be a tensor {(rows, width)} or"
-                f" ({rows}, steps, {width}), got {tuple(h.shape)}"
+                f" ({rows}, steps, {width}) for a domain of {rows} rows, got {tuple(h.shape)}"
             )
-        if h.ndim == 2:
-            changed = attachment.adapter(self.site, h, state)
-        else:
-            steps = h.shape[1]
-            state = passage.by_step(state, steps)
-            changed = attachment.adapter(self.site, h.flatten(0, 1), state)
-            changed = changed.unflatten(0, (rows, steps))
+        # An adapter at Linears reads what goes in, too.
+        met = [inputs[0] if inputs else named["input"], h] if adapter.linears else [h]
+        if h.ndim == 3:
+            state = passage.by_step(adapter, state, h.shape[1])
+            met = [tensor.flatten(0, 1) for tensor in met]
+        run = adapter.meet if adapter.linears else adapter
+        changed = run(self.site, *met, state)
+        if h.ndim == 3:
+            changed = changed.unflatten(0, (rows, h.shape[1]))
         return put_back(output, place.key, changed.to(h.dtype))
 
 
@@ -242,7 +257,12 @@ class _Begin:
         if around is None:
             if attachment.read is None:
                 return  # the first site says what is missing
-            around = attachment.passage(*attachment.read(*inputs, **named))
+            found = attachment.read(*inputs, **named)
+            if not isinstance(found, tuple | list) or len(found) != 2:
+                raise ValueError(
+                    f"read must return (domain, condition), got {type(found).__name__}"
+                )
+            around = attachment.passage(*found)
         passage = Passage(around.state, around.gathered, whole=True, again=around.again)
         passage.around = around
         passage.before = attachment.current.push(passage)
@@ -268,12 +288,27 @@ class _End:
         return passage.sealed(output, current.restore)
 
 
+def widths_at(adapter: AbstractAdapter, site: Site) -> tuple[int, ...]:
+    """(width,) of the hidden state at a site, or (in_width, out_width) at a Linear."""
+    if adapter.linears:
+        assert isinstance(site, int)
+        return adapter.spec.linears[site]
+    return (adapter.spec.width(site),)
+
+
+def is_adapted(module: nn.Module, name: str) -> bool:
+    """Whether an adapter sits in the module already, or in the place of this name."""
+    begins = any(isinstance(hook, _Begin) for hook in module._forward_pre_hooks.values())
+    return begins or CHILD in dict(holder_of(module, name).named_children())
+
+
 def holder_of(module: nn.Module, name: str) -> nn.Module:
     """Whose child the adapter becomes: the module, or where that runs all children, the place."""
-    place = module if not isinstance(module, nn.Sequential) else module.get_submodule(name)
-    if isinstance(place, nn.Sequential):
+    place = module.get_submodule(name) if isinstance(module, RUNNING_ALL) else module
+    if isinstance(place, RUNNING_ALL):
+        kind = type(place).__name__
         raise ValueError(
-            f"an nn.Sequential runs whatever is put into it, so {name!r} of one must name a module"
-            " that is none"
+            f"a {kind} runs whatever is put into it, so {name!r} of one must name a module that is"
+            " no container"
         )
     return place

@@ -6,8 +6,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
-from isthmus.attaching.attachment import CHILD
-from isthmus.attaching.found_sites import UNKNOWN, FoundSite, FoundSites
+from isthmus.attaching.found_sites import UNKNOWN, FoundSite, FoundSites, parts_of
 from isthmus.attaching.picked import Key, Place
 from isthmus.layers.sites import Site
 
@@ -24,9 +23,7 @@ def choose(module: nn.Module, at: At, found: FoundSites, output: Key) -> dict[Pl
     Raises ``ValueError`` for a name that fits no submodule (the near ones are listed), for a type or
     a predicate that fits none, or none where an adapter can sit.
     """
-    parts = {
-        name: part for name, part in module.named_modules() if name and CHILD not in name.split(".")
-    }
+    parts = parts_of(module)
     sites = {site.place.name: site for site in (*found.fitting, *found.others)}
     chosen: dict[Place, Site | None] = {}
     if isinstance(at, Mapping):

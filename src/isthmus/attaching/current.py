@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from isthmus.adapters.adapter import AdapterState
+from isthmus.adapters.adapter import AbstractAdapter, AdapterState
 from isthmus.attaching.picked import Place, with_each
 from isthmus.attaching.recomputing import Gathered, in_backward
 from isthmus.layers.routing import Routing, in_graph
@@ -59,15 +59,18 @@ class Passage:
             self.hidden.add(place)
         return self.state
 
-    def by_step(self, state: AdapterState, steps: int) -> AdapterState:
+    def by_step(self, adapter: AbstractAdapter, state: AdapterState, steps: int) -> AdapterState:
         """The state of (rows * steps) hidden states: each row's, ``steps`` times."""
         routing, shared = state.routing, state.shared
         if steps not in self._routings:
             domain = routing.domain.repeat_interleave(steps)
             self._routings[steps] = Routing(domain, routing.n_domains)
+        routing = self._routings[steps]
         # Not kept for the next site: a block that is run again must save what it saved before.
+        if adapter.tiled:
+            return adapter.prepare(no_condition(routing), routing)
         repeated = None if shared is None else shared.repeat_interleave(steps, dim=0)
-        return AdapterState(self._routings[steps], repeated)
+        return AdapterState(routing, repeated)
 
     def check_all_called(self, places: tuple[Place, ...], what: str) -> None:
         """Raise ``ValueError`` naming the sites that did not run."""
@@ -88,14 +91,20 @@ class Passage:
                 self.gathered.begin()
             restore(self)
 
-        def seal(tensor: Tensor) -> Tensor:
-            if self.hidden and self.gathered is not None:
-                tensor = self.gathered.tied_to(tensor)
+        def watched(tensor: Tensor) -> Tensor:
             if tensor.requires_grad:
                 tensor.register_hook(reached)
             return tensor
 
-        return with_each(output, seal)
+        if self.hidden and self.gathered is not None:
+            output = with_each(output, self.gathered.tied_to)
+        with_each(output, watched)
+        return output
+
+
+def no_condition(routing: Routing) -> Tensor:
+    """What an adapter gets that reads no condition: (rows, 0)."""
+    return torch.zeros(routing.rows, 0, device=routing.domain.device)
 
 
 class Current:
@@ -109,8 +118,8 @@ class Current:
         self._thread = threading.local()
         self._in_graph: Passage | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Current":
-        return Current()
+    def __reduce__(self) -> tuple[type["Current"], tuple[()]]:
+        return Current, ()  # a copy of a network is not within any call
 
     def top(self) -> Passage | None:
         """The passage that a site belongs to now, or None."""

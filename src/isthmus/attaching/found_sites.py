@@ -20,7 +20,15 @@ KEEPING = (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity, nn.
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 ENCODER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+NO_LINEAR = "it is no Linear, and the adapter changes what a Linear gives"
 UNKNOWN = "its width is not known before it runs: give an example input"
+
+
+def parts_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The submodules by name, in the module's own order, without those of adapters."""
+    return {
+        name: part for name, part in module.named_modules() if name and CHILD not in name.split(".")
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +73,46 @@ def sites_of(module: nn.Module, *inputs: Any, **named: Any) -> FoundSites:
       1 (ReLU, width 8)
     not:
     """
-    return survey(module, inputs, named, {})
+    return survey(module, try_out(module, inputs, named))
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What every submodule returned, each time it ran, when a network was given ``rows`` rows."""
+
+    rows: int | None
+    outputs: dict[str, list[Any]]
 
 
 def survey(
-    module: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any], keys: Mapping[str, Key]
+    module: nn.Module,
+    tried: Tried | None,
+    keys: Mapping[str, Key] | None = None,
+    *,
+    linears: bool = False,
 ) -> FoundSites:
-    """What `sites_of` says; ``keys``: which tensor is meant of what a submodule returns."""
-    found = list(_by_type(module, keys))
-    if inputs or named:
-        found = list(_by_example(module, found, inputs, named))
+    """What `sites_of` says, for an adapter at Linears too (``linears``).
+
+    ``keys``: which tensor is meant of what a submodule returns.
+    """
+    found = list(_by_type(module, keys or {}, linears))
+    if tried is not None:
+        found = [_seen(site, tried.outputs[site.place.name], tried.rows) for site in found]
     return FoundSites(
         fitting=tuple(site for site in found if not site.why),
         others=tuple(site for site in found if site.why),
     )
 
 
-def _by_type(module: nn.Module, keys: Mapping[str, Key]) -> Iterator[FoundSite]:
+def _by_type(module: nn.Module, keys: Mapping[str, Key], linears: bool) -> Iterator[FoundSite]:
     widths: dict[nn.Module, int | None] = {}
     _pass_widths(module, None, widths)
     parents = {id(part): parent for parent in module.modules() for part in parent.children()}
-    for name, part in module.named_modules():
-        if not name or CHILD in name.split("."):
-            continue
+    for name, part in parts_of(module).items():
         parent = parents[id(part)]
         why = _hindrance(part, parent)
+        if linears and not isinstance(part, nn.Linear):
+            why = why or NO_LINEAR
         usual = 0 if isinstance(part, nn.RNNBase | nn.MultiheadAttention) else None
         key = keys.get(name, usual)
         width = widths[part] if key == usual else None
@@ -119,12 +142,12 @@ def _pass_widths(
     part: nn.Module, before: int | None, widths: dict[nn.Module, int | None]
 ) -> int | None:
     """Fill in the widths of a part and of all parts below; give the part's own."""
-    width = None
+    chain = isinstance(part, nn.Sequential) and type(part).forward is nn.Sequential.forward
+    width = before if chain else None
     for child in part.children():
-        chain = isinstance(part, nn.Sequential)
-        width = _pass_widths(child, (width if widths else before) if chain else None, widths)
-    own = _width_by_type(part, before)
-    widths[part] = width if own is None and isinstance(part, nn.Sequential) else own
+        passed = _pass_widths(child, width, widths)
+        width = passed if chain else None
+    widths[part] = width if chain else _width_by_type(part, before)
     return widths[part]
 
 
@@ -145,15 +168,18 @@ def _width_by_type(part: nn.Module, before: int | None) -> int | None:
         return part.self_attn.embed_dim
     if isinstance(part, nn.TransformerEncoder | nn.TransformerDecoder):
         return _width_by_type(part.layers[-1], None)  # pyright: ignore[reportArgumentType]
+    if isinstance(part, nn.GLU):
+        return None
     if isinstance(part, KEEPING) or type(part).__module__ == "torch.nn.modules.activation":
         return before
     return None
 
 
-def _by_example(
-    module: nn.Module, found: list[FoundSite], inputs: Sequence[Any], named: Mapping[str, Any]
-) -> Iterator[FoundSite]:
-    outputs: dict[str, list[Any]] = {site.place.name: [] for site in found}
+def try_out(module: nn.Module, inputs: Sequence[Any], named: Mapping[str, Any]) -> Tried | None:
+    """Run the module once, in eval and without gradients; None without inputs."""
+    if not inputs and not named:
+        return None
+    outputs: dict[str, list[Any]] = {name: [] for name in parts_of(module)}
 
     def keep(name: str) -> Any:
         def hook(part: nn.Module, given: Any, output: Any) -> None:  # noqa: ARG001
@@ -172,9 +198,7 @@ def _by_example(
             handle.remove()
         for part, training in modes.items():
             part.training = training
-    rows = _rows([*inputs, *named.values()])
-    for site in found:
-        yield _seen(site, outputs[site.place.name], rows)
+    return Tried(_rows([*inputs, *named.values()]), outputs)
 
 
 def _rows(inputs: Sequence[Any]) -> int | None:

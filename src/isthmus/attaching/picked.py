@@ -96,7 +96,7 @@ def _index(output: list[Any] | tuple[Any, ...], key: Key) -> int:
 
 
 def with_each(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What a module returned, every tensor in its tuples, lists and dicts changed."""
+    """What a module returned, every tensor in its tuples, lists, dicts and dataclasses changed."""
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, MutableMapping):
@@ -109,4 +109,8 @@ def with_each(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(output, tuple):
         values = [with_each(value, change) for value in output]
         return type(output)(*values) if hasattr(output, "_fields") else tuple(values)
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        names = [field.name for field in dataclasses.fields(output) if field.init]
+        values = {name: with_each(getattr(output, name), change) for name in names}
+        return dataclasses.replace(output, **values)
     return output
