@@ -40,6 +40,7 @@ def main() -> None:
             "5": lambda: data.everything(folder),
             "6": lambda: diagnosis.everything(folder),
             "7": lambda: inputs.everything(folder),
+            "8": adapters.attached_step,
         }
         for number, part in parts.items():
             if not only or number in only:

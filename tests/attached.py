@@ -43,8 +43,9 @@ def wake(adapter: AbstractAdapter) -> None:
 
 def awake(**options: Any) -> Hamur:
     torch.manual_seed(1)
-    given = {"site_widths": (8, 6), "condition_width": 4, "n_domains": N_DOMAINS, "rank": 2}
-    adapter = Hamur(**(given | {"sites": (0, 1)} | options))
+    given: dict[str, Any] = {"site_widths": (8, 6), "condition_width": 4, "n_domains": N_DOMAINS}
+    given |= {"rank": 2, "sites": (0, 1), **options}
+    adapter = Hamur(**given)
     wake(adapter)
     return adapter
 

@@ -154,7 +154,9 @@ class Odd(nn.Module):
 
 
 def test_a_site_that_did_not_run_or_ran_twice_or_outside_a_batch_is_named():
-    odd = attach(Odd(), at={"part": 0, "other": 1}, adapter=awake(site_widths=(4, 4)))
+    module = Odd()
+    part, other = module.part, module.other
+    odd = attach(module, at={"part": 0, "other": 1}, adapter=awake(site_widths=(4, 4)))
     given = {"domain": DOMAIN, "condition": X}
     odd(X, 1, **given)
     with pytest.raises(
@@ -171,10 +173,10 @@ def test_a_site_that_did_not_run_or_ran_twice_or_outside_a_batch_is_named():
         pytest.raises(ValueError, match="every site must run in a batch, got no call of 'other'"),
         odd.batch(**given),
     ):
-        odd.module.part(X)
+        part(X)
     odd(X, 1, **given)  # no fault is left behind
     with odd.batch(**given):  # part by part, and the whole twice
-        odd.module.other(odd.module.part(X))
+        other(part(X))
         odd.module(X, 1)
         odd.module(X, 1)
 

@@ -59,13 +59,14 @@ def test_a_frozen_backbone_stays_bit_for_bit_while_its_adapter_trains():
 
 
 def test_unfreeze_lets_the_backbone_train_again():
-    adapted_ = attach(normed(), at="2", adapter=awake(site_widths=(8,), sites=(0,)))
+    module = normed()
+    adapted_ = attach(module, at="2", adapter=awake(site_widths=(8,), sites=(0,)))
     adapted_.freeze()
     adapted_.unfreeze()
-    before = copy.deepcopy(adapted_.module[0].weight)
+    before = copy.deepcopy(module.get_parameter("0.weight"))
     train(adapted_, steps=1)
-    assert not torch.equal(adapted_.module[0].weight, before)
-    assert adapted_.module[1].num_batches_tracked == 1
+    assert not torch.equal(module.get_parameter("0.weight"), before)
+    assert module[1].num_batches_tracked == 1
 
 
 def test_adapters_come_back_from_a_small_file(tmp_path: Path):
@@ -89,7 +90,7 @@ def test_adapters_come_back_from_a_small_file(tmp_path: Path):
 def other_weights() -> nn.Module:
     module = small()
     with torch.no_grad():
-        module.second[0].bias.add_(1e-3)
+        module.get_parameter("second.0.bias").add_(1e-3)
     return module
 
 

@@ -24,7 +24,7 @@ from isthmus.family import members
 from isthmus.layers.routing import Routing
 
 X, DOMAIN = rows(9)
-KINDS = members(AdapterConfig)
+KINDS: dict[str, Any] = {**members(AdapterConfig)}
 REFUSED = {"none", "prompt"}  # there is nothing to attach; the slots belong to the embedded row
 AT_LINEARS = {"mlora", "moe_mlora", "modulation"}
 READING = {"hamur", "hamur_released", "film", "instance_modulation"}
@@ -42,7 +42,11 @@ def attached(name: str, module: nn.Module | None = None, **options: Any) -> Atta
     """An adapter of this kind behind both blocks of a small network, or at two of its Linears."""
     torch.manual_seed(1)
     at = ["first.0", "second.0"] if name in AT_LINEARS else ["first.1", "second.1"]
-    given = {"n_domains": N_DOMAINS, "condition_width": 4 if name in READING else None, "at": at}
+    given: dict[str, Any] = {
+        "n_domains": N_DOMAINS,
+        "condition_width": 4 if name in READING else None,
+        "at": at,
+    }
     return attach(module or small(), adapter=KINDS[name](), **(given | options))
 
 
@@ -105,7 +109,7 @@ def test_what_belongs_to_no_other_network_is_refused(name: str):
         ValueError,
         match=f"adapter must be built, or the config of one with .* any network, got '{name}'",
     ):
-        attach(module, at="out", adapter=KINDS[name](), n_domains=3)  # type: ignore[arg-type]
+        attach(module, at="out", adapter=KINDS[name](), n_domains=3)
     assert not any(part._forward_hooks for part in module.modules())
 
 

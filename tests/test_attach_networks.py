@@ -161,7 +161,7 @@ def test_deepctr_torchs_deepfm(planted: Planted, monkeypatch: pytest.MonkeyPatch
         from deepctr_torch import models
         from deepctr_torch.inputs import DenseFeat, SparseFeat
 
-        features = [SparseFeat(f"f{i}", VALUES, embedding_dim=8) for i in range(FIELDS)]
+        features: list[Any] = [SparseFeat(f"f{i}", VALUES, embedding_dim=8) for i in range(FIELDS)]
         features.append(DenseFeat("number", 1))
         module = models.DeepFM(features, features, dnn_hidden_units=(16, 16), init_std=0.1)
     x = torch.cat([planted.ids.float(), planted.number], dim=1)

@@ -107,12 +107,13 @@ def test_an_example_is_run_once_by_position_or_by_name():
             return self.part(x)
 
     module = Halved()
-    given = {"adapter": CONFIG, "n_domains": 3, "condition_width": 4, "example": {"x": X}}
+    given: dict[str, Any] = {"adapter": CONFIG, "n_domains": 3, "condition_width": 4}
+    given["example"] = {"x": X}
     assert attach(module, at="part", **given).adapter.spec.site_widths == (2,)
     assert module.runs == 1
     assert sites_of(module).others[0].width is None
     with pytest.raises(ValueError, match=r"example must be a tuple .*, or a dict .*, got Tensor"):
-        attach(Halved(), at="part", **(given | {"example": X}))
+        attach(Halved(), at="part", **{**given, "example": X})
 
 
 def test_widths_pass_through_what_keeps_them():

@@ -219,7 +219,7 @@ class _SiteHook:
         if h.ndim == 3:
             state = passage.by_step(adapter, state, h.shape[1])
             met = [tensor.flatten(0, 1) for tensor in met]
-        run = adapter.meet if adapter.linears else adapter
+        run: Callable[..., Tensor] = adapter.meet if adapter.linears else adapter
         changed = run(self.site, *met, state)
         if h.ndim == 3:
             changed = changed.unflatten(0, (rows, h.shape[1]))
