@@ -165,6 +165,7 @@ def test_every_public_name_exists():
         "backbones",
         "adapters",
         "models",
+        "attaching",
         "metrics",
         "report",
         "tuning",
