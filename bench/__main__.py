@@ -40,7 +40,8 @@ def main() -> None:
             "5": lambda: data.everything(folder),
             "6": lambda: diagnosis.everything(folder),
             "7": lambda: inputs.everything(folder),
-            "8": lambda: networks.everything(folder),
+            "8": adapters.attached_step,
+            "9": lambda: networks.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

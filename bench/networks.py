@@ -1,4 +1,4 @@
-"""Number 8: every network on equal terms. ``python -m bench --only 8``.
+"""Number 9: every network on equal terms. ``python -m bench --only 9``.
 
 - A training step at 30 domains over the network's own step at 3, and at 1,000: time, and products,
   which are the multiplications of one step. The widths are those of a trunk of 100,000 at 3 domains.
@@ -41,7 +41,7 @@ EPOCH_RUNS = 3
 
 
 def everything(folder: Path) -> list[Row]:
-    """All of number 8."""
+    """All of number 9."""
     keep_freed_memory()
     return [*many_domains(), *epochs(folder), *references()]
 
@@ -57,13 +57,13 @@ def many_domains() -> list[Row]:
         told = {f"{n} domains": milliseconds(seconds[str(n)] / 3) for n in DOMAINS}
         rows += [
             at_most(
-                f"8 {name}, training step: 30 domains over 3",
+                f"9 {name}, training step: 30 domains over 3",
                 seconds["30"] / seconds["3"],
                 1.5,
                 **told,
             ),
             at_most(
-                f"8 {name}, products of a step: 1,000 domains over 3",
+                f"9 {name}, products of a step: 1,000 domains over 3",
                 products[1000] / products[3],
                 2.0,
                 products=f"{products[3] / 1e6:,.0f} million at 3",
@@ -86,7 +86,7 @@ def epochs(folder: Path) -> list[Row]:
         trunk = f"{model.parameter_report().trunk:,}"
         found.append(
             at_least(
-                f"8 {name}, training on MovieLens-1M, thousand rows/s",
+                f"9 {name}, training on MovieLens-1M, thousand rows/s",
                 speed / 1e3,
                 SPEED / 1e3,
                 trunk=trunk,
@@ -110,7 +110,7 @@ def references() -> list[Row]:
             seconds = alternate(work, RUNS)
             ratio = seconds["theirs"] / seconds["ours"]
             told = {who: milliseconds(taken) for who, taken in seconds.items()}
-            what = f"8 {name}, every domain's layers on all rows over ours, {domains} domains"
+            what = f"9 {name}, every domain's layers on all rows over ours, {domains} domains"
             rows.append(
                 at_least(what, ratio, 3.0, **told)
                 if domains == 3

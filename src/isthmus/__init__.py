@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Any
 from isthmus.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from isthmus.attaching import (
+        Attachment,
+        attach,
+        detach,
+        load_adapters,
+        merge_adapters,
+        save_adapters,
+        sites_of,
+    )
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
@@ -26,6 +35,15 @@ if TYPE_CHECKING:
     from isthmus.tuning import Tuning, tune
 
 _PLACES = {
+    "isthmus.attaching": (
+        "Attachment",
+        "attach",
+        "detach",
+        "load_adapters",
+        "merge_adapters",
+        "save_adapters",
+        "sites_of",
+    ),
     "isthmus.bundle": ("Bundle",),
     "isthmus.config": ("Config", "load_config"),
     "isthmus.data": ("Batch", "Dataset"),
@@ -41,6 +59,7 @@ _PLACES = {
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "Attachment",
     "Batch",
     "Bundle",
     "BundleError",
@@ -60,12 +79,18 @@ __all__ = [
     "TrainConfig",
     "Tuning",
     "__version__",
+    "attach",
     "build_model",
     "compare",
+    "detach",
     "diagnose",
     "fit",
+    "load_adapters",
     "load_config",
+    "merge_adapters",
     "plan_diagnosis",
+    "save_adapters",
+    "sites_of",
     "tune",
 ]
 
