@@ -38,6 +38,7 @@ WALK = [
     "experiments",
     "run",
     "tuning",
+    "benchmarking",
     "diagnosis",
     "demo",
     "testing",
@@ -169,6 +170,7 @@ def test_every_public_name_exists():
         "metrics",
         "report",
         "tuning",
+        "benchmarking",
     ):
         module = importlib.import_module(f"isthmus.{family}")
         for name in getattr(module, "__all__", []):

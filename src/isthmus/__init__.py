@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         save_adapters,
         sites_of,
     )
+    from isthmus.benchmarking import Benchmark, benchmark, plan_benchmark
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
@@ -44,6 +45,7 @@ _PLACES = {
         "save_adapters",
         "sites_of",
     ),
+    "isthmus.benchmarking": ("Benchmark", "benchmark", "plan_benchmark"),
     "isthmus.bundle": ("Bundle",),
     "isthmus.config": ("Config", "load_config"),
     "isthmus.data": ("Batch", "Dataset"),
@@ -61,6 +63,7 @@ _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 __all__ = [
     "Attachment",
     "Batch",
+    "Benchmark",
     "Bundle",
     "BundleError",
     "Comparison",
@@ -80,6 +83,7 @@ __all__ = [
     "Tuning",
     "__version__",
     "attach",
+    "benchmark",
     "build_model",
     "compare",
     "detach",
@@ -88,6 +92,7 @@ __all__ = [
     "load_adapters",
     "load_config",
     "merge_adapters",
+    "plan_benchmark",
     "plan_diagnosis",
     "save_adapters",
     "sites_of",

@@ -77,3 +77,53 @@ def tune(
     say(f"report: {study.path / 'report.html'}, {study.path / 'trials.md'}")
     if study.best is not None:
         say(f"next: isthmus fit {study.path / 'best.yaml'}")
+
+
+@command(app, "benchmark")
+def benchmark(
+    config: ConfigFile,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Names with commas between (default: every backbone, HAMUR, controls)"),
+    ] = None,
+    trunk: Annotated[
+        int | None,
+        typer.Option(help="Parameters of a trunk at most (default: as the config's network)"),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Trials of each model's search")] = 20,
+    seeds: Annotated[int, typer.Option(help="Trainings with the best setting")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; a benchmark in it goes on (default: benchmarks/NAME)"),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trainings that run at a time (default: one a core)")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the time it needs, and stop")
+    ] = False,
+    set_: Changes = None,
+) -> None:
+    """Compare models on equal terms: the same rows, size, search and seeds, with honest intervals."""
+    import isthmus
+    from isthmus.diagnosis import processes
+
+    with ProgressView() as progress:
+        chosen = {
+            "models": None if models is None else models.split(","),
+            "trunk": trunk,
+            "trials": trials,
+            "seeds": seeds,
+            "jobs": jobs or processes(),
+            "set": set_ or (),
+            "progress": progress,
+        }
+        if dry_run:
+            plan = isthmus.plan_benchmark(config, out, **chosen)
+        else:
+            found = isthmus.benchmark(config, out, **chosen)
+    if dry_run:
+        show(shown(plan))
+        return
+    show(found)
+    say(f"report: {found.path / 'report.html'}, {found.path / 'report.md'}")

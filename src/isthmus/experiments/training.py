@@ -25,7 +25,7 @@ class Training:
     ``domains``: whose train rows there are. None: all domains.
     ``watch``: whose validation rows choose the best look. None: those of ``domains``.
     ``scored``: whose validation and test rows are scored. None: all domains.
-    ``rows_per_domain``, ``hide_domain``, ``half``: see `isthmus.data.Subset`.
+    ``rows_per_domain``, ``hide_domain``, ``half``, ``blind``: see `isthmus.data.Subset`.
     ``start``: begin with that training's best weights and a fresh optimiser. What a start on all
     rows has seen stays known.
     ``budget``: exactly so many steps and looks, in place of epochs and patience.
@@ -45,6 +45,7 @@ class Training:
     half: bool = False
     start: "Training | None" = None
     budget: Budget | None = None
+    blind: bool = False
 
     def __post_init__(self) -> None:
         if self.replicate < 0:
@@ -76,6 +77,7 @@ class Training:
             half=self.half,
             # A second stage knows all that the first one has seen.
             all_known=self._knows_all,
+            blind=self.blind,
         )
 
     @property
@@ -102,6 +104,8 @@ class Training:
             "half": self.half,
             "start": start,
             "budget": budget,
+            # Not told of others: a description that was made before there were any stays the same.
+            **({"blind": True} if self.blind else {}),
         }
 
     def key(self, dataset: Dataset) -> str:

@@ -3,8 +3,9 @@
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +24,21 @@ from isthmus.experiments.training import Training
 FOLDS = 16  # datasets that a process keeps open
 
 
+Opened = Callable[[Path], Dataset]
+
+
+class AbstractJob(ABC):
+    """Work for a process. What comes of it lies on disk."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def run(self, opened: Opened) -> None:
+        """Do the work. ``opened``: gives the dataset of a folder, which stays open in the process."""
+
+
 @dataclass(frozen=True, slots=True)
-class Job:
+class Job(AbstractJob):
     """A training to run.
 
     ``dataset``: the folder of the encoded table. ``folder``: where the outcome goes. ``start``: the
@@ -36,6 +50,10 @@ class Job:
     folder: Path
     start: Path | None
 
+    def run(self, opened: Opened) -> None:
+        """Train, and write the outcome."""
+        run_one(self.training, opened(self.dataset), self.folder, self.start)
+
 
 class Workers:
     """At most ``count`` processes. Each is started when there is work, and kept for more work."""
@@ -44,7 +62,7 @@ class Workers:
         self._count = count
         self._processes: dict[Connection, SpawnProcess] = {}
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[int, str | None]]:
+    def run(self, jobs: Sequence[AbstractJob]) -> Iterator[tuple[int, str | None]]:
         """Give the number of each job when the job ends, with what went wrong, or None.
 
         A caller that does not read to the end must call `stop`.
@@ -121,10 +139,10 @@ def _work(pipe: Connection) -> None:
     opened = lru_cache(FOLDS)(Dataset.open)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            job: Job = pipe.recv()
+            job: AbstractJob = pipe.recv()
             fault = None
             try:
-                run_one(job.training, opened(job.dataset), job.folder, job.start)
+                job.run(opened)
             except (IsthmusError, OSError) as error:
                 fault = str(error)
             pipe.send(fault)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["table", "encode", "train", "score", "demo", "diagnose", "tune"]
+Stage = Literal["table", "encode", "train", "score", "demo", "diagnose", "tune", "benchmark"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,18 +44,26 @@ class SeenLook:
     seconds: float
 
 
-def attempt(config: Config, dataset: Dataset, go_on: Callable[[SeenLook], bool]) -> Attempt | None:
+GoOn = Callable[[SeenLook], bool]
+Attempting = Callable[[Config, Dataset, GoOn], Attempt | None]
+
+
+def attempt(
+    config: Config, dataset: Dataset, go_on: GoOn, *, blind: bool = False
+) -> Attempt | None:
     """Train, and give the end; None where ``go_on`` said no after a look.
 
+    ``blind``: the model reads no domain, see `isthmus.data.Subset`.
     Raises what `isthmus.train.train` raises: RunError where a loss is not finite, ConfigError where
     the config does not fit the dataset.
     """
     began = time.perf_counter()
     settings = config.train
-    training = Training(model=config.model, train=settings)
-    model = build_to_train(training, dataset, dataset.rows("train"))
+    training = Training(model=config.model, train=settings, blind=blind)
+    rows = training.subset(dataset) if blind else dataset
+    model = build_to_train(training, dataset, rows.rows("train"))
     end = None
-    with closing(train(model, dataset, settings)) as events:
+    with closing(train(model, rows, settings)) as events:
         for event in events:
             match event:
                 case Look():
@@ -68,7 +76,7 @@ def attempt(config: Config, dataset: Dataset, go_on: Callable[[SeenLook], bool])
                 case End():
                     end = event
     assert end is not None
-    logits = score_rows(model, dataset.rows("validation"))
+    logits = score_rows(model, rows.rows("validation"))
     return Attempt(end.best, len(end.history), end.stopped, logits)
 
 

@@ -26,7 +26,7 @@ from isthmus.report.diagnosis.words import duration
 from isthmus.report.tuning import trial_table, tuning_page
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.train import Monitor, check_monitor
-from isthmus.tuning.attempt import SeenLook, attempt
+from isthmus.tuning.attempt import Attempting, SeenLook, attempt
 from isthmus.tuning.constraint import metric_of, trial_gains, validation_rows
 from isthmus.tuning.space import Space
 from isthmus.tuning.study_folder import StudyFolder, StudyIdentity
@@ -100,9 +100,9 @@ def tune(
     study leaves no folder. A training whose loss is not finite is a failed trial, and no error.
     """
     tell = progress or silent
-    _check_optuna()
+    check_optuna()
     budget = TrialBudget(trials, minutes)
-    settings = _with_table(load_config(config, set))
+    settings = with_table(load_config(config, set))
     if settings.model.is_trees:
         raise ConfigError(
             "tune searches networks, so model.name must be left out or 'network', got 'trees':"
@@ -114,7 +114,7 @@ def tune(
     key = dataset_key(settings.data, opened.fingerprint(verify_content=False))
     folder.check_table(key)
     dataset = Dataset.from_table(settings.data, opened, progress=encoding(tell))
-    _check_validation(settings, dataset)
+    check_validation(settings, dataset)
     fitted = settings.model_copy(update={"model": sized_for(settings.model, dataset)})
     space = Space.of(fitted, dataset)
     recipes, left_out = chosen_recipes(space)
@@ -126,7 +126,9 @@ def tune(
     with folder.opened(identity):
         from isthmus.tuning.search import Search
 
-        study = _Tune(folder, dataset, Search(folder, space, recipes), budget, left_out, tell)
+        study = RunningStudy(
+            folder, dataset, Search(folder, space, recipes), budget, left_out, tell
+        )
         queued = study.search.queue_stopped()
         plan = plan_of(
             space,
@@ -149,8 +151,11 @@ def tune(
             raise
 
 
-class _Tune:
-    """The parts of a study that is running."""
+class RunningStudy:
+    """The parts of a study that is running.
+
+    ``attempting``: how a trial is trained; None: as `isthmus.tuning.attempt.attempt` does.
+    """
 
     def __init__(
         self,
@@ -160,7 +165,9 @@ class _Tune:
         budget: TrialBudget,
         left_out: Mapping[str, str],
         tell: Listener,
+        attempting: Attempting | None = None,
     ) -> None:
+        self.attempting = attempting
         self.folder, self.dataset, self.search = folder, dataset, search
         self.budget, self.left_out, self.tell = budget, left_out, tell
         self.monitor: Monitor = search.space.config.train.monitor
@@ -188,7 +195,7 @@ class _Tune:
 
         began = time.perf_counter()
         try:
-            found = attempt(config, self.dataset, go_on)
+            found = (self.attempting or attempt)(config, self.dataset, go_on)
         except RunError as fault:
             trial.fail(str(fault), time.perf_counter() - began)
             self.tell(Notice("tune", f"{name} failed: {fault}"))
@@ -232,13 +239,13 @@ class _Tune:
         )
 
 
-def _check_optuna() -> None:
+def check_optuna(what: str = "tune") -> None:
     """Raise ConfigError, which says how to install it, where Optuna is missing."""
     if find_spec("optuna") is None:
-        raise ConfigError("tune needs Optuna: pip install 'isthmus[tune]'")
+        raise ConfigError(f"{what} needs Optuna: pip install 'isthmus[tune]'")
 
 
-def _check_validation(config: Config, dataset: Dataset) -> None:
+def check_validation(config: Config, dataset: Dataset) -> None:
     """Raise SchemaError or ConfigError where the validation rows give no score."""
     rows = dataset.rows("validation")
     if len(rows) < 2:
@@ -249,7 +256,7 @@ def _check_validation(config: Config, dataset: Dataset) -> None:
     check_monitor(config.train.monitor, rows, dataset.n_domains)
 
 
-def _with_table(config: Config) -> Config:
+def with_table(config: Config) -> Config:
     """Name the table by its full path, so that best.yaml finds the table from any folder."""
     table = config.data.table
     if table is None:

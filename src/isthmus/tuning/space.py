@@ -15,7 +15,7 @@ space. All other keys stay as the config has them. Nothing of ``data`` is in the
 trials read one encoded dataset. Widths keep their number, because sites count the layers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,12 +85,17 @@ class Space:
     left_out: Mapping[str, str]
 
     @classmethod
-    def of(cls, config: Config, dataset: Dataset) -> "Space":
-        """Make the space that holds the config. Each network is built once, to see that it fits."""
+    def of(cls, config: Config, dataset: Dataset, held: Collection[str] = ()) -> "Space":
+        """Make the space that holds the config. Each network is built once, to see that it fits.
+
+        ``held``: keys that stay as the config has them.
+        """
         stands = point(config)
         refused: dict[str, str] = {}
 
         def fitting(key: str, names: Iterable[str]) -> Options:
+            if key in held:
+                return Options((stands[key],))
             kept = []
             for name in dict.fromkeys([str(stands[key]), *names]):
                 try:
@@ -104,6 +109,8 @@ class Space:
                     kept.append(name)
             return Options(tuple(kept))
 
+        norms, own = fitting("model.backbone.norm", NORMS), stands["model.backbone.norm"]
+        own = () if own in NORMS else (own,)
         rows = len(dataset.rows("train"))
         batches = {size for size in BATCH_ROWS if STEPS[0] <= rows / size <= STEPS[1]}
         widths = _deep(config).widths
@@ -116,12 +123,13 @@ class Space:
             "model.backbone.widths": Options(tuple(dict.fromkeys(map(_widths_text, sizes)))),
             "model.backbone.dropout": _around(stands["model.backbone.dropout"], *DROPOUT),
             "model.backbone.norm": Options(
-                tuple(dict.fromkeys((*NORMS, stands["model.backbone.norm"])))
+                tuple(norm for norm in (*NORMS, *own) if norm in norms.values)
             ),
             "model.adapter.name": fitting("model.adapter.name", ADAPTERS),
             "model.towers": fitting("model.towers", TOWERS),
         }
-        return cls(config, parameters, refused)
+        alone = {key: Options((stands[key],)) for key in held}
+        return cls(config, parameters | alone, refused)
 
     def params(self, recipe: PortfolioRecipe) -> dict[str, Value]:
         """Give the point of a recipe: the config's own, with the recipe's changes."""
@@ -152,18 +160,18 @@ class Space:
 def point(config: Config) -> dict[str, Value]:
     """Give the config as a point: a value for each key of the space.
 
-    A backbone without a deep part has no widths, dropout and norm. The defaults then stand in their
-    place, for the backbones that have them.
+    A backbone may have no widths, dropout or norm. The defaults then stand in their place, for the
+    backbones that have them.
     """
-    deep = _deep(config)
+    deep, backbone = _deep(config), config.model.backbone
     return {
         "train.lr": config.train.lr,
         "train.batch_rows": config.train.batch_rows,
         "train.embedding_l2": config.train.embedding_l2 or NO_L2,
         "model.backbone.name": config.model.backbone.name,
         "model.backbone.widths": _widths_text(deep.widths),
-        "model.backbone.dropout": deep.dropout,
-        "model.backbone.norm": deep.norm,
+        "model.backbone.dropout": getattr(backbone, "dropout", deep.dropout),
+        "model.backbone.norm": getattr(backbone, "norm", deep.norm),
         "model.adapter.name": config.model.adapter.name,
         "model.towers": config.model.towers,
     }

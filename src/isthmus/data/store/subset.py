@@ -98,6 +98,8 @@ class Subset:
     validation rows (None: the same). ``rows_per_domain``: at most so many train rows of each, drawn
     once and for all; the rows of a smaller number are among those of a larger. ``hide_domain``: the
     domain's column is no input of the model (what the model keeps per domain still follows it).
+    ``blind``: the model reads no domain at all, and every row as one of the unknown domain: ids,
+    statistics and the forest's score too. Only all domains together can be read so.
     ``half``: of the validation rows, keep those that `stopping_half` gives. ``all_known``: hide
     nothing, since the model has seen all domains before. Raises ValueError for names that are not
     the dataset's, for none at all, and for a number of rows below 1.
@@ -113,7 +115,10 @@ class Subset:
         hide_domain: bool = False,
         half: bool = False,
         all_known: bool = False,
+        blind: bool = False,
     ) -> None:
+        if blind and (domains is not None or rows_per_domain is not None):
+            raise ValueError("blind must go with all train rows, got domains or rows_per_domain")
         if rows_per_domain is not None and rows_per_domain < 1:
             raise ValueError(f"rows_per_domain must be at least 1, got {rows_per_domain}")
         for word, names in (("domains", domains), ("watch", watch)):
@@ -126,6 +131,7 @@ class Subset:
         self._cap = rows_per_domain
         self._hide = hide_domain
         self._half = half
+        self._blind = blind
 
     @property
     def key(self) -> str:
@@ -269,6 +275,8 @@ class Subset:
         taught: Taught | None = None,
     ) -> Rows:
         """Rows as the model reads them. ``taught``: write its numbers over what is there."""
+        if self._blind:
+            return self._unseen(rows, at)
         known, hidden = self.masks, self._hidden_columns
         if known is None and at is None and not hidden:
             return rows
@@ -290,6 +298,33 @@ class Subset:
             fold=None if rows.fold is None else np.asarray(rows.fold[at]),
             n_domains=self.n_domains,
             reported=domain,
+        )
+
+    def _unseen(self, rows: Rows, at: Int64[np.ndarray, " rows"] | None) -> Rows:
+        """Rows as the unknown domain's: what `Batch.hide_domain` makes of them.
+
+        The second score that it takes stands in train rows alone; other rows are scored here.
+        """
+        at = np.arange(len(rows)) if at is None else at
+        arrays = rows.arrays.take(at)
+        nowhere, places = np.zeros_like(arrays.domain), DomainPlaces.of(self.encoder.fields)
+        arrays.categorical[:, list(places.categorical)] = 0
+        if rows.fold is None:
+            blinded = replace(arrays, domain=nowhere)
+            fill(self.encoder.taught, SplitRows(blinded, self.n_domains, rows.row[at]))
+        else:
+            for effect in places.statistics:
+                arrays.numeric[:, effect + 2] = arrays.numeric[:, effect]
+                arrays.numeric[:, effect + 3] = 0
+            if places.score is not None:
+                arrays.numeric[:, places.score] = arrays.numeric[:, places.score + 1]
+        return Rows(
+            replace(arrays, domain=nowhere),
+            row=np.asarray(rows.row[at]),
+            group=None if rows.group is None else np.asarray(rows.group[at]),
+            fold=None if rows.fold is None else np.asarray(rows.fold[at]),
+            n_domains=self.n_domains,
+            reported=np.asarray(rows.domain[at]),
         )
 
     @property
