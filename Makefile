@@ -25,8 +25,9 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 demo: .venv/installed
 	.venv/bin/isthmus demo
 
+# A process a core, with one thread each; the tests of a file stay together.
 test: .venv/installed-dev
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 check: .venv/installed-dev
 	.venv/bin/ruff check src tests bench docs/config_page.py

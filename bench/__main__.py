@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench import adapters, data, diagnosis, inputs, models
+from bench import adapters, data, diagnosis, inputs, models, networks
 from bench.measure import Row, load_now
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
@@ -40,6 +40,8 @@ def main() -> None:
             "5": lambda: data.everything(folder),
             "6": lambda: diagnosis.everything(folder),
             "7": lambda: inputs.everything(folder),
+            "8": adapters.attached_step,
+            "9": lambda: networks.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

@@ -1,9 +1,10 @@
-"""Numbers 2 and 3: what HAMUR costs, and what many domains cost it. ``python -m bench.adapters``.
+"""Numbers 2, 3 and 8: what adapters cost, and what many domains cost. ``python -m bench.adapters``.
 
 2. A training step (forward, backward, Adam) of HAMUR at the paper's ML-1M sizes against the same
    network without it; and against HAMUR in the form that builds a weight for each row and runs
    every domain on every row, as the formula reads and the released code does.
 3. 1,000 domains against 3 on the same rows: factors, norms and heads per domain, optimiser inside.
+8. HAMUR attached to the same two blocks from outside, against HAMUR that the network knows of.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.measure import Row, alternate, at_least, at_most, informative
-from isthmus.adapters import AbstractAdapter, AdapterState
+from isthmus.adapters import AbstractAdapter, AdapterState, HamurConfig
+from isthmus.attaching import attach
 from isthmus.data.batch import Batch
 from isthmus.layers.hyper_network import HyperNetwork
 from isthmus.layers.routing import Routing
@@ -95,6 +97,29 @@ def many_domains() -> list[Row]:
     return rows
 
 
+def attached_step() -> list[Row]:
+    """Number 8."""
+    keep_freed_memory()
+    domain = draw_domains(3, zipf=0.0)
+    seconds = alternate(
+        {
+            "built in": times(training_step(make(3, PAPER), domain)),
+            "attached": times(training_step(AttachedHamur(), domain)),
+        },
+        runs=RUNS,
+        warm_up=3,
+    )
+    return [
+        at_most(
+            "8. HAMUR attached to a two-layer MLP, training step over the built-in one's",
+            seconds["attached"] / seconds["built in"],
+            1.1,
+            built_in=milliseconds(seconds["built in"] / STEPS),
+            attached=milliseconds(seconds["attached"] / STEPS),
+        )
+    ]
+
+
 def draw_domains(n_domains: int, *, zipf: float) -> Tensor:
     """(BATCH,) int64 in 1..n_domains, sizes falling as 1 / rank**zipf."""
     share = 1 / torch.arange(1, n_domains + 1.0) ** zipf
@@ -143,7 +168,7 @@ def make_batch(domain: Tensor) -> Batch:
     )
 
 
-def training_step(model: DomainModel, domain: Tensor) -> Work:
+def training_step(model: nn.Module, domain: Tensor) -> Work:
     """Forward, backward, Adam."""
     batch = make_batch(domain)
     optimiser = build_optimiser(model, lr=1e-3, embedding_l2=0.0, embedding_update="dense")
@@ -181,6 +206,39 @@ def times(work: Work, steps: int = STEPS) -> Work:
 
 def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.1f} ms"
+
+
+class TwoLayers(nn.Module):
+    """A network that knows nothing of domains: two blocks and an output."""
+
+    def __init__(self, plain: DomainModel) -> None:
+        super().__init__()
+        self.blocks = plain.backbone
+        self.out = nn.Linear(plain.backbone.out_width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.blocks(x)).squeeze(1)
+
+
+class AttachedHamur(nn.Module):
+    """The network of :func:`make`, HAMUR attached behind its second block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        plain = make(3)
+        self.inputs = plain.inputs
+        self.adapted = attach(
+            TwoLayers(plain),
+            at="blocks",
+            adapter=HamurConfig.model_validate(PAPER),
+            n_domains=3,
+            condition_width=plain.inputs.width,
+            example=(torch.zeros(2, plain.inputs.width),),
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        x = self.inputs(batch)
+        return self.adapted(x, domain=batch.domain, condition=x)
 
 
 class NaiveHamur(AbstractAdapter):
@@ -235,5 +293,5 @@ class NaiveCell(nn.Module):
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(2)
-    found = [row.to_dict() for row in (*step_against_backbone(), *many_domains())]
+    found = [row.to_dict() for row in (*step_against_backbone(), *many_domains(), *attached_step())]
     print(json.dumps(found, indent=2))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from isthmus.adapters import Hamur, attach, detach
+from isthmus.adapters import Hamur
+from isthmus.attaching import attach, detach
 from isthmus.layers.routing import Routing
 
 N_DOMAINS = 3
@@ -39,6 +40,15 @@ def make_adapter(**options) -> Hamur:
     for site in adapter.sites:
         nn.init.ones_(adapter.cell(site).norm.gain)
     return adapter
+
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
+         "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")  # fmt: skip
+
+
+def untouched(module: nn.Module) -> bool:
+    """Whether no hook is left, whatever its kind."""
+    return not any(getattr(part, kind) for part in module.modules() for kind in HOOKS)
 
 
 def test_a_fresh_adapter_changes_nothing(foreign):
@@ -80,22 +90,26 @@ def test_it_trains_and_switches_mode_with_the_module(foreign):
 def test_detach_gives_the_untouched_module_back(foreign):
     before, keys = foreign(E), list(foreign.state_dict())
     adapter = make_adapter()
-    attached = attach(foreign, at={"dnn.1": 1, "dnn.3": 1}, adapter=adapter, n_domains=N_DOMAINS)
+    before_parts = list(foreign.modules())
+    attached = attach(foreign, at={"dnn.2": 1, "dnn.3": 1}, adapter=adapter, n_domains=N_DOMAINS)
     assert len(list(foreign.state_dict())) > len(keys)
     assert detach(foreign, attached) is foreign
     assert torch.equal(foreign(E), before)
     assert list(foreign.state_dict()) == keys
-    assert all(not module._forward_hooks for module in foreign.modules())
+    assert untouched(foreign)
+    assert all(new is old for new, old in zip(foreign.modules(), before_parts, strict=True))
+    with pytest.raises(ValueError, match="must be attached, got a call after detach"):
+        attached(E, domain=DOMAIN, condition=E)
     attached = attach(foreign, at={"dnn.3": 1}, adapter=adapter, n_domains=N_DOMAINS)
     assert not torch.equal(attached(E, domain=DOMAIN, condition=E), before)
 
 
 def test_an_unknown_submodule_is_refused_and_the_nearest_named(foreign):
-    with pytest.raises(ValueError, match=r"got 'dnn\.5'; the nearest is 'dnn"):
+    with pytest.raises(ValueError, match=r"got 'dnn\.5'; the nearest are 'dnn\.\d', 'dnn\.\d'"):
         attach(foreign, at={"dnn.5": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
     with pytest.raises(ValueError, match="at least one submodule"):
         attach(foreign, at={}, adapter=make_adapter(), n_domains=N_DOMAINS)
-    assert all(not module._forward_hooks for module in foreign.modules())
+    assert untouched(foreign)
 
 
 def test_a_bare_sequential_is_adapted_too(foreign):
@@ -111,7 +125,7 @@ def test_a_bare_sequential_is_adapted_too(foreign):
     assert torch.equal(foreign.dnn(E), before)
     assert set(foreign.dnn.state_dict()) == keys
     nested = nn.Sequential(nn.Sequential(nn.Linear(4, 6)))
-    with pytest.raises(ValueError, match="must name a module that is none"):
+    with pytest.raises(ValueError, match="must name a module that is no container"):
         attach(nested, at={"0": 1}, adapter=adapter, n_domains=N_DOMAINS)
 
 
@@ -126,6 +140,21 @@ def test_two_adapters_at_once_are_refused(foreign):
         attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
 
 
+def test_a_container_is_adapted_once_and_never_runs_the_adapter(foreign):
+    class Chain(nn.ModuleList):
+        def forward(self, x: Tensor) -> Tensor:
+            for part in self:
+                x = part(x)
+            return x
+
+    chain = Chain([nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6)])
+    attached = attach(chain, at={"2": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
+    assert attached(E, domain=DOMAIN, condition=E).shape == (6, 6)
+    assert len(chain) == 3
+    with pytest.raises(ValueError, match="detach it first"):  # also behind another part
+        attach(chain, at={"0": 0}, adapter=make_adapter(sites=(0,)), n_domains=N_DOMAINS)
+
+
 def test_a_call_without_domains_says_so(foreign):
     attached = attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
     with pytest.raises(ValueError, match=r"attachment\.batch\(\.\.\.\); 'dnn\.3' ran without"):
@@ -136,9 +165,15 @@ def test_a_call_without_domains_says_so(foreign):
 
 
 def test_shapes_that_do_not_fit_are_refused(foreign):
-    attached = attach(foreign, at={"dnn.1": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
-    with pytest.raises(ValueError, match=r"output of 'dnn\.1' must be a tensor \(6, 6\), got"):
-        attached(E, domain=DOMAIN, condition=E)
+    with pytest.raises(ValueError, match=r"'dnn\.1' must have the width of site 1, 6, got 8"):
+        attach(foreign, at={"dnn.1": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
+    with pytest.raises(ValueError, match="n_domains must be the adapter's own, 3, got 4"):
+        attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=4)
+    assert untouched(foreign)
+    attached = attach(foreign, at={"dnn.3": 1}, adapter=make_adapter(), n_domains=N_DOMAINS)
+    expected = r"output of 'dnn\.3' must be a tensor \(5, 6\) or \(5, steps, 6\) for a domain of 5 rows, got \(6, 6\)"
+    with pytest.raises(ValueError, match=expected):
+        attached(E, domain=DOMAIN[:5], condition=E[:5])
     with pytest.raises(ValueError, match="equally many rows, got 6 and 5"):
         attached(E, domain=DOMAIN, condition=E[:5])
 

@@ -21,7 +21,7 @@ from isthmus.benchmarking.contenders import contenders
 from isthmus.benchmarking.equal_terms import terms_of
 from isthmus.benchmarking.measured_cost import CostJob, read_cost
 from isthmus.benchmarking.shared_rows import with_domain
-from isthmus.benchmarking.standing import Standing, judged
+from isthmus.benchmarking.standing import Contestants, judged
 from isthmus.config import validate
 from isthmus.data import Dataset
 from isthmus.data.batch import DomainPlaces
@@ -236,7 +236,7 @@ def test_two_identical_models_tie():
     label = rng.random(600) < 0.4
     parts = [rows_of(label + rng.normal(0, 1, 600), label, "mlp") for _ in range(3)]
     better = [replace(one, logits=one.logits + 0.8 * label) for one in parts]
-    standing = Standing({"mlp": parts, "same": parts, "better": better}, "mlp")
+    standing = Contestants({"mlp": parts, "same": parts, "better": better}, "mlp")
     for metric in ("auc", "logloss"):
         for of in (standing.scopes(metric), {"domains": standing.domains(metric)}):
             for judgements in of.values():

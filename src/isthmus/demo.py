@@ -1,7 +1,7 @@
-"""The demo: is HAMUR better than one shared network here, beyond what another seed does?
+"""The demo: what ``isthmus init`` writes, beside HAMUR on it and LightGBM alone, and another seed.
 
-Three trainings on one table: (a) a shared MLP that sees the domain as a field, (b) HAMUR on the same
-backbone, (a') the MLP again with another seed. The table that comes out shows b - a beside a' - a.
+Trainings on one table: (a) the config that ``init`` writes, (b) the same with HAMUR, (c) a boosted forest
+alone, and (a') (a) again with another seed. The table that comes out shows b - a and c - a beside a' - a.
 """
 
 import time
@@ -10,38 +10,47 @@ from pathlib import Path
 
 from isthmus import sources
 from isthmus.config import Config, load_config
+from isthmus.data.encoding.trees import is_installed
+from isthmus.disk import write_whole
 from isthmus.errors import ConfigError
+from isthmus.inspect import inspect_table
 from isthmus.metrics import TextTable
 from isthmus.report import side_by_side, to_markdown
 from isthmus.run import Listener, Notice, Run, compare, fit
 from isthmus.run.notice import silent
 
 DATA_SETS = ("movielens-1m", "synthetic")
+HAMUR = "model.adapter={name: hamur, bottleneck: 32, rank: 8}"
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo found; prints as its table and what to do next."""
+    """What the demo found; prints as its table and what to do next.
+
+    ``runs``: init, hamur, trees (left out where LightGBM is not installed) and init-again.
+    """
 
     table: TextTable
-    folder: Path  # with the three runs and the report
+    folder: Path  # with the runs and the report
     config: Path
-    runs: tuple[Run, Run, Run]  # a, b and a'
+    runs: tuple[Run, ...]
     seconds: float
 
     def __str__(self) -> str:
-        a, b, again = (run.path for run in self.runs)
+        init, hamur = self.runs[0].path, self.runs[1].path
+        data = load_config(self.config).data
         return "\n".join(
             [
                 "",
                 str(self.table),
                 "",
-                f"runs: a = {a}, b = {b}, a' = {again}",
                 f"report: {self.folder / 'report.md'}",
+                "runs: " + ", ".join(str(run.path) for run in self.runs),
+                f"a is what `isthmus init` writes for {data.table}: {self.config}",
                 "try next:",
-                f"  isthmus compare {a} {b}",
-                f"  isthmus evaluate {b} --json -",
-                f"  isthmus fit {self.config} --set model.towers=per_domain",
+                f"  isthmus compare {init} {hamur}",
+                f"  isthmus evaluate {init} --json -",
+                f"  isthmus diagnose {self.config} --out diagnosis --level quick --dry-run",
                 "  isthmus init TABLE --domain COLUMN --label COLUMN     # your own table",
                 f"demo finished in {self.seconds:.0f} s",
             ]
@@ -51,11 +60,11 @@ class Demo:
 def demo(
     data: str = "movielens-1m", *, out: str | Path = "demo", progress: Listener | None = None
 ) -> Demo:
-    """Make the table in ``OUT/DATA``, train three models there, and put them side by side.
+    """Make the table in ``OUT/DATA``, train the models there, and put them side by side.
 
     ``data``: ``movielens-1m`` (fetched once, 13.5 MB) or ``synthetic`` (no network). Each call
-    trains anew, in the next free ``OUT/DATA/runs-N``; the table and its config are made again
-    unless the config was changed by hand, which is refused. Raises IsthmusError.
+    writes ``OUT/DATA/init.yaml`` and trains anew, in the next free ``OUT/DATA/runs-N``. The table is
+    made again unless the config beside it was changed by hand, which is refused. Raises IsthmusError.
     """
     begun = time.perf_counter()
     tell = progress or silent
@@ -64,24 +73,29 @@ def demo(
     place = Path(out) / data
     make = sources.movielens_1m if data == "movielens-1m" else sources.write_synthetic
     make(place, report=lambda line: tell(Notice("table", line)))
-    config = place / "config.yaml"
+    known = load_config(place / "config.yaml").data
+    found = inspect_table(known.table, known.domain, known.label.column)
+    config = place / "init.yaml"
+    write_whole(config, found.config_text(folder=place))
     folder = _next_folder(place)
-    adapted = load_config(config)
-    shared = load_config(adapted, ["model.adapter={name: none}"])
-    again = load_config(shared, [f"train.seed={shared.train.seed + 1}"])
-    plain = shared.model.backbone.name
-    named = {plain: shared, adapted.model.adapter.name: adapted, f"{plain}-again": again}
-    a, b, control = (
-        _trained(name, settings, folder, number, tell)
+    init = load_config(config)
+    named = {"init": init, "hamur": load_config(init, [HAMUR])}
+    if is_installed():  # from the file, where keys are left out: trees have defaults of their own
+        named["trees"] = load_config(config, ["model.name=trees"])
+    named["init-again"] = load_config(init, [f"train.seed={init.train.seed + 1}"])
+    runs = [
+        _trained(name, settings, folder, f"{number} of {len(named)}", tell)
         for number, (name, settings) in enumerate(named.items(), start=1)
-    )
-    table = side_by_side(a.evaluate(), b.evaluate(), compare(a, b), compare(a, control))
-    (folder / "report.md").write_text(to_markdown(table) + "\n", encoding="utf-8")
-    return Demo(table, folder, config, (a, b, control), time.perf_counter() - begun)
+    ]
+    a, *others, again = runs
+    beside = [(other.evaluate(), compare(a, other)) for other in others]
+    shown = side_by_side(a.evaluate(), beside, compare(a, again))
+    write_whole(folder / "report.md", to_markdown(shown) + "\n")
+    return Demo(shown, folder, config, tuple(runs), time.perf_counter() - begun)
 
 
-def _trained(name: str, config: Config, folder: Path, number: int, tell: Listener) -> Run:
-    tell(Notice("demo", f"training {number} of 3: {name}, seed {config.train.seed}"))
+def _trained(name: str, config: Config, folder: Path, which: str, tell: Listener) -> Run:
+    tell(Notice("demo", f"training {which}: {name}, seed {config.train.seed}"))
     return fit(config, out=folder / name, progress=tell)
 
 

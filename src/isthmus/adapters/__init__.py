@@ -12,7 +12,6 @@ from isthmus.adapters.adapter import (
     AbstractLinearConfig,
     AdapterState,
 )
-from isthmus.adapters.attach import Attachment, attach, detach
 from isthmus.adapters.bottleneck import Bottleneck, BottleneckCell, BottleneckConfig
 from isthmus.adapters.film import Film, FilmCell, FilmConfig
 from isthmus.adapters.hamur import Hamur, HamurCell, HamurConfig
@@ -61,7 +60,6 @@ __all__ = [
     "AbstractLinearConfig",
     "AdapterConfig",
     "AdapterState",
-    "Attachment",
     "Bottleneck",
     "BottleneckCell",
     "BottleneckConfig",
@@ -93,6 +91,4 @@ __all__ = [
     "Prompt",
     "PromptCell",
     "PromptConfig",
-    "attach",
-    "detach",
 ]

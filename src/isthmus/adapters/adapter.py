@@ -92,11 +92,13 @@ class AbstractAdapter(nn.Module, ABC):
     place that is not there.
 
     ``strength``: how far the adapter is turned on, 1 as trained, 0 the network without it exactly;
-    None for an adapter that cannot be turned down.
+    None for an adapter that cannot be turned down. ``tiled``: whether ``shared`` has a line for each
+    tile of the routing, which the domain alone decides, and not one for each row.
     """
 
     cells: nn.ModuleDict
     strength: float | None = None
+    tiled: bool = False
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from isthmus.benchmarking.contenders import CONTROL
 from isthmus.benchmarking.contest import Trained
-from isthmus.benchmarking.standing import SCOPES, Judgement, Standing
+from isthmus.benchmarking.standing import SCOPES, Contestants, Judgement
 from isthmus.config import Config
 from isthmus.data import Dataset
 from isthmus.experiments import Training
@@ -41,7 +41,7 @@ def contest_account(
     rules: Rules,
     dataset: Dataset,
     trained: Sequence[Trained],
-    standing: Standing,
+    standing: Contestants,
     left_out: Mapping[str, str],
 ) -> dict[str, Any]:
     """Give all that is told of a benchmark."""
@@ -121,7 +121,7 @@ def _parameters(trained: Trained, dataset: Dataset) -> dict[str, Any] | None:
 def _figures(
     name: str,
     metric: EffectMetric,
-    standing: Standing,
+    standing: Contestants,
     scopes: InScopes,
     domains: InDomains,
 ) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from isthmus.benchmarking.contest_plan import (
 from isthmus.benchmarking.equal_terms import terms_of, trunk_of
 from isthmus.benchmarking.own_networks import OwnNetworks
 from isthmus.benchmarking.shared_rows import data_for_trees, with_domain
-from isthmus.benchmarking.standing import Standing
+from isthmus.benchmarking.standing import Contestants
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, open_table
 from isthmus.errors import ConfigError, RunError, SchemaError
@@ -242,7 +242,7 @@ def _run(ready: _Ready) -> Benchmark:
         ready.folder, ready.dataset, ready.forest, ready.plan.terms, ready.clock, ready.tell
     )
     trained, failed = contest.run()
-    standing = Standing({one.terms.name: contest.scored(one) for one in trained}, CONTROL)
+    standing = Contestants({one.terms.name: contest.scored(one) for one in trained}, CONTROL)
     left_out = {**ready.plan.left_out, **failed}
     report = contest_account(ready.rules, ready.dataset, trained, standing, left_out)
     ready.folder.write_report(report, to_markdown(whole_table(report)), benchmark_page(report))

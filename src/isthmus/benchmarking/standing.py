@@ -89,7 +89,7 @@ def judged(effects: Mapping[Key, Effect]) -> dict[Key, Judgement]:
     return found
 
 
-class Standing:
+class Contestants:
     """The test rows of all contenders, a part for each seed.
 
     ``scored``: by contender, as many parts for each. All must be of the same rows.

@@ -339,7 +339,8 @@ class Study:
         if config.model.is_trees:
             return self._told_trees()
         if self.arms.hide_domain:
-            told.append("the domain is no feature: no arm sees it as an input")
+            but = ", but the forest reads it" if config.data.trees else ""
+            told.append(f"the domain is no feature: no arm sees it as an input{but}")
         if has_adapter(config.model):
             told.append(
                 f"the config's adapter, {config.model.adapter.name}, is worn by the adapted arm;"

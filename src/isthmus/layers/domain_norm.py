@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from isthmus.layers.routing import Routing
+from isthmus.layers.routing import Routing, in_graph
 
 
 class DomainNorm(nn.Module):
@@ -100,7 +100,8 @@ class DomainNorm(nn.Module):
 
     def _by_past(self, h: Tensor, routing: Routing) -> Tensor:
         # Work on one line per domain or per row, whichever are fewer.
-        by_row = routing.rows < self.n_domains
+        # In a graph by row: the number of rows is free there.
+        by_row = in_graph() or routing.rows < self.n_domains
         tables = (self.own_mean, self.own_var, self.own_share, self.own_pull, self.gain, self.bias)
         mean, var, share, pull, gain, bias = (
             routing.take(table) if by_row else table for table in tables

@@ -20,6 +20,9 @@ from torch import Tensor
 # 4096 rows of 1,000 domains are quickest in tiles of 4, of 3 domains in tiles of 128 to 512.
 TILE_LENGTHS = (4, 8, 16, 32, 64, 128, 256, 512)
 TILE_COST = 4
+# The lengths in a graph, where the domains of a batch are not known: of few sets, and of many.
+GRAPH_LENGTHS = (32, 4)
+MANY_SETS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Routing:
         self.n_domains = n_domains
         # Reading values would break a compiled graph in two, and let a GPU's queue run dry. There the
         # tiles check, where they are laid out; and a bad domain fails as an index.
-        if domain.device.type == "cpu" and not torch.compiler.is_compiling():
+        if domain.device.type == "cpu" and not in_graph():
             _check(domain, n_domains)
         self._tiles: Tiles | None = None
 
@@ -79,11 +82,14 @@ class Routing:
     def tiles(self) -> Tiles:
         """The layout of this batch."""
         if self._tiles is None:
-            self._tiles = _lay_out(self.domain, self.n_domains)
+            lay_out = _lay_out_in_graph if in_graph() else _lay_out
+            self._tiles = lay_out(self.domain, self.n_domains)
         return self._tiles
 
     def counts(self) -> Int[Tensor, " sets"]:
         """Rows of each domain in this batch, the unknown one first; (n_domains + 1,) int64."""
+        if in_graph():
+            return _counts_in_graph(self.domain, self.n_domains)
         return torch.bincount(self.domain, minlength=self.n_domains + 1)
 
     def apply(
@@ -109,6 +115,11 @@ def needed(routing: Routing | None) -> Routing:
     return routing
 
 
+def in_graph() -> bool:
+    """Whether a graph is being made, by compilation or export: no shape may hang on a value."""
+    return torch.compiler.is_compiling()
+
+
 def _check(domain: Tensor, n_domains: int) -> None:
     if domain.numel():
         low, high = (int(bound) for bound in domain.aminmax())
@@ -116,7 +127,6 @@ def _check(domain: Tensor, n_domains: int) -> None:
             raise ValueError(f"domain must lie in 0..{n_domains}, got {low}..{high}")
 
 
-@torch.compiler.disable()  # the number of tiles is a value, which no graph can have in a shape
 def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
     if domain.device.type != "cpu":
         _check(domain, n_domains)
@@ -143,3 +153,46 @@ def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
     slot = torch.empty_like(order)
     slot[order] = first_tile[owner] * length + place
     return Tiles(length=length, domain=tile_domain, source=source, slot=slot)
+
+
+def _counts_in_graph(domain: Tensor, n_domains: int) -> Tensor:
+    """The counts of each set without `bincount`, whose shape is a value."""
+    return domain.new_zeros(n_domains + 1).index_add(0, domain, torch.ones_like(domain))
+
+
+def _lay_out_in_graph(domain: Tensor, n_domains: int) -> Tiles:
+    """The same layout with as many tiles as any batch of so many rows may need.
+
+    The tiles that are left over hold copies of the first row. Tiles are short, so that few slots are
+    left over: one or two a row, also where every row is of another domain.
+    """
+    rows, sets = domain.shape[0], n_domains + 1
+    row = torch.arange(rows, device=domain.device)
+    if torch.compiler.is_exporting():
+        # No exporter folds a free number of tiles back into rows. Every row is a tile of its own, at
+        # the price of a matrix a row, which the batches of a server can pay.
+        return Tiles(length=1, domain=domain, source=row, slot=row)
+    length = GRAPH_LENGTHS[sets > MANY_SETS]
+    counts = _counts_in_graph(domain, n_domains)
+    n_tiles = (counts + length - 1) // length
+    first_row, first_tile = counts.cumsum(0) - counts, n_tiles.cumsum(0) - n_tiles
+    order = torch.argsort(domain, stable=True)
+    owner = domain.index_select(0, order)
+    place = first_tile.index_select(0, owner) * length + row - first_row.index_select(0, owner)
+    slot = torch.zeros_like(order).scatter(0, order, place)
+
+    tile = torch.arange((rows + sets * (length - 1)) // length, device=domain.device)
+    tile_domain = torch.searchsorted(n_tiles.cumsum(0), tile, right=True)
+    used = tile_domain <= n_domains
+    tile_domain = torch.where(used, tile_domain, domain[:1])
+    place = (tile - first_tile.index_select(0, tile_domain)).unsqueeze(1) * length
+    place = place + torch.arange(length, device=domain.device)
+    place = place.minimum(counts.index_select(0, tile_domain).unsqueeze(1) - 1)
+    place = torch.where(used.unsqueeze(1), place, 0)
+    source = first_row.index_select(0, tile_domain).unsqueeze(1) + place
+    return Tiles(
+        length=length,
+        domain=tile_domain,
+        source=order.index_select(0, source.flatten()),
+        slot=slot,
+    )

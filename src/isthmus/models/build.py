@@ -76,7 +76,7 @@ def _assembled(config: ModelConfig, inputs: FeatureEmbedding, n_domains: int) ->
     condition = _condition(config, inputs)
     read = list(inputs.columns) if condition is None else condition
     adapter = config.adapter.build(
-        SiteSpec(backbone.site_widths, n_domains, inputs.width, backbone.linears),
+        SiteSpec(backbone.site_widths, n_domains, inputs.width, dict(backbone.linears)),
         condition_width=sum(_width(inputs.columns[name]) for name in read),
     )
     head = config.head or config.backbone.paper_head or config.towers

@@ -67,7 +67,7 @@ class DomainModel(AbstractModel):
     ) -> None:
         super().__init__()
         self.fields = inputs.fields
-        self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width, backbone.linears)
+        self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width, dict(backbone.linears))
         self._score = self.domain_places.score
         self.inputs = inputs
         self.backbone = backbone

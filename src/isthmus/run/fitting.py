@@ -43,6 +43,7 @@ from isthmus.run.texts import (
     model_text,
     progress_text,
     sizes_text,
+    unread_text,
     weightless_text,
 )
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
@@ -115,6 +116,8 @@ def fit(
         progress=encoding(tell),
     )
     tell(Notice("encode", dataset_text(dataset)))
+    if told := unread_text(dataset):
+        tell(Notice("encode", told))
     for trial in dataset.encoder.crosses:
         tell(Notice("encode", cross_text(trial)))
     if plan.trunk:

@@ -3,7 +3,9 @@
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
 from isthmus.data.encoding.counted.trial import LEVEL, CrossTrial
+from isthmus.data.encoding.trees import unread
 from isthmus.models import AbstractModel
+from isthmus.printable import printable
 from isthmus.schema import cross_name
 from isthmus.train import End, Look, Progress
 
@@ -36,6 +38,15 @@ def look_text(look: Look, monitor: str) -> str:
     shown = "undefined" if value is None else f"{value:.4f}"
     best = ", the best so far" if look.better else ""
     return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
+
+
+def unread_text(dataset: Dataset) -> str:
+    """Say which features the forest does not read, and why; "" where there is none, or no forest."""
+    if not dataset.config.trees:
+        return ""
+    left = unread(dataset.encoder.fields).items()
+    told = "; ".join(f"{printable(name)!r} {why}" for name, why in left)
+    return f"the forest does not read: {told}" if told else ""
 
 
 def cross_text(trial: CrossTrial) -> str:

@@ -92,6 +92,7 @@ class Modulation(AbstractAdapter):
     """
 
     per_domain = ("code",)
+    tiled = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8, UInt16
@@ -35,7 +36,7 @@ from isthmus.data.store.rows import Rows
 from isthmus.schema import STATISTICS_WIDTH
 
 BLOCK = 1 << 18  # rows that are counted or filled at once
-WORKERS = 2  # columns that are counted at once
+WORKERS = 2  # columns that are counted, and blocks that are written, at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,19 +166,32 @@ class FoldCounts:
         ``left_out``: folds whose rows tell nothing to anybody. ``statistics``: of all train rows; they
         give the strengths and the units.
         """
-        for cells, whole in zip(self.cells, statistics.columns, strict=True):
-            keys = cells.value.astype(np.int64) * self.domains.shape[1] + cells.domain
-            bits = np.left_shift(1, cells.fold, dtype=np.uint16)
-            by_cell = self._numbers(cells, whole, statistics, left_out)
-            by_cell /= np.tile(whole.spread, 2)
-            yield ToldNumbers(
-                column=whole.column,
-                index=Index(keys),
-                domains=self.domains.shape[1],
-                folds=np.bitwise_or.reduceat(bits, cells.start[:-1]) if len(bits) else bits,
-                start=cells.start[:-1],
-                by_cell=by_cell,
-            )
+        columns = zip(self.cells, statistics.columns, strict=True)
+        with ThreadPoolExecutor(WORKERS) as workers:
+            while some := list(islice(columns, WORKERS)):
+                yield from workers.map(
+                    lambda of: self._told(of[0], of[1], statistics, left_out), some
+                )
+
+    def _told(
+        self,
+        cells: FoldCells,
+        whole: ColumnStatistics,
+        statistics: Statistics,
+        left_out: Bool[np.ndarray, " folds"],
+    ) -> ToldNumbers:
+        keys = cells.value.astype(np.int64) * self.domains.shape[1] + cells.domain
+        bits = np.left_shift(1, cells.fold, dtype=np.uint16)
+        by_cell = self._numbers(cells, whole, statistics, left_out)
+        by_cell /= np.tile(whole.spread, 2)
+        return ToldNumbers(
+            column=whole.column,
+            index=Index(keys),
+            domains=self.domains.shape[1],
+            folds=np.bitwise_or.reduceat(bits, cells.start[:-1]) if len(bits) else bits,
+            start=cells.start[:-1],
+            by_cell=by_cell,
+        )
 
     def _numbers(
         self,
@@ -274,14 +288,19 @@ def _left(
 
 def write_told(rows: SplitRows, columns: Iterable[ToldNumbers]) -> None:
     """Write the numbers of train rows."""
+    with ThreadPoolExecutor(WORKERS) as workers:
+        for told in columns:
+            for _ in workers.map(partial(_write, rows, told), slices(len(rows.row))):
+                pass  # an error of a worker comes up here
+
+
+def _write(rows: SplitRows, told: ToldNumbers, some: slice) -> None:
     arrays, fold = rows.arrays, rows.fold
     assert fold is not None
-    for told in columns:
-        for some in slices(len(fold)):
-            lists = lists_of(arrays, some) if told.column.listed else ()
-            ids, offsets = told.column.items(arrays.categorical[some], lists)
-            numbers = told.numbers(ids, offsets, rows.domains(some), fold[some])
-            arrays.numeric[some, told.column.numbers] = numbers
+    lists = lists_of(arrays, some) if told.column.listed else ()
+    ids, offsets = told.column.items(arrays.categorical[some], lists)
+    numbers = told.numbers(ids, offsets, rows.domains(some), fold[some])
+    arrays.numeric[some, told.column.numbers] = numbers
 
 
 def fill(taught: Taught, rows: SplitRows) -> None:
