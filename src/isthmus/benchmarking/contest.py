@@ -11,7 +11,7 @@ import numpy as np
 
 from isthmus.benchmarking.contenders import CONTROL, TREES
 from isthmus.benchmarking.contest_folder import ContestFolder
-from isthmus.benchmarking.contest_plan import ContestClock, Elapsed
+from isthmus.benchmarking.contest_plan import ContestClock, Elapsed, trials_before
 from isthmus.benchmarking.equal_terms import Terms
 from isthmus.benchmarking.measured_cost import CostJob, RateAndPeak, read_cost
 from isthmus.benchmarking.own_networks import OwnNetworks
@@ -123,7 +123,7 @@ class Contest:
                 StudyJob(one, self.dataset.folder, self.folder.study(one), trials)
                 for one in searched
             ]
-            self._beside(jobs, [one.name for one in searched])
+            self._beside(jobs)
         found = {}
         for one in searched:
             place = self.folder.study(one)
@@ -133,13 +133,15 @@ class Contest:
             self._say(f"{one.name}: searched, {len(report['trials'])} trials")
         return found
 
-    def _beside(self, jobs: Sequence[AbstractJob], names: Sequence[str]) -> None:
-        """Do jobs in processes of one thread each."""
+    def _beside(self, jobs: Sequence[StudyJob]) -> None:
+        """Search several contenders at a time, in processes of one thread each."""
+        names, places = [job.terms.name for job in jobs], [job.folder for job in jobs]
         workers = Workers(self.clock.jobs)
         try:
             for number, fault in workers.run(jobs):
                 if fault is not None:
                     raise RunError(f"{names[number]}: {fault}")
+                self.clock.done |= trials_before({names[number]: places[number]})
                 self._say(f"{names[number]}: searched")
         finally:
             workers.stop()
