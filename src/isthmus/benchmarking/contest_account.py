@@ -120,8 +120,8 @@ def _figures(
     name: str,
     metric: EffectMetric,
     standing: Contestants,
-    scopes: Mapping[EffectMetric, Mapping[str, Mapping[str, Judgement]]],
-    domains: Mapping[EffectMetric, Mapping[tuple[str, str], Judgement]],
+    scopes: Mapping[str, Mapping[str, Mapping[str, Judgement]]],
+    domains: Mapping[str, Mapping[tuple[str, str], Judgement]],
 ) -> dict[str, Any]:
     """Mean and interval of a contender, and its gain over the control, in every scope and domain."""
     evaluation = standing.evaluations[name]

@@ -119,11 +119,9 @@ def benchmark(
             "progress": progress,
         }
         if dry_run:
-            plan = isthmus.plan_benchmark(config, out, **chosen)
+            result = isthmus.plan_benchmark(config, out, **chosen)
         else:
-            found = isthmus.benchmark(config, out, **chosen)
-    if dry_run:
-        show(shown(plan))
-        return
-    show(found)
-    say(f"report: {found.path / 'report.html'}, {found.path / 'report.md'}")
+            result = isthmus.benchmark(config, out, **chosen)
+    show(shown(result) if dry_run else result)
+    if isinstance(result, isthmus.Benchmark):
+        say(f"report: {result.path / 'report.html'}, {result.path / 'report.md'}")
