@@ -35,6 +35,7 @@ def other_values() -> dict[str, Any]:
         "half": True,
         "start": training(),
         "budget": Budget(steps=5, looks=2),
+        "blind": True,
     }
 
 

@@ -23,6 +23,8 @@ from isthmus.version import VERSION
 
 FORMAT = 1
 METRICS: tuple[EffectMetric, ...] = tuple(PAIRED)
+InScopes = Mapping[EffectMetric, Mapping[str, Mapping[str, Judgement]]]
+InDomains = Mapping[EffectMetric, Mapping[tuple[str, str], Judgement]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,8 @@ def contest_account(
 ) -> dict[str, Any]:
     """Give all that is told of a benchmark."""
     config, summary = rules.config, dataset.summary()
-    scopes = {metric: standing.scopes(metric) for metric in METRICS}
-    domains = {metric: standing.domains(metric) for metric in METRICS}
+    scopes: InScopes = {metric: standing.scopes(metric) for metric in METRICS}
+    domains: InDomains = {metric: standing.domains(metric) for metric in METRICS}
     split = config.data.split
     return {
         "format": FORMAT,
