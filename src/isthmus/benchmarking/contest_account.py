@@ -122,8 +122,8 @@ def _figures(
     name: str,
     metric: EffectMetric,
     standing: Contestants,
-    scopes: Mapping[str, Mapping[str, Mapping[str, Judgement]]],
-    domains: Mapping[str, Mapping[tuple[str, str], Judgement]],
+    scopes: InScopes,
+    domains: InDomains,
 ) -> dict[str, Any]:
     """Mean and interval of a contender, and its gain over the control, in every scope and domain."""
     evaluation = standing.evaluations[name]

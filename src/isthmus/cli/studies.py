@@ -118,10 +118,7 @@ def benchmark(
             "set": set_ or (),
             "progress": progress,
         }
-        if dry_run:
-            result = isthmus.plan_benchmark(config, out, **chosen)
-        else:
-            result = isthmus.benchmark(config, out, **chosen)
+        result = (isthmus.plan_benchmark if dry_run else isthmus.benchmark)(config, out, **chosen)
     show(shown(result) if dry_run else result)
     if isinstance(result, isthmus.Benchmark):
         say(f"report: {result.path / 'report.html'}, {result.path / 'report.md'}")
