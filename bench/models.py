@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -209,7 +210,7 @@ def deepctr_torch(dataset: Dataset) -> Epoch:
     from deepctr_torch.models import WDL  # pyright: ignore[reportMissingImports]
 
     columns, label = _columns(dataset.rows("train"))
-    features = [
+    features: list[Any] = [
         SparseFeat(name, vocabulary_size=size, embedding_dim=DIM)
         for name, size in zip(FIELDS, _table_rows(dataset), strict=True)
     ]
@@ -218,7 +219,7 @@ def deepctr_torch(dataset: Dataset) -> Epoch:
         features,
         features,
         dnn_hidden_units=WIDTHS,
-        dnn_dropout=DROPOUT,
+        dnn_dropout=DROPOUT,  # pyright: ignore[reportArgumentType] its default is an int
         dnn_use_bn=True,
         l2_reg_linear=0,
         l2_reg_embedding=0,

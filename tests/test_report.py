@@ -121,8 +121,8 @@ def test_side_by_side_takes_a_third_model():
     assert [row[2] for row in table.rows[:3]] == ["a", "b", "c"]
     assert f"{compare(a, c).pooled.auc.difference:+.4f}" in str(table)
     assert "b = model 1, c = model 3, a' = model 2." in str(table)
-    assert "model 0 wins on pooled, b against a" in str(table)
-    assert "c against a" not in str(table)
+    assert "model 0 wins on pooled: |b - a|" in str(table)
+    assert "|c - a|" not in str(table)
     with pytest.raises(ValueError, match="at least one model, got none"):
         side_by_side(one, [], compare(a, again))
 

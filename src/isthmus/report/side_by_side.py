@@ -33,7 +33,7 @@ def side_by_side(
         scopes.append((f"worst ({worst})", [one.domains[worst] for one in every]))
     letters = dict(zip(ascii_lowercase[1:], differences, strict=False))
     told = [
-        f"{verdict.winner} wins on {verdict.scope}, {letter} against a: {verdict.why}."
+        f"{verdict.winner} wins on {verdict.scope}: {verdict.why.replace('|b - a|', f'|{letter} - a|')}."
         for letter, difference in letters.items()
         for verdict in judge(difference, control)
         if verdict.winner is not None and verdict.scope in (*a.domains, "pooled", "macro")
