@@ -125,6 +125,8 @@ def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
             **os.environ,
             "PYTHONPATH": str(SRC),
             "OMP_NUM_THREADS": "1",
+            # Python would cut its own compiled files short, for every later process.
+            "PYTHONDONTWRITEBYTECODE": "1",
             "ISTHMUS_CACHE": str(tmp_path.with_name(f"{tmp_path.name}-cache")),
         },
     )

@@ -166,7 +166,9 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(table: pa.Table, tmp_pa
         else:
             raise AssertionError("no error")
     """
-    subprocess.run(script(code), env=os.environ | ENVIRONMENT, check=True, timeout=60)
+    # Python would cut its own compiled files short, for every later process.
+    unwritten = {"PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run(script(code), env=os.environ | ENVIRONMENT | unwritten, check=True, timeout=60)
     assert left_behind() == []
 
 
