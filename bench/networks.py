@@ -181,7 +181,7 @@ def where(model: DomainModel, dataset: Dataset) -> str:
     return ", ".join(f"{one.key} {one.self_cpu_time_total / total:.0%}" for one in work[:3])
 
 
-class AllOnAll(AbstractBackbone):
+class AbstractAllOnAll(AbstractBackbone):
     """A network whose domains all run on every row; each row keeps the state of its own."""
 
     def __init__(self, like: AbstractBackbone, domains: int) -> None:
@@ -189,21 +189,6 @@ class AllOnAll(AbstractBackbone):
         self.domains = domains
         self.in_width, self.out_width = like.in_width, like.out_width
         self.site_widths = (like.out_width,)
-
-    def state(self, x: Tensor, domain: int) -> Tensor:
-        """The state of every row by the layers of one domain."""
-        raise NotImplementedError
-
-    def forward(
-        self, x: Tensor, routing: Routing | None = None, adapt: Adapt = leave_alone
-    ) -> Tensor:
-        """Run them all."""
-        assert routing is not None
-        y = x.new_zeros(len(x), self.out_width)
-        for d in range(self.domains):
-            own = (routing.domain == d + 1).unsqueeze(1)
-            y = torch.where(own, self.state(x, d), y)
-        return adapt(0, y)
 
 
 def block(fan_in: int, fan_out: int) -> nn.Sequential:
@@ -218,7 +203,7 @@ def blocks(fan_in: int, widths: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*map(block, (fan_in, *widths), widths))
 
 
-class NaiveStar(AllOnAll):
+class NaiveStar(AbstractAllOnAll):
     """``relu(norm_d(h (W * W_d) + b + b_d))``, each product of weights made anew for each domain."""
 
     def __init__(self, like: AbstractBackbone, config, domains: int) -> None:
@@ -238,6 +223,17 @@ class NaiveStar(AllOnAll):
         self.auxiliary = nn.Sequential(block(like.in_width, config.aux_width))
         self.auxiliary.append(nn.Linear(config.aux_width, 1))
 
+    def forward(
+        self, x: Tensor, routing: Routing | None = None, adapt: Adapt = leave_alone
+    ) -> Tensor:
+        """Run them all."""
+        assert routing is not None
+        y = x.new_zeros(len(x), self.out_width)
+        for d in range(self.domains):
+            own = (routing.domain == d + 1).unsqueeze(1)
+            y = torch.where(own, self.state(x, d), y)
+        return adapt(0, y)
+
     def state(self, x: Tensor, domain: int) -> Tensor:
         h = self.first[domain](x)
         mine: list[Any] = [part[domain] for part in (self.own, self.bias, self.norms)]
@@ -249,7 +245,7 @@ class NaiveStar(AllOnAll):
         return self.auxiliary(x).squeeze(1)
 
 
-class NaivePle(AllOnAll):
+class NaivePle(AbstractAllOnAll):
     """Levels of experts: shared ones and every domain's, all on all rows, a gate for each domain."""
 
     def __init__(self, like: AbstractBackbone, config, domains: int) -> None:
@@ -308,7 +304,7 @@ def mixture(logits: Tensor, states: list[Tensor]) -> Tensor:
     return (logits.softmax(dim=1).unsqueeze(2) * torch.stack(states, dim=1)).sum(dim=1)
 
 
-class NaiveM2m(AllOnAll):
+class NaiveM2m(AbstractAllOnAll):
     """Attention among the rows of the batch, and weights made for every row from its domain."""
 
     def __init__(self, like: AbstractBackbone, config, domains: int) -> None:

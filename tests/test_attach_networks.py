@@ -111,13 +111,16 @@ def module_alone(adapted: Attachment, inputs: tuple[Any, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("at", "adapter"), [(nn.ReLU, HAMUR), (nn.Linear, MLoraConfig(rank=4))], ids=["hamur", "mlora"]
+    ("at", "adapter", "names"),
+    [(nn.ReLU, HAMUR, ["2"]), (nn.Linear, MLoraConfig(rank=4), ["0", "3"])],
+    ids=["hamur", "mlora"],
 )
-def test_a_sequential(planted: Planted, at: Any, adapter: Any):
+def test_a_sequential(planted: Planted, at: Any, adapter: Any, names: list[str]):
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
     x = torch.cat([F.one_hot(planted.ids, VALUES).flatten(1).float(), planted.number], 1)
-    beats_itself_frozen(module, (x,), planted, at, odds=False, adapter=adapter)
+    adapted = beats_itself_frozen(module, (x,), planted, at, odds=False, adapter=adapter)
+    assert [place.name for place in adapted.places] == names
 
 
 class Encoder(nn.Module):
@@ -165,7 +168,8 @@ def test_deepctr_torchs_deepfm(planted: Planted, monkeypatch: pytest.MonkeyPatch
         features.append(DenseFeat("number", 1))
         module = models.DeepFM(features, features, dnn_hidden_units=(16, 16), init_std=0.1)
     x = torch.cat([planted.ids.float(), planted.number], dim=1)
-    beats_itself_frozen(module, (x,), planted, "dnn")
+    adapted = beats_itself_frozen(module, (x,), planted, "dnn")
+    assert [place.name for place in adapted.places] == ["dnn"]
 
 
 @pytest.mark.filterwarnings("ignore")  # theirs, at import
@@ -181,4 +185,5 @@ def test_torch_rechubs_wide_deep(planted: Planted):
             dense, sparse + dense, {"dims": [16, 16], "dropout": 0.1, "activation": "relu"}
         )
     columns = {f"f{i}": planted.ids[:, i] for i in range(FIELDS)} | {"number": planted.number[:, 0]}
-    beats_itself_frozen(module, (columns,), planted, "mlp.mlp.6")
+    adapted = beats_itself_frozen(module, (columns,), planted, "mlp.mlp.6")
+    assert [place.name for place in adapted.places] == ["mlp.mlp.6"]

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from isthmus import testing
 from isthmus.backbones import ADL, PLE, AbstractBackbone, HiNet, M3oE, MMoE, SharedBottom
-from isthmus.backbones.experts.adl import ClusterGate
 from isthmus.config import load_config
 from isthmus.errors import ConfigError
 from isthmus.layers.bank import BankLinear
@@ -18,7 +17,7 @@ from isthmus.layers.gates import ExpertLinear, Experts, Gate, mixed
 from isthmus.layers.per_domain import domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.models import ModelConfig
-from isthmus.testing import Subject, backbone_subject
+from isthmus.testing import Subject
 
 N_DOMAINS = 3
 WIDTH = 6
@@ -311,60 +310,6 @@ def test_a_fresh_m3oe_bends_no_domain():
         torch.testing.assert_close(state, states[0])
 
 
-# ADL: clusters that are planted are found, kept, and not moved by prediction.
-
-
-def planted(rows: int = 900, *, size: float = 1e-2) -> tuple[Tensor, Tensor]:
-    """Rows around three centres, of the size of embeddings, with a large mean in common."""
-    generator = torch.Generator().manual_seed(1)
-    kind = torch.arange(rows) % 3
-    centres = torch.randn(3, WIDTH, generator=generator)
-    x = centres[kind] + 0.2 * torch.randn(rows, WIDTH, generator=generator)
-    return size * (x + 3), kind
-
-
-def test_planted_clusters_are_found():
-    torch.manual_seed(0)
-    gate = ClusterGate(in_width=WIDTH, clusters=3, momentum=0.3)
-    x, kind = planted()
-    for part in x.split(300) * 10:
-        gate(part)
-    sent = gate.eval()(x).argmax(1)
-    found = [torch.unique(sent[kind == k]).tolist() for k in range(3)]
-    assert all(len(of_kind) == 1 for of_kind in found)
-    assert len({of_kind[0] for of_kind in found}) == 3
-
-
-def test_clusters_stay_apart_where_there_are_none():
-    torch.manual_seed(0)
-    gate = ClusterGate(in_width=WIDTH, clusters=4)
-    for _ in range(50):
-        gate(torch.randn(256, WIDTH) + 5)
-    shares = gate(torch.randn(1000, WIDTH) + 5).mean(0)
-    assert (shares > 0.02).all()
-    assert torch.linalg.matrix_rank(gate.centres) == 4
-
-
-def test_prediction_moves_no_centre_and_a_saved_network_keeps_them():
-    torch.manual_seed(0)
-    net = adl()
-    x = torch.randn(50, WIDTH)
-    start = net.gate.centres.clone()
-    net(x)
-    moved = net.gate.centres.clone()
-    assert not torch.equal(start, moved)
-    net.eval()
-    before = net(x)
-    assert torch.equal(net.gate.centres, moved)
-    again = adl()
-    again.load_state_dict(net.state_dict())
-    assert torch.equal(again.eval()(x), before)
-
-
-def test_no_domain_owns_a_cluster():
-    assert domain_tensors(adl()) == {}
-
-
 # The config.
 
 
@@ -388,75 +333,3 @@ def test_a_config_scales_all_its_widths(name):
     assert backbone.scaled(0.5).sizes == tuple(width // 2 for width in backbone.sizes)
     assert set(backbone.scaled(1e-3).sizes) == {2}
     assert backbone.scaled(1.0) == backbone
-
-
-# The contracts of mixtures: each must fail for a network that breaks it.
-
-
-def spoilt(change) -> Subject:
-    torch.manual_seed(0)
-    net = mmoe()
-    with torch.no_grad():
-        change(net)
-    return backbone_subject(net, n_domains=N_DOMAINS)
-
-
-def make_equal(net: MMoE) -> None:
-    for block in net.experts.blocks:
-        weight, out = block.linear.weight, block.linear.out_width  # pyright: ignore[reportAttributeAccessIssue]
-        if block.linear.one_input:  # pyright: ignore[reportAttributeAccessIssue]
-            weight.copy_(weight[:, :out].repeat(1, 3))  # pyright: ignore[reportCallIssue, reportIndexIssue]
-        else:
-            weight.copy_(weight[:1].expand_as(weight))  # pyright: ignore[reportArgumentType, reportCallIssue, reportIndexIssue]
-
-
-def close_the_gate(net: MMoE) -> None:
-    assert isinstance(net.gate.linear, BankLinear)
-    assert net.gate.linear.bias is not None
-    net.gate.linear.bias[:, 0] = 1000.0  # the others get no row, and no gradient
-
-
-def test_11_experts_that_start_equal_are_found():
-    testing.check_experts_differ(spoilt(lambda net: None))
-    with pytest.raises(
-        AssertionError, match=r"contract 11: experts must start apart.* rank 1, not 3"
-    ):
-        testing.check_experts_differ(spoilt(make_equal))
-
-
-def test_11_a_gate_that_lets_one_expert_through_is_found():
-    with pytest.raises(AssertionError, match=r"contract 11: experts must stay apart.*gradients of"):
-        testing.check_experts_differ(spoilt(close_the_gate))
-
-
-class FirstRowsDomain(nn.Module):
-    """Takes the first row's domain for the whole batch, and lets rows move every domain's line."""
-
-    per_domain = ("bank",)
-
-    def __init__(self, fault: str) -> None:
-        super().__init__()
-        self.fault = fault
-        self.bank = nn.Parameter(torch.randn(N_DOMAINS + 1, WIDTH))
-
-    def forward(self, h: Tensor, domain: Tensor) -> Tensor:
-        if self.fault == "first row":
-            return h * self.bank[domain[0]]
-        return h * self.bank[domain] + 1e-3 * self.bank.sum(0)
-
-
-@pytest.mark.parametrize(
-    ("fault", "check", "text"),
-    [
-        ("first row", testing.check_mixed_batch_equals_domains, "contract 9: a mixed batch"),
-        ("every line", testing.check_rows_move_their_own, "contract 10: rows of domain 0 move"),
-    ],
-)
-def test_9_and_10_find_the_fault_they_are_for(fault, check, text):
-    torch.manual_seed(0)
-    module, h = FirstRowsDomain(fault), torch.randn(40, WIDTH)
-    subject = Subject(
-        module, torch.arange(40) % 4, N_DOMAINS, lambda rows, domain: module(h[rows], domain)
-    )
-    with pytest.raises(AssertionError, match=text):
-        check(subject)

@@ -14,6 +14,7 @@ from isthmus.adapters.adapter import (
 from isthmus.attaching.attachment import Attachment, Read, is_adapted, widths_at
 from isthmus.attaching.choosing_places import At, choose
 from isthmus.attaching.found_sites import (
+    REMEDY,
     UNKNOWN,
     FoundSite,
     FoundSites,
@@ -237,7 +238,7 @@ def _built(
     for place in chosen:
         width = widths.get(place)
         if width is None:
-            raise ValueError(f"the width at '{place}' must be known: {UNKNOWN.split(': ')[1]}")
+            raise ValueError(f"the width at '{place}' must be known: {REMEDY}")
         known.append(width)
     if isinstance(config, AbstractLinearConfig):
         linears = {number: (width[0], width[-1]) for number, width in enumerate(known)}

@@ -21,7 +21,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 ENCODER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 NO_LINEAR = "it is no Linear, and the adapter changes what a Linear gives"
-UNKNOWN = "its width is not known before it runs: give an example input"
+REMEDY = "give an example input"
+UNKNOWN = f"its width is not known before it runs: {REMEDY}"
 
 
 def parts_of(module: nn.Module) -> dict[str, nn.Module]:

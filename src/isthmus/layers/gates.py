@@ -21,6 +21,7 @@ from isthmus.layers.dropout import Dropout
 from isthmus.layers.routing import Routing, needed
 
 ExpertNorm = Norm | Literal["layer"]
+TEMPERATURE = 0.1  # of cosines: two centres at 60 degrees from each other are told apart by e^5
 
 
 class AbstractGate(nn.Module, ABC):
@@ -75,6 +76,51 @@ class Gate(AbstractGate):
     def extra_repr(self) -> str:
         """The experts, for printing."""
         return ", ".join(self.experts)
+
+
+class ClusterGate(AbstractGate):
+    """Sends each row to one cluster; (rows, in_width) -> (rows, clusters), a single 1 in each row.
+
+    Centres move in training, without gradients; the formulas, and what departs from the paper, stand in
+    `isthmus.backbones.experts.adl`. ``rounds``: of routing a batch. ``momentum``: how far a batch moves the
+    centres, 1 the whole way.
+
+    >>> gate = ClusterGate(in_width=4, clusters=3)
+    >>> gate(torch.randn(5, 4)).sum(dim=1)
+    tensor([1., 1., 1., 1., 1.])
+    """
+
+    centres: Tensor  # (clusters, in_width), each of unit length
+
+    def __init__(
+        self, *, in_width: int, clusters: int, rounds: int = 3, momentum: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.experts = tuple(f"cluster {k}" for k in range(1, clusters + 1))
+        self.rounds, self.momentum = rounds, momentum
+        # NOTE[DIFF] scaled columns, by running statistics in eval.
+        self.scale = nn.BatchNorm1d(in_width, affine=False)
+        # NOTE[DIFF] a buffer; random, so that no two clusters start alike.
+        self.register_buffer("centres", F.normalize(torch.randn(clusters, in_width), dim=1))
+
+    @torch.no_grad()
+    def forward(
+        self,
+        x: Float[Tensor, "rows in_width"],
+        routing: Routing | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "rows clusters"]:
+        """Send the rows; in training, let the centres follow them."""
+        at = F.normalize(self.scale(x), dim=1)
+        if self.training:
+            self.centres.copy_(self._followed(at))
+        return F.one_hot((at @ self.centres.t()).argmax(dim=1), len(self.experts)).to(x.dtype)
+
+    def _followed(self, at: Tensor) -> Tensor:
+        centres = self.centres
+        for _ in range(self.rounds):  # NOTE[DIFF] each from the centres of the one before
+            share = (at @ centres.t() / TEMPERATURE).softmax(dim=1)
+            centres = F.normalize(share.t() @ at, dim=1)
+        return F.normalize(self.centres.lerp(centres, self.momentum), dim=1)
 
 
 def mixed(

@@ -1,6 +1,6 @@
 """Networks of experts: several networks side by side, and gates that say what a row takes of each."""
 
-from isthmus.backbones.experts.adl import ADL, AdlConfig, ClusterGate
+from isthmus.backbones.experts.adl import ADL, AdlConfig
 from isthmus.backbones.experts.hinet import HiNet, HinetConfig
 from isthmus.backbones.experts.m3oe import M3oE, M3oeConfig
 from isthmus.backbones.experts.mmoe import MMoE, MmoeConfig
@@ -11,7 +11,6 @@ __all__ = [
     "ADL",
     "PLE",
     "AdlConfig",
-    "ClusterGate",
     "HiNet",
     "HinetConfig",
     "M3oE",

@@ -24,11 +24,9 @@ Departures:
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from isthmus.backbones.backbone import (
     AbstractBackbone,
@@ -40,11 +38,9 @@ from isthmus.backbones.backbone import (
 from isthmus.backbones.experts.domain_tower import Widths
 from isthmus.backbones.mlp import MLP
 from isthmus.layers.blocks import Norm, Towers
-from isthmus.layers.gates import AbstractGate
+from isthmus.layers.gates import ClusterGate
 from isthmus.layers.per_domain import undeclare
 from isthmus.layers.routing import Routing
-
-TEMPERATURE = 0.1  # of cosines: two centres at 60 degrees from each other are told apart by e^5
 
 
 class AdlConfig(AbstractDeepConfig):
@@ -78,49 +74,6 @@ class AdlConfig(AbstractDeepConfig):
             dropout=self.dropout,
             norm=self.norm,
         )
-
-
-class ClusterGate(AbstractGate):
-    """Sends each row to one cluster; (rows, in_width) -> (rows, clusters), a single 1 in each row.
-
-    Centres move in training, without gradients; see the file's formulas.
-
-    >>> gate = ClusterGate(in_width=4, clusters=3)
-    >>> gate(torch.randn(5, 4)).sum(dim=1)
-    tensor([1., 1., 1., 1., 1.])
-    """
-
-    centres: Tensor  # (clusters, in_width), each of unit length
-
-    def __init__(
-        self, *, in_width: int, clusters: int, rounds: int = 3, momentum: float = 0.1
-    ) -> None:
-        super().__init__()
-        self.experts = tuple(f"cluster {k}" for k in range(1, clusters + 1))
-        self.rounds, self.momentum = rounds, momentum
-        # NOTE[DIFF] scaled columns, by running statistics in eval.
-        self.scale = nn.BatchNorm1d(in_width, affine=False)
-        # NOTE[DIFF] a buffer; random, so that no two clusters start alike.
-        self.register_buffer("centres", F.normalize(torch.randn(clusters, in_width), dim=1))
-
-    @torch.no_grad()
-    def forward(
-        self,
-        x: Float[Tensor, "rows in_width"],
-        routing: Routing | None = None,  # noqa: ARG002
-    ) -> Float[Tensor, "rows clusters"]:
-        """Send the rows; in training, let the centres follow them."""
-        at = F.normalize(self.scale(x), dim=1)
-        if self.training:
-            self.centres.copy_(self._followed(at))
-        return F.one_hot((at @ self.centres.t()).argmax(dim=1), len(self.experts)).to(x.dtype)
-
-    def _followed(self, at: Tensor) -> Tensor:
-        centres = self.centres
-        for _ in range(self.rounds):  # NOTE[DIFF] each from the centres of the one before
-            share = (at @ centres.t() / TEMPERATURE).softmax(dim=1)
-            centres = F.normalize(share.t() @ at, dim=1)
-        return F.normalize(self.centres.lerp(centres, self.momentum), dim=1)
 
 
 class ADL(AbstractBackbone):

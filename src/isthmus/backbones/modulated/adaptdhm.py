@@ -32,10 +32,10 @@ from isthmus.backbones.backbone import (
     BackboneSpec,
     leave_alone,
 )
-from isthmus.backbones.experts.adl import ClusterGate
 from isthmus.backbones.modulated.star_block import StarBlock
 from isthmus.layers.bank import DomainEmbedding
 from isthmus.layers.blocks import Norm, Towers
+from isthmus.layers.gates import ClusterGate
 from isthmus.layers.routing import Routing, needed
 
 

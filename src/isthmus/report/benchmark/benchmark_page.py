@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
-from xml.etree.ElementTree import Element, tostring
-
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
 from isthmus.metrics.text_table import count_text, number, p_text, with_interval
 from isthmus.report.benchmark.benchmark_charts import caption, cost_chart, domain_panels
@@ -23,23 +19,16 @@ from isthmus.report.benchmark.standing_words import (
     verdict_text,
     worst_text,
 )
-from isthmus.report.page_style import page_style
+from isthmus.report.pages import page_style, page_template
 
-PACKAGE, TEMPLATES = "isthmus.report.benchmark", "templates"
+PACKAGE = "isthmus.report.benchmark"
 MOST_DOMAINS = 24  # that have a panel; the JSON has all
 
 
 def benchmark_page(report: Mapping[str, Any]) -> str:
     """Render a benchmark, given as the dict of report.json, as one self-contained HTML page."""
-    env = Environment(
-        loader=PackageLoader(PACKAGE, TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_drawn,
-    )
     table, metric = report["table"], lead(report)
-    return env.get_template("benchmark.html.j2").render(
+    return page_template(PACKAGE, "benchmark.html.j2").render(
         report=report,
         file=None if table is None else PurePath(table).name,
         headline=headline(report),
@@ -85,8 +74,3 @@ def _answer(model: Model) -> float | None:
 def _parameters(model: Model) -> float | None:
     sizes = model["parameters"]
     return None if sizes is None else sizes["total"]
-
-
-def _drawn(value: Any) -> Any:
-    """A chart as SVG; every other value as the value stands."""
-    return Markup(tostring(value, "unicode")) if isinstance(value, Element) else value

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
-from xml.etree.ElementTree import Element, tostring
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from isthmus.metrics.text_table import NOTHING, count_text
@@ -17,7 +15,7 @@ from isthmus.report.diagnosis.domain_map import group_letters, map_chart
 from isthmus.report.diagnosis.heat_map import matrix_view
 from isthmus.report.diagnosis.lookup import Report, by_advice, by_size, dig, parted, pointer
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
-from isthmus.report.page_style import page_style
+from isthmus.report.pages import page_style, page_template
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 
@@ -29,18 +27,11 @@ def page(report: Report) -> str:
     tables counted from the row's ``data-base``. The report itself is embedded as JSON. What is null
     is left out, or named with its reason.
     """
-    env = Environment(
-        loader=PackageLoader(PACKAGE, TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_drawn,
-    )
     names = by_size(report)
     shown, folded = parted(names)
     told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
     of_report = (_dig, _num, _chance, _only_one)
-    return env.get_template("page.html.j2").render(
+    return page_template(PACKAGE, "page.html.j2").render(
         {of.__name__.strip("_"): partial(of, report) for of in of_report},
         count=partial(_num, report, places=0),
         report=report,
@@ -80,11 +71,6 @@ Step = str | int | tuple[str | int, ...]
 def _flat(steps: tuple[Step, ...]) -> tuple[str | int, ...]:
     """A path of single steps. Templates give the parts of a path as steps or as tuples of steps."""
     return tuple(one for step in steps for one in (step if isinstance(step, tuple) else (step,)))
-
-
-def _drawn(value: Any) -> Any:
-    """A chart as SVG; every other value as the value stands."""
-    return Markup(tostring(value, "unicode")) if isinstance(value, Element) else value
 
 
 def _dig(report: Report, *steps: Step) -> Any:

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
-from xml.etree.ElementTree import Element, tostring
-
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
 from isthmus.metrics.text_table import count_text, number
-from isthmus.report.page_style import page_style
+from isthmus.report.pages import page_style, page_template
 from isthmus.report.tuning.told import (
     OPTIMISM,
     best_of,
@@ -22,23 +18,16 @@ from isthmus.report.tuning.told import (
 )
 from isthmus.report.tuning.tuning_charts import domain_chart, history_chart, importance_chart
 
-PACKAGE, TEMPLATES = "isthmus.report.tuning", "templates"
+PACKAGE = "isthmus.report.tuning"
 METRIC = {"auc": "AUC", "logloss": "logloss"}
 
 
 def tuning_page(report: Mapping[str, Any]) -> str:
     """Render a study, given as the dict of trials.json, as one self-contained HTML page."""
-    env = Environment(
-        loader=PackageLoader(PACKAGE, TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_drawn,
-    )
     best, reference = best_of(report), reference_of(report)
     gains = {} if best is None else best["gains"]
     table = report["table"]
-    return env.get_template("tuning.html.j2").render(
+    return page_template(PACKAGE, "tuning.html.j2").render(
         report=report,
         file=None if table is None else PurePath(table).name,
         headline=headline(report),
@@ -57,8 +46,3 @@ def tuning_page(report: Mapping[str, Any]) -> str:
         value_text=value_text,
         style=page_style(),
     )
-
-
-def _drawn(value: Any) -> Any:
-    """A chart as SVG; every other value as the value stands."""
-    return Markup(tostring(value, "unicode")) if isinstance(value, Element) else value
