@@ -139,6 +139,8 @@ def _data_section(found: Inspection, path: str | None) -> list[str]:
         entry = f"{scalar(column.name)}: {_feature(column)}"
         if column.use == "drop":
             lines.append(_line(f"    # {scalar(column.name)}:", f"left out: {column.note}"))
+        elif column.name == found.time:  # docs/log.md: its parts bring nothing
+            lines.append(_line(f"    # {entry}", f"{column.note}: its parts would be features"))
         elif column.use != "weight":
             lines.append(_line(f"    {entry}", column.note))
     lines.append(_trees())
