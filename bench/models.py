@@ -106,7 +106,7 @@ def training(folder: Path, runs: int = RUNS, peers: bool = True) -> list[Row]:
             at_least(
                 "1 training, Wide&Deep / the faster peer",
                 speed["wide_deep"] / best,
-                2.2,
+                3.0,
                 ours=text["wide_deep"],
                 **others,
             )
