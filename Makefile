@@ -1,12 +1,12 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
 # docs: the tables of docs/config.md again, from the classes.
-# bench: the numbers, as ratios.  results, accuracy, truth, benchmark: docs/results.md,
-# docs/accuracy.md, docs/truth.md, docs/benchmark.md again (they take hours, and go on where they
-# were stopped).
+# bench: the numbers, as ratios.  results, accuracy, truth, benchmark, claim: docs/results.md,
+# docs/accuracy.md, docs/truth.md, docs/benchmark.md, docs/claim.md again (they take hours, and go
+# on where they were stopped).
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs bench results accuracy truth benchmark clean
+.PHONY: demo test check docs bench results accuracy truth benchmark claim clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -52,6 +52,9 @@ truth: .venv/installed-dev
 
 benchmark: .venv/installed-dev
 	.venv/bin/python -m bench.benchmark_page
+
+claim: .venv/installed-dev
+	.venv/bin/python -m bench.claim
 
 clean:
 	rm -rf .venv

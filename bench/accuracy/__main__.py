@@ -8,12 +8,12 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.accuracy.chart import drawn
 from bench.accuracy.finished import read
-from bench.accuracy.page import PICTURE, bars, write
+from bench.accuracy.page import AXIS, EDGE, PICTURE, bars, write
 from bench.accuracy.shelf import Shelf
 from bench.accuracy.tables import subjects
 from bench.accuracy.trainings import train_missing
+from bench.chart import drawn
 from isthmus.disk import write_whole
 
 SEEDS = 3
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None, tell: Callable[[str], None] = print
             train_missing(shelf, options.seeds, tell)
     read_all = {shelf.subject.title: read(shelf, options.seeds) for shelf in shelves}
     held = [found for found in read_all.values() if found is not None]
-    write_whole(DOCS / PICTURE, drawn(bars(held)))
+    write_whole(DOCS / PICTURE, drawn(bars(held), AXIS, EDGE))
     page = write(held, [title for title, found in read_all.items() if found is None])
     write_whole(DOCS / "accuracy.md", page)
 

@@ -1,15 +1,13 @@
-"""The picture of docs/accuracy.md: what ``init`` writes minus the best LightGBM, table by table."""
+"""A picture of differences with their intervals, a line each."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-EDGE = 0.04  # a difference beyond it stands at the edge, with its number
-
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One table. ``ci``: the 95 % interval of ``difference``, an AUC. ``least``: its bound."""
+    """One line. ``ci``: the 95 % interval of ``difference``, an AUC. ``least``: its bound."""
 
     title: str
     difference: float
@@ -17,8 +15,12 @@ class Bar:
     least: float
 
 
-def drawn(bars: Sequence[Bar]) -> str:
-    """The picture as SVG, the same text for the same bars."""
+def drawn(bars: Sequence[Bar], label: str, edge: float) -> str:
+    """The picture as SVG, the same text for the same bars.
+
+    ``label``: of the axis. ``edge``: a difference beyond it stands at the edge, with its number.
+    A difference below its bound is red.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -28,13 +30,13 @@ def drawn(bars: Sequence[Bar]) -> str:
         axes.axvline(0, color="black", linewidth=0.8)
         for height, bar in zip(range(len(bars), 0, -1), bars, strict=True):
             colour = "tab:blue" if bar.difference >= bar.least else "tab:red"
-            low, high = (min(max(end, -EDGE), EDGE) for end in bar.ci)
+            low, high = (min(max(end, -edge), edge) for end in bar.ci)
             axes.plot([low, high], [height, height], color=colour, linewidth=2)
             axes.plot([bar.least] * 2, [height - 0.3, height + 0.3], color="grey", linewidth=1)
-            if abs(bar.difference) <= EDGE:
+            if abs(bar.difference) <= edge:
                 axes.plot([bar.difference], [height], "o", color=colour)
             else:
-                side, marker = (EDGE, ">") if bar.difference > 0 else (-EDGE, "<")
+                side, marker = (edge, ">") if bar.difference > 0 else (-edge, "<")
                 axes.plot([side], [height], marker, color=colour)
                 shift = -8 if bar.difference > 0 else 8
                 axes.annotate(
@@ -45,9 +47,9 @@ def drawn(bars: Sequence[Bar]) -> str:
                     ha="right" if bar.difference > 0 else "left",
                 )
         axes.set_yticks(range(len(bars), 0, -1), [bar.title for bar in bars])
-        axes.set_xlim(-EDGE * 1.05, EDGE * 1.05)
+        axes.set_xlim(-edge * 1.05, edge * 1.05)
         axes.set_ylim(0.4, len(bars) + 0.6)
-        axes.set_xlabel("pooled AUC, init minus the best LightGBM, 95 % intervals")
+        axes.set_xlabel(label)
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()
