@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
+from isthmus.layers.per_domain import undeclare
 from isthmus.layers.routing import Routing
 
 
@@ -81,7 +82,7 @@ class StarBlock(nn.Module):
         )
         self.norm = DomainNorm(width=out_width, n_domains=sets - 1) if norm else None
         if self.norm is not None and not of_domains:
-            self.norm.per_domain = ()  # pyright: ignore[reportAttributeAccessIssue] no domain owns it
+            undeclare(self.norm)
         self.dropout = Dropout(dropout) if dropout else None
 
     def forward(
