@@ -1,8 +1,8 @@
 """The results in docs/benchmark.md: every model of the package on six tables. ``make benchmark``.
 
 Each table is one benchmark in a folder of its own, so a stopped command goes on where it was. Nothing
-is chosen here: models, budget, trials and seeds were fixed beforehand. The two splits of MovieLens-1M
-have fewer trials and seeds, because a training takes 20 times as long there.
+is chosen here: models, trunk, trials and seeds were fixed beforehand. The two splits of MovieLens-1M
+have smaller ones, because a training takes 20 times as long there.
 """
 
 import argparse
@@ -23,14 +23,24 @@ from isthmus.sources.planted import angles, planted
 
 DOCS = Path(__file__).parents[1] / "docs"
 BEGIN, END = "<!-- results: written by make benchmark -->", "<!-- results: end -->"
-TRUNK = 100_000
 PLANTED_ROWS = 10_000  # of each domain
-QUICK, SLOW = (8, 5), (3, 3)  # trials of each model's search, and seeds
 LEVELS = {  # degrees between the two camps of two domains each
     "agree": (0, "agree: what one camp likes, the other likes"),
     "unrelated": (90, "unrelated: one camp says nothing of the other"),
     "conflict": (180, "conflict: what one camp likes, the other dislikes"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """``trunk``: parameters at most. ``trials``: of each model's search. ``seeds``: trainings after it."""
+
+    trunk: int
+    trials: int
+    seeds: int
+
+
+QUICK, SLOW = Terms(100_000, 8, 5), Terms(30_000, 3, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ class Subject:
     name: str
     title: str
     config: Callable[[Path], dict[str, Any]]
-    budget: tuple[int, int] = QUICK
+    terms: Terms = QUICK
 
 
 def subjects(rows: int) -> tuple[Subject, ...]:
@@ -86,8 +96,9 @@ def insteval_config(folder: Path) -> dict[str, Any]:
 
 
 def movielens_config(folder: Path) -> dict[str, Any]:
-    """The config that ``isthmus data movielens-1m`` writes."""
-    return _brought(folder / "movielens-1m", movielens_1m)
+    """The config that ``isthmus data movielens-1m`` writes, with a look once an epoch."""
+    config = _brought(folder / "movielens-1m", movielens_1m)
+    return {**config, "train": {**config["train"], "looks_per_epoch": 1}}
 
 
 def _brought(place: Path, source: Callable[[Path], Path]) -> dict[str, Any]:
@@ -137,9 +148,9 @@ def main(arguments: list[str] | None = None, tell: Callable[[str], None] = print
     parser.add_argument("--docs", type=Path, default=DOCS, help="where benchmark.md stands")
     parser.add_argument("--only", default="", help="comma-separated names of tables")
     parser.add_argument("--models", default="", help="comma-separated; default: every model")
-    parser.add_argument("--trials", type=int, help="in place of the table's own number")
-    parser.add_argument("--seeds", type=int, help="in place of the table's own number")
-    parser.add_argument("--trunk", type=int, default=TRUNK)
+    parser.add_argument("--trunk", type=int, help="in place of the table's own")
+    parser.add_argument("--trials", type=int, help="in place of the table's own")
+    parser.add_argument("--seeds", type=int, help="in place of the table's own")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--rows", type=int, default=PLANTED_ROWS, help="of each planted domain")
     asked = parser.parse_args(arguments)
@@ -152,14 +163,13 @@ def main(arguments: list[str] | None = None, tell: Callable[[str], None] = print
 
     for subject in chosen:
         tell(subject.title)
-        trials, seeds = subject.budget
         one = benchmark(
             subject.config(asked.folder / "tables"),
             asked.folder / subject.name,
             models=asked.models.split(",") if asked.models else None,
-            trunk=asked.trunk,
-            trials=asked.trials or trials,
-            seeds=asked.seeds or seeds,
+            trunk=asked.trunk or subject.terms.trunk,
+            trials=asked.trials or subject.terms.trials,
+            seeds=asked.seeds or subject.terms.seeds,
             jobs=asked.jobs,
             progress=say,
         )
