@@ -119,3 +119,11 @@ def test_a_second_backward_pass_adds_the_same_gradient():
     half = torch.autograd.grad(y[:4].sum(), hyper.last.weight, retain_graph=True)[0]
     rest = torch.autograd.grad(y[4:].sum(), hyper.last.weight, retain_graph=True)[0]
     torch.testing.assert_close(half + rest, torch.autograd.grad(y.sum(), hyper.last.weight)[0])
+
+
+def test_a_core_serves_one_product():
+    hyper = HyperNetwork(condition_width=3, widths=(4,), rank=2)
+    (core,) = hyper.write_for(hyper.read(torch.randn(5, 3)), products=1)
+    row_product(torch.randn(5, 2), core)
+    with pytest.raises(RuntimeError, match="must be used for one product, got a second"):
+        row_product(torch.randn(5, 2), core)

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.layers.bank import BankLinear
-from isthmus.layers.routing import TILE_LENGTHS, Routing, give_sparse_gradient
+from isthmus.layers.routing import TILE_LENGTHS, Routing
 from routed import calls_of, domains
 
 LAYOUTS = {
@@ -157,20 +156,3 @@ def test_the_present_domains_are_counted_alone():
     assert local.counts().tolist() == [1, 2, 3]
     alone = Routing(torch.tensor([5, 5]), n_domains=90).present[1]
     assert alone.counts().tolist() == [2]
-
-
-@pytest.mark.parametrize("rows", [1, 40, 500])
-def test_a_sparse_gradient_is_the_dense_one(rows):
-    torch.manual_seed(0)
-    bank, table = nn.Parameter(torch.randn(21, 4, 3)), nn.Parameter(torch.randn(21, 3))
-    routing = Routing(domains(rows, 20, zipf=1.0), n_domains=20)
-    h, towards = torch.randn(rows, 4, requires_grad=True), torch.randn(rows, 3)
-    found = []
-    for sparse in (False, True):
-        give_sparse_gradient(bank, sparse)
-        give_sparse_gradient(table, sparse)
-        y = routing.apply(h, bank) + routing.take(table)
-        found.append(torch.autograd.grad(y, (h, bank, table), towards))
-    assert not any(grad.is_sparse for grad in found[0])
-    assert [grad.is_sparse for grad in found[1]] == [False, True, True]
-    torch.testing.assert_close(tuple(grad.to_dense() for grad in found[1]), found[0])

@@ -1,4 +1,4 @@
-"""Adam for the dense parameters, and the same Adam or its lazy form for embedding tables and banks.
+"""Adam for the dense parameters, and the same Adam or its lazy form for embedding tables.
 
 Source: Kingma and Ba, Adam, ICLR 2015, arXiv:1412.6980, algorithm 1, with the L2 term inside the
 gradient.
@@ -11,10 +11,6 @@ often the row occurs. All other rows keep every bit. The bias correction uses th
 steps, as the dense form does. So the two forms are the same arithmetic when every row is in every
 batch. A row that first occurs late starts with steps up to ``(1 - b1) / sqrt(1 - b2)`` = 3.2 times
 ``lr``, as in the dense form.
-
-Banks, which hold a parameter set for each domain, are lazy where they hold more than 8,192 sets, and
-dense below. A set is a row of its bank, and has no L2. Moving a set alone costs three to five times its
-share of a dense step, so the lazy form pays where a batch leaves three sets of four alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,19 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from isthmus.layers.per_domain import domain_parameters
-from isthmus.layers.routing import give_sparse_gradient
 from isthmus.layers.tables import tables_of
 
 EmbeddingUpdate = Literal["dense", "lazy"]
 
 LAZY_ABOVE_ROWS = 1_000_000
-LAZY_ABOVE_SETS = 8192
-# Values of a weight that a lazy step moves at a time: they stay in a cache from read to write.
-LAZY_VALUES = 1 << 16
-# Values of a row above which its two moments lie apart: beside each other they save misses of the cache
-# for a row of 16, and cost two more copies, a quarter of the step, for a row of 1,024.
-WIDE = 64
 BETAS = (0.9, 0.999)
 EPS = 1e-8
 BESIDE = "objectives"  # before the names of parameters that are not the model's
@@ -66,7 +54,7 @@ def build_optimiser(
 
     ``embedding_update``: the dense or the lazy form. ``beside``: what else is trained with the model,
     such as the parameters of objectives. The call sets ``sparse`` of every table. With ``lazy`` no
-    gradient as large as a table is ever made. Banks of more than 8,192 sets are lazy in both cases.
+    gradient as large as a table is ever made.
     """
     return ModelOptimiser(
         model,
@@ -101,22 +89,19 @@ class ModelOptimiser:
         for table in tables:
             table.sparse = embedding_update == "lazy"
         weights = [table.weight for table in tables]
-        banks = _lazy_banks(model)
-        not_dense = {id(weight) for weight in (*weights, *banks)}
+        in_table = {id(weight) for weight in weights}
         named = dict(model.named_parameters())
         if beside is not None:
             named |= {f"{BESIDE}.{name}": p for name, p in beside.named_parameters()}
         self._names = {id(parameter): name for name, parameter in named.items()}
-        others = [p for p in named.values() if id(p) not in not_dense and p.requires_grad]
+        others = [p for p in named.values() if id(p) not in in_table and p.requires_grad]
         weights = [weight for weight in weights if weight.requires_grad]
         groups = [{"params": others, "weight_decay": 0.0}] if others else []
-        self.lazy: list[LazyAdam] = []
+        self.lazy: LazyAdam | None = None
         if embedding_update == "lazy" and weights:
-            self.lazy.append(LazyAdam(weights, lr=lr, l2=embedding_l2))
+            self.lazy = LazyAdam(weights, lr=lr, l2=embedding_l2)
         elif weights:
             groups.append({"params": weights, "weight_decay": embedding_l2})
-        if banks:
-            self.lazy.append(LazyAdam(banks, lr=lr))
         self.dense = (
             torch.optim.Adam(groups, lr=lr, betas=BETAS, eps=EPS, fused=True) if groups else None
         )
@@ -125,28 +110,33 @@ class ModelOptimiser:
         """Update every parameter that has a gradient."""
         if self.dense is not None:
             self.dense.step()
-        for lazy in self.lazy:
-            lazy.step()
+        if self.lazy is not None:
+            self.lazy.step()
 
     def zero_grad(self) -> None:
         """Drop every gradient."""
         if self.dense is not None:
             self.dense.zero_grad(set_to_none=True)
-        for lazy in self.lazy:
-            lazy.zero_grad()
+        if self.lazy is not None:
+            self.lazy.zero_grad()
 
     @property
     def lr(self) -> float:
         """The learning rate. Assign a value to change the rate."""
-        return self.dense.param_groups[0]["lr"] if self.dense else self.lazy[0].lr
+        return self.dense.param_groups[0]["lr"] if self.dense else self._only_lazy.lr
 
     @lr.setter
     def lr(self, value: float) -> None:
         if self.dense is not None:
             for group in self.dense.param_groups:
                 group["lr"] = value
-        for lazy in self.lazy:
-            lazy.lr = value
+        if self.lazy is not None:
+            self.lazy.lr = value
+
+    @property
+    def _only_lazy(self) -> "LazyAdam":
+        assert self.lazy is not None
+        return self.lazy
 
     def state_dict(self) -> dict[str, Tensor | float]:
         """Give moments and step counts in a flat dict.
@@ -159,9 +149,9 @@ class ModelOptimiser:
             for parameter, moments in self.dense.state.items():
                 for moment in ("step", "exp_avg", "exp_avg_sq"):
                     state[f"{moment}.{self._names[id(parameter)]}"] = moments[moment]
-        for lazy in self.lazy:
-            state["lazy_steps"] = lazy.steps  # of tables and of banks: they step together
-            for parameter, moments in zip(lazy.weights, lazy.moments, strict=True):
+        if self.lazy is not None:
+            state["lazy_steps"] = self.lazy.steps
+            for parameter, moments in zip(self.lazy.weights, self.lazy.moments, strict=True):
                 state[f"moments.{self._names[id(parameter)]}"] = moments
         return state
 
@@ -176,12 +166,12 @@ class ModelOptimiser:
             for group in self.dense.param_groups:
                 for parameter in group["params"]:
                     self._load_dense(parameter, left)
-        steps = left.pop("lazy_steps", None) if self.lazy else 0
-        if not isinstance(steps, int):
-            raise ValueError(f"a lazy optimiser's state must count its steps, got {steps!r}")
-        for lazy in self.lazy:
-            lazy.steps = steps
-            for parameter, moments in zip(lazy.weights, lazy.moments, strict=True):
+        if self.lazy is not None:
+            steps = left.pop("lazy_steps", None)
+            if not isinstance(steps, int):
+                raise ValueError(f"a lazy optimiser's state must count its steps, got {steps!r}")
+            self.lazy.steps = steps
+            for parameter, moments in zip(self.lazy.weights, self.lazy.moments, strict=True):
                 _copy(moments, left.pop(f"moments.{self._names[id(parameter)]}", None))
         if left:
             raise ValueError(f"the optimiser has no place for {sorted(left)[:5]}")
@@ -207,12 +197,10 @@ class ModelOptimiser:
 
 
 class LazyAdam:
-    """Adam that touches only the rows in the batch, for (rows, *dim) weights with sparse gradients.
+    """Adam that touches only the rows in the batch, for (rows, dim) weights with sparse gradients.
 
-    A gradient that is not sparse, as a compiled graph makes it, counts with the rows that are not 0.
-    ``l2``: ``l2 * w`` is added once to the summed gradient of a row. ``moments`` holds
-    the first and second moment, (rows, 2, dim) side by side for narrow rows, so a row has one place in
-    memory and not two, and (2, rows, dim) for rows of 64 values or more.
+    ``l2``: ``l2 * w`` is added once to the summed gradient of a row. ``moments`` (rows, 2, dim) holds
+    the first and second moment of a row side by side, so a row has one place in memory and not two.
     Rows that no batch held cost no time. On the CPU these rows cost no memory either.
     """
 
@@ -245,66 +233,36 @@ class LazyAdam:
         for weight, moments in zip(self.weights, self.moments, strict=True):
             if weight.grad is None:
                 continue
-            rows, grad = _moved_rows(weight.grad)
-            flat, grad = weight.flatten(1), grad.flatten(1)
-            block = max(1, LAZY_VALUES // flat.shape[1])
-            for some, one in zip(rows.split(block), grad.split(block), strict=True):
-                self._move(flat, moments, some, one)
-
-    def _move(self, weight: Tensor, moments: Tensor, rows: Tensor, grad: Tensor) -> None:
-        """Step for some rows of a weight (rows, dim), in copies that are written back."""
-        w = weight.index_select(0, rows)
-        beside = weight.shape[1] < WIDE
-        if beside:
-            m, v = (moment.contiguous() for moment in moments.index_select(0, rows).unbind(1))
-        else:
-            m, v = (moment.index_select(0, rows) for moment in moments)
-        adam(
-            [w],
-            [grad],
-            [m],
-            [v],
-            [],
-            [torch.tensor(float(self.steps - 1), device=w.device)],
-            fused=True,
-            amsgrad=False,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            lr=self.lr,
-            weight_decay=self.l2,
-            eps=self.eps,
-            maximize=False,
-        )
-        weight.index_copy_(0, rows, w)
-        if beside:
+            rows, grad = summed_rows(weight.grad)
+            if not len(rows):
+                continue
+            w = weight.index_select(0, rows)
+            m, v = moments.index_select(0, rows).unbind(1)
+            m, v = m.contiguous(), v.contiguous()
+            adam(
+                [w],
+                [grad],
+                [m],
+                [v],
+                [],
+                [torch.tensor(float(self.steps - 1), device=w.device)],
+                fused=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=self.lr,
+                weight_decay=self.l2,
+                eps=self.eps,
+                maximize=False,
+            )
+            weight.index_copy_(0, rows, w)
             moments.index_copy_(0, rows, torch.stack((m, v), dim=1))
-        else:
-            moments[0].index_copy_(0, rows, m)
-            moments[1].index_copy_(0, rows, v)
-
-
-def _moved_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
-    if grad.is_sparse:
-        return summed_rows(grad)
-    rows = grad.flatten(1).any(dim=1).nonzero().squeeze(1)
-    return rows, grad.index_select(0, rows)
-
-
-def _lazy_banks(model: nn.Module) -> list[nn.Parameter]:
-    """The banks that are trained lazily; says so to every bank, whose gradient becomes sparse or not."""
-    found = []
-    for bank in domain_parameters(model).values():
-        lazy = bank.ndim > 1 and bank.shape[0] > LAZY_ABOVE_SETS and bank.requires_grad
-        give_sparse_gradient(bank, lazy)
-        if lazy:
-            found.append(bank)
-    return found
 
 
 def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
     """Give each row of a sparse gradient once, in rising order, and the sum of its entries.
 
-    grad: sparse COO, (table rows, *dim). Returns (rows,) int64 and (rows, *dim). Sums run in the order
+    grad: sparse COO, (table rows, dim). Returns (rows,) int64 and (rows, dim). Sums run in the order
     of occurrence, so two calls agree bit for bit. The function is ten times as fast as ``coalesce``.
     It sorts the ids stably. Then embedding_bag adds up each stretch of equal ids.
     """
@@ -315,10 +273,7 @@ def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
     first = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=first[1:])
     starts = first.nonzero().squeeze(1)
-    if len(starts) == len(ids):
-        return ordered, values.index_select(0, order)
-    sums = F.embedding_bag(order, values.flatten(1), starts, mode="sum")
-    return ordered[starts], sums.unflatten(1, values.shape[1:])
+    return ordered[starts], F.embedding_bag(order, values, starts, mode="sum")
 
 
 @torch.no_grad()
@@ -357,8 +312,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
 
 
 def _lazy_zeros(weight: Tensor) -> Tensor:
-    rows, dim = weight.flatten(1).shape
-    shape = (rows, 2, dim) if dim < WIDE else (2, rows, dim)
+    shape = (weight.shape[0], 2, weight.shape[1])
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return torch.zeros(shape, dtype=weight.dtype, device=weight.device)
     # numpy takes zeroed pages from the system and touches none; torch would write them all.

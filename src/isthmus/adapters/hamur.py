@@ -67,9 +67,10 @@ class HamurCell(nn.Module):
         shared: Float[Tensor, "rows rank rank"] | Float[Tensor, "rows last_width"],
     ) -> Float[Tensor, "rows width"]:
         """Adapt each row with the factors of its domain and a core of its own."""
-        for_down = for_up = Core(shared)
-        for hyper in self._hyper:
-            for_down, for_up = hyper.write_for(shared, products=2)
+        if self._hyper:
+            for_down, for_up = self._hyper[0].write_for(shared, products=2)
+        else:
+            for_down = for_up = Core(shared)
         z = self.down(h, routing, for_down) + routing.take(self.down_bias)
         o = self.up(z.sigmoid(), routing, for_up) + routing.take(self.up_bias)
         return h + self.norm(o, routing)

@@ -93,7 +93,7 @@ def row_product(
     x: Float[Tensor, "rows rank"], core: Float[Tensor, "rows rank rank"] | Core
 ) -> Float[Tensor, "rows rank"]:
     """Every row times its own matrix: ``y_r = x_r core_r``."""
-    values, carrier = core if isinstance(core, Core) else Core(core)
+    values, carrier = core.take() if isinstance(core, Core) else (core, None)
     if torch.is_grad_enabled() and any(
         t is not None and t.requires_grad for t in (x, values, carrier)
     ):

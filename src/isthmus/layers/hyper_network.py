@@ -9,7 +9,7 @@ scale of what it multiplies, and a hyper-network with nothing to say leaves a st
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ LINE = 16  # float32 values in a line of cache
 BLOCK_VALUES = 3 << 16
 
 
-class Core(NamedTuple):
+class Core:
     """The cores of a batch, for one product of rows with them and no other.
 
     ``values``: (rows, rank, rank). ``carrier``: (rows, 2, rank), what takes the product's gradient back
@@ -33,8 +33,24 @@ class Core(NamedTuple):
     ``g_r`` themselves. None where the gradient of ``values`` is the way, or none is wanted.
     """
 
-    values: Float[Tensor, "rows rank rank"]
-    carrier: Float[Tensor, "rows 2 rank"] | None = None
+    def __init__(
+        self,
+        values: Float[Tensor, "rows rank rank"],
+        carrier: Float[Tensor, "rows 2 rank"] | None = None,
+    ) -> None:
+        self._values = values
+        self._carrier = carrier
+        self._spent = False
+
+    def take(self) -> tuple[Tensor, Tensor | None]:
+        """Values and carrier, once where there is a carrier.
+
+        Raises ``RuntimeError`` at a second call: factors of two products would add up to neither.
+        """
+        if self._spent:
+            raise RuntimeError("a core must be used for one product, got a second one")
+        self._spent = self._carrier is not None
+        return self._values, self._carrier
 
 
 class HyperNetwork(nn.Module):

@@ -10,12 +10,10 @@ repeatable on any number of threads, unlike that of ``weight[ids]``.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch import Tensor
 
 # Lengths a tile may have, and what a tile costs beside its rows (fetching one matrix, adding one
 # gradient), in rows. Measured on CPU, forward and backward, matrices of 8 x 32 to 113 x 256:
@@ -115,7 +113,7 @@ class Routing:
 
     def take(self, table: Float[Tensor, "sets width"]) -> Float[Tensor, "rows width"]:
         """Every row's own line of a table with one line per domain."""
-        return pick_sets(table, self.domain)
+        return table.index_select(0, self.domain)
 
     def sums(self, x: Float[Tensor, "rows width"]) -> Float[Tensor, "sets width"]:
         """Sum of the rows of each domain; 0 where a domain is absent."""
@@ -129,41 +127,11 @@ def needed(routing: Routing | None) -> Routing:
     return routing
 
 
-def give_sparse_gradient(bank: nn.Parameter, sparse: bool) -> None:
-    """Say whether a bank's gradient shall hold the sets of the batch only, for an optimiser's sake."""
-    vars(bank)[_SPARSE] = sparse
-
-
 def pick_sets(
     bank: Float[Tensor, "sets *shape"], sets: Int[Tensor, " picked"]
 ) -> Float[Tensor, "picked *shape"]:
     """Parameter sets from a bank, each as often as it is asked for."""
-    if getattr(bank, _SPARSE, False) and torch.is_grad_enabled() and not in_graph():
-        return _PickSparse.apply(bank, sets)  # pyright: ignore[reportReturnType]
     return bank.flatten(1).index_select(0, sets).unflatten(1, bank.shape[1:])
-
-
-_SPARSE = "_isthmus_sparse_gradient"
-
-
-class _PickSparse(torch.autograd.Function):
-    """The same with a sparse COO gradient: a set once for each time it was picked, not summed."""
-
-    @staticmethod
-    def forward(ctx: Any, bank: Tensor, sets: Tensor) -> Tensor:
-        ctx.save_for_backward(sets)
-        ctx.shape = bank.shape
-        return bank.flatten(1).index_select(0, sets).unflatten(1, bank.shape[1:])
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, None]:
-        (sets,) = ctx.saved_tensors
-        return torch.sparse_coo_tensor(
-            sets.unsqueeze(0), grad, ctx.shape, check_invariants=False
-        ), None
 
 
 def in_graph() -> bool:
