@@ -246,3 +246,37 @@ def test_small_domains_have_the_same_loss_in_training_and_eval(adapter):
     in_eval = [net.eval(), loss_of_small_domains()][1]
     in_training = [net.train(), loss_of_small_domains()][1]
     assert in_eval == pytest.approx(in_training, rel=0.02)
+
+
+def test_domains_that_a_batch_lacks_change_nothing_and_stay_as_they_are():
+    """More domains than rows: the norm works on the domains of the batch alone."""
+    torch.manual_seed(0)
+    many, few = DomainNorm(width=3, n_domains=100), DomainNorm(width=3, n_domains=3)
+    held = torch.tensor([0, 7, 50, 99])
+    with torch.no_grad():
+        for a, b in ((many.gain, few.gain), (many.bias, few.bias)):
+            a.normal_()
+            b.copy_(a[held])
+    before = {name: t.clone() for name, t in many.state_dict().items()}
+    absent = [domain for domain in range(101) if domain not in held.tolist()]
+    for _ in range(3):
+        place = torch.cat([torch.arange(4), torch.randint(0, 4, (16,))])
+        h = torch.randn(20, 3) + place.unsqueeze(1)
+        towards = torch.randn(20, 3)
+        found = []
+        for norm, domain, n in ((many, held[place], 100), (few, place, 3)):
+            x = h.clone().requires_grad_()
+            y = norm(x, Routing(domain, n))
+            found.append((y, *torch.autograd.grad(y, (x, norm.gain, norm.bias), towards)))
+        (y, to_h, *to_sets), (y_few, to_h_few, *to_few) = found
+        torch.testing.assert_close(y, y_few)
+        torch.testing.assert_close(to_h, to_h_few)
+        for sets, expected in zip(to_sets, to_few, strict=True):
+            torch.testing.assert_close(sets[held], expected)
+            assert not sets[absent].any()
+    for name, now in many.state_dict().items():
+        if name.startswith("pooled"):
+            torch.testing.assert_close(now, few.state_dict()[name])
+        else:
+            torch.testing.assert_close(now[held], few.state_dict()[name])
+            assert torch.equal(now[absent], before[name][absent])

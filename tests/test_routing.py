@@ -146,3 +146,13 @@ def test_bank_linear_is_a_linear_map_per_domain():
     for row, domain in enumerate([2, 0, 1]):
         torch.testing.assert_close(y[row], h[row] @ bank.weight[domain] + bank.bias[domain])
     assert not torch.equal(bank.weight[0], bank.weight[1])
+
+
+def test_the_present_domains_are_counted_alone():
+    domain = torch.tensor([70, 0, 9, 70, 9, 70])
+    held, local = Routing(domain, n_domains=90).present
+    assert held.tolist() == [0, 9, 70]
+    assert torch.equal(held[local.domain], domain)
+    assert local.counts().tolist() == [1, 2, 3]
+    alone = Routing(torch.tensor([5, 5]), n_domains=90).present[1]
+    assert alone.counts().tolist() == [2]

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from isthmus.layers.hyper_network import Core
 from isthmus.layers.routing import Routing
 
 
@@ -59,7 +60,7 @@ class LowRank(nn.Module):
         self,
         h: Float[Tensor, "rows in_width"],
         routing: Routing,
-        core: Float[Tensor, "rows rank rank"] | None = None,
+        core: Float[Tensor, "rows rank rank"] | Core | None = None,
     ) -> Float[Tensor, "rows out_width"]:
         """Apply the factors of each row's own domain, and its core between them."""
         if core is not None:
@@ -89,12 +90,15 @@ class LowRank(nn.Module):
 
 
 def row_product(
-    x: Float[Tensor, "rows rank"], core: Float[Tensor, "rows rank rank"]
+    x: Float[Tensor, "rows rank"], core: Float[Tensor, "rows rank rank"] | Core
 ) -> Float[Tensor, "rows rank"]:
     """Every row times its own matrix: ``y_r = x_r core_r``."""
-    if torch.is_grad_enabled() and (x.requires_grad or core.requires_grad):
-        return _RowProduct.apply(x, core)  # pyright: ignore[reportReturnType]
-    return torch.bmm(x.unsqueeze(1), core).squeeze(1)
+    values, carrier = core.take() if isinstance(core, Core) else (core, None)
+    if torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in (x, values, carrier)
+    ):
+        return _RowProduct.apply(x, values, carrier)  # pyright: ignore[reportReturnType]
+    return torch.bmm(x.unsqueeze(1), values).squeeze(1)
 
 
 class _RowProduct(torch.autograd.Function):
@@ -106,19 +110,20 @@ class _RowProduct(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, core: Tensor) -> Tensor:
-        ctx.save_for_backward(x, core)
-        return torch.bmm(x.unsqueeze(1), core).squeeze(1)
+    def forward(ctx: Any, x: Tensor, values: Tensor, carrier: Tensor | None) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(x, values)
+        return torch.bmm(x.unsqueeze(1), values).squeeze(1)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        x, core = ctx.saved_tensors
-        grad = grad.unsqueeze(1)
-        to_x, to_core = ctx.needs_input_grad
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, values = ctx.saved_tensors
+        to_x, to_values, carries = ctx.needs_input_grad
+        row = grad.unsqueeze(1)
         return (
-            torch.bmm(grad, core.transpose(1, 2)).squeeze(1) if to_x else None,
-            x.unsqueeze(2) * grad if to_core else None,
+            torch.bmm(row, values.transpose(1, 2)).squeeze(1) if to_x else None,
+            x.unsqueeze(2) * row if to_values else None,
+            torch.stack((x.to(grad.dtype), grad), dim=1) if carries else None,
         )

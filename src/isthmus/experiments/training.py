@@ -14,7 +14,7 @@ from isthmus.data.store.subset import Subset
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig
 
-VERSION = 4  # raised when the same description would give other numbers
+VERSION = 5  # raised when the same description would give other numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

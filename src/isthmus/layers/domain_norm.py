@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from isthmus.layers.routing import Routing, in_graph
+from isthmus.layers.routing import Routing, in_graph, pick_sets
 
 
 class DomainNorm(nn.Module):
@@ -91,12 +91,22 @@ class DomainNorm(nn.Module):
         return self._by_past(h, routing)
 
     def _by_batch(self, h: Tensor, routing: Routing) -> Tensor:
+        gain, bias, own, sets = self.gain, self.bias, self._own(), None
+        if not in_graph() and routing.rows < self.n_domains:
+            # One line for each domain in the batch: most domains are absent from it.
+            sets, routing = routing.present
+            gain, bias = pick_sets(gain, sets), pick_sets(bias, sets)
+            own = [pick_sets(table, sets) for table in own]
         count = routing.counts().unsqueeze(1).to(h.dtype)
-        y, *moments = _NormByBatch.apply(
-            h, self.gain, self.bias, routing, count, self.shrinkage, self.eps
-        )  # pyright: ignore[reportGeneralTypeIssues]
-        self._remember(count, *moments)
+        y, *moments = _NormByBatch.apply(h, gain, bias, routing, count, self.shrinkage, self.eps)  # pyright: ignore[reportGeneralTypeIssues]
+        self._remember(own, count, *moments)
+        if sets is not None:
+            for table, lines in zip(self._own(), own, strict=True):
+                table.index_copy_(0, sets, lines)
         return y
+
+    def _own(self) -> list[Tensor]:
+        return [self.own_mean, self.own_var, self.own_rows, self.own_share, self.own_pull]
 
     def _by_past(self, h: Tensor, routing: Routing) -> Tensor:
         # Work on one line per domain or per row, whichever are fewer.
@@ -124,18 +134,25 @@ class DomainNorm(nn.Module):
 
     @torch.no_grad()
     def _remember(
-        self, count: Tensor, first: Tensor, second: Tensor, pooled_mean: Tensor, pooled_var: Tensor
+        self,
+        own: list[Tensor],
+        count: Tensor,
+        first: Tensor,
+        second: Tensor,
+        pooled_mean: Tensor,
+        pooled_var: Tensor,
     ) -> None:
+        own_mean, own_var, own_rows, own_share, own_pull = own
         seen = count.clamp(min=1)
         apart = first / seen
-        own_var = (second / seen - apart.square()).clamp(min=0)
+        new_var = (second / seen - apart.square()).clamp(min=0)
         kept = torch.where(count > 0, 1 - self.momentum, 1.0)
-        self.own_rows.mul_(kept).add_(count)
-        step = count / self.own_rows.clamp(min=1)  # 0 where a domain is absent
-        _mix(self.own_mean, self.own_var, pooled_mean + apart, own_var, step)
+        own_rows.mul_(kept).add_(count)
+        step = count / own_rows.clamp(min=1)  # 0 where a domain is absent
+        _mix(own_mean, own_var, pooled_mean + apart, new_var, step)
         pull = 1 / (count + self.shrinkage).clamp(min=1e-12)
-        self.own_pull.add_(step * (pull - self.own_pull))
-        self.own_share.add_(step * (count * pull - self.own_share))
+        own_pull.add_(step * (pull - own_pull))
+        own_share.add_(step * (count * pull - own_share))
 
         rows = count.sum()
         self.pooled_rows.mul_(1 - self.momentum).add_(rows)

@@ -42,9 +42,7 @@ class Head(nn.Module):
         """One logit a row, by its domain's weights."""
         if not self.per_domain:
             return F.linear(h, self.weight, self.bias.view(-1)).squeeze(1)
-        # embedding, not weight[domain]: the latter's backward is not repeatable on two threads.
-        own = (h * F.embedding(routing.domain, self.weight)).sum(dim=1)
-        return own + F.embedding(routing.domain, self.bias).squeeze(1)
+        return (h * routing.take(self.weight)).sum(dim=1) + routing.take(self.bias).squeeze(1)
 
 
 class DomainModel(AbstractModel):
