@@ -100,7 +100,7 @@ def terms_of(
     for one in contenders:
         if one.name == TREES:
             model = validate(ModelConfig, {"name": "trees"})
-            made[one.name] = Terms(one, _with(config, model), None)
+            made[one.name] = Terms(one, _jointly(_with(config, model)), None)
         elif one.kind != "wide":
             try:
                 made[one.name] = _sized(config, one, trunk, dataset)
@@ -133,8 +133,12 @@ def _suited(config: Config, contender: Contender, network: AbstractModel) -> Con
             return config
     except ConfigError:
         pass
-    joint = train.model_copy(update={"method": JointConfig()})
-    return config.model_copy(update={"train": joint})
+    return _jointly(config)
+
+
+def _jointly(config: Config) -> Config:
+    train = config.train.model_copy(update={"method": JointConfig()})
+    return config.model_copy(update={"train": train})
 
 
 def _widened(
