@@ -14,12 +14,14 @@ from isthmus.adapters import AdapterConfig
 from isthmus.backbones import BackboneConfig
 from isthmus.family import Member, name_of
 from isthmus.objectives import ObjectiveConfig
+from isthmus.train.methods import MethodConfig
 
 PAGE = Path(__file__).with_name("config.md")
 FAMILIES = {
     "model.backbone": BackboneConfig,
     "model.adapter": AdapterConfig,
     "train.objectives": ObjectiveConfig,
+    "train.method": MethodConfig,
 }
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
 
@@ -60,6 +62,8 @@ def plural(text: str) -> str:
 
 def default_text(model: type[BaseModel], key: str) -> str:
     """The default of a key as YAML writes it."""
+    if model.model_fields[key].is_required():
+        return "required"
     value = model.model_fields[key].get_default(call_default_factory=True, validated_data={})
     if value is None:
         return "none"

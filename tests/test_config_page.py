@@ -27,6 +27,7 @@ from isthmus.schema import (
     Vector,
 )
 from isthmus.train import TrainConfig
+from isthmus.train.methods import PhaseConfig
 
 # Heading of the page -> the model that its table describes.
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -42,6 +43,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`model`": ModelConfig,
     "`model.sizes`": SizesConfig,
     "`train`": TrainConfig,
+    "`train.method.phases`": PhaseConfig,
 }
 
 

@@ -68,6 +68,7 @@ def test_every_key_of_the_train_section_but_one_moves_the_key(dataset: Dataset):
         "domain_dropout": 0.5,
         "weighting": "uniform",
         "objectives": [{"name": "domain_classifier"}],
+        "method": {"name": "mamdr"},
         "clip_norm": 1.0,
         "compile": True,
         "device": "cpu",

@@ -24,8 +24,8 @@ from isthmus.disk import remove_leftovers, sha256, whole_file, write_whole
 from isthmus.errors import BundleError, RunError
 from isthmus.train.events import Look, TrainState
 
-FORMAT = 3  # 3: with objectives; a file of format 2 has none
-READ = (2, 3)
+FORMAT = 4  # 3: with objectives; 4: with a method and phases; an older file has none
+READ = (2, 3, 4)
 FILE = "checkpoint.json"
 
 
@@ -71,7 +71,8 @@ def load(folder: str | Path) -> TrainState:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["format"] not in READ:
             raise BundleError(
-                f"a checkpoint must have format {' or '.join(map(str, READ))}, got {content['format']} in {file}"
+                f"a checkpoint must have format {READ[0]} to {READ[-1]}, got {content['format']}"
+                f" in {file}"
             )
         if _checksum(content["body"]) != content["sha256"]:
             raise BundleError(f"the checksum of a checkpoint must match, but {file} is damaged")

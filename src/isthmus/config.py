@@ -22,8 +22,14 @@ from isthmus.schema import DataConfig, Section
 from isthmus.train import TrainConfig
 
 AnySection = TypeVar("AnySection", bound=BaseModel)
+OF_FAMILIES: dict[str, type[Section]] = {"model": ModelConfig, "train": TrainConfig}
 SHOWN = 80  # characters of a refused value that a message repeats
-OF_GRADIENTS = ("weighting", "domain_sampling", "objectives")  # what trees cannot take part in
+OF_GRADIENTS = (
+    "weighting",
+    "domain_sampling",
+    "objectives",
+    "method",
+)  # what trees cannot take part in
 
 
 class Config(Section):
@@ -163,14 +169,13 @@ def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
     if keys == ["model", "name"] and value == "trees":
         for key in OF_NETWORKS:
             target.pop(key, None)
-    elif keys[0] == "model" and keys[2:] == ["name"]:
-        _drop_keys_of_others(target, keys[1], value)
+    elif keys[0] in OF_FAMILIES and keys[2:] == ["name"]:
+        _drop_keys_of_others(target, OF_FAMILIES[keys[0]].model_fields.get(keys[1]), value)
     target[keys[-1]] = value
 
 
-def _drop_keys_of_others(section: dict[str, Any], key: str, name: Any) -> None:
-    """Leave in a section of ``model`` what the member of that name knows: the name was changed."""
-    field = ModelConfig.model_fields.get(key)
+def _drop_keys_of_others(section: dict[str, Any], field: FieldInfo | None, name: Any) -> None:
+    """Leave in a family's section what the member of that name knows: the name was changed."""
     family = None if field is None else _type_of(field)
     known = {} if family is None or not _is_family(family) else members(family)
     if name in known and section.get("name") in known:

@@ -68,6 +68,7 @@ def contest_account(
             {
                 "name": one.terms.name,
                 "told": one.terms.contender.told,
+                "method": None if one.terms.sizes is None else one.config.train.method.name,
                 "tuned": _tuned(one, rules.trials),
                 "parameters": _parameters(one, dataset),
                 "epochs": _mean([each.told.epochs for of in one.outcomes for each in of]),

@@ -1,7 +1,7 @@
 """What a benchmark will do, about how long that takes, and how much of it is left."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class BenchmarkPlan:
                 f"{self.data}; {self.split}",
                 f"trunk: at most {self.trunk:,} parameters; score: {self.monitor} of the validation"
                 " rows",
+                *self._methods(),
                 *(f"left out: {name}: {why}" for name, why in self.left_out.items()),
                 f"about {duration(self.seconds)} to go"
                 + (f" with {self.jobs} at a time" if self.jobs > 1 else ""),
@@ -58,6 +59,16 @@ class BenchmarkPlan:
             left=(0, 1),
         )
         return str(table)
+
+    def _methods(self) -> Iterator[str]:
+        """Say which networks the config's method trains, where it is not joint."""
+        by: dict[str, list[str]] = {}
+        for one in self.terms:
+            if one.sizes is not None:
+                by.setdefault(one.config.train.method.name, []).append(one.name)
+        if by.keys() - {"joint"}:
+            told = (f"{method}: {', '.join(names)}" for method, names in by.items())
+            yield f"trained by {'; by '.join(told)}"
 
     def _row(self, of: Terms) -> tuple[str, ...]:
         if of.sizes is None:

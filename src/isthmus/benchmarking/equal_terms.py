@@ -4,6 +4,9 @@ A backbone or an adapter that the config names keeps the config's settings. Any 
 defaults, and takes the dropout and the norm that the config's backbone has beside its own defaults.
 Towers are shared. The widths keep their proportions, and the trunk fills the budget: backbone, adapter
 and head, parameters of domains counted once for each domain and once for the unknown one.
+
+Every network is trained by the config's ``train.method``. A network that the method does not suit, such
+as one without the part that a phase trains, is trained jointly, and so is one that reads no domain.
 """
 
 from collections.abc import Sequence
@@ -20,9 +23,10 @@ from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.family import members
-from isthmus.models import ModelConfig
+from isthmus.models import AbstractModel, ModelConfig
 from isthmus.models.abstract_model import ParameterReport
 from isthmus.models.sizing import SizesConfig
+from isthmus.train.methods import JointConfig
 from isthmus.tuning.space import Space
 
 CARRIED = ("dropout", "norm")
@@ -96,7 +100,7 @@ def terms_of(
     for one in contenders:
         if one.name == TREES:
             model = validate(ModelConfig, {"name": "trees"})
-            made[one.name] = Terms(one, _with(config, model), None)
+            made[one.name] = Terms(one, _jointly(_with(config, model)), None)
         elif one.kind != "wide":
             try:
                 made[one.name] = _sized(config, one, trunk, dataset)
@@ -116,7 +120,25 @@ def terms_of(
 def _sized(config: Config, contender: Contender, trunk: int, dataset: Dataset) -> Terms:
     changed = _with(config, model_for(config.model, contender, trunk))
     training = Training(model=sized_for(changed.model, dataset), train=changed.train)
-    return Terms(contender, changed, build(training, dataset).parameter_report())
+    network = build(training, dataset)
+    return Terms(contender, _suited(changed, contender, network), network.parameter_report())
+
+
+def _suited(config: Config, contender: Contender, network: AbstractModel) -> Config:
+    """The config, by the joint method where its own does not suit the network."""
+    train = config.train
+    try:
+        train.method.check(network, train)
+        if contender.kind not in ("blind", "solo"):
+            return config
+    except ConfigError:
+        pass
+    return _jointly(config)
+
+
+def _jointly(config: Config) -> Config:
+    train = config.train.model_copy(update={"method": JointConfig()})
+    return config.model_copy(update={"train": train})
 
 
 def _widened(

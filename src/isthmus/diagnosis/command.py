@@ -174,6 +174,11 @@ def prepared(
     original = load_config(config, set)
     if (why := original.model.unsound) is not None:
         raise ConfigError(f"a diagnosis advises models that are served, but {why}")
+    if (method := original.train.method.name) != "joint":
+        raise ConfigError(
+            "a diagnosis compares joint with solo trainings, so train.method must be 'joint', got"
+            f" {method!r}"
+        )
     if original.model.is_trees:
         level = level.for_trees()
     source = original.data.table if table is None else table

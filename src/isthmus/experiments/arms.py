@@ -10,7 +10,7 @@ The guard of a fit and the diagnosis both read this file:
 - *tuned* begins with joint's weights and goes on with one domain's own rows, more slowly.
 
 A training of one domain does without weighting of domains, sampling of domains, and objectives that
-compare domains.
+compare domains. Its method is joint: there is one domain to learn from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from isthmus.experiments.outcome import Outcome
 from isthmus.experiments.training import Training
 from isthmus.models import ModelConfig
 from isthmus.train import Monitor, TrainConfig
+from isthmus.train.methods import JointConfig
 
 MAX_EPOCHS = 200  # patience stops a training, not this
 MIN_LOOKS = 4  # an epoch, at the validation rows
@@ -58,7 +59,7 @@ def of_few(training: Training, watched: Mapping[str, DomainCount]) -> Training:
 
     Every row is drawn with the same chance. Logloss takes the place of a monitor that the
     validation labels leave undefined. A training on the rows of one domain does without objectives
-    that compare domains. ``watched``: by domain, the counts of the validation rows that may stop
+    that compare domains, and by the joint method. ``watched``: by domain, the counts of the validation rows that may stop
     the training.
     """
     train = training.train
@@ -68,7 +69,7 @@ def of_few(training: Training, watched: Mapping[str, DomainCount]) -> Training:
         changes["monitor"] = "logloss_pooled"
     if training.domains is not None and len(training.domains) == 1:
         kept = tuple(one for one in train.objectives if not one.compares_domains)
-        changes["objectives"] = kept
+        changes |= {"objectives": kept, "method": JointConfig()}
     return training.trained_with(**changes)
 
 

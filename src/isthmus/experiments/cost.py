@@ -31,17 +31,23 @@ def steps(training: Training, dataset: Dataset) -> float:
     """Give the number of steps that a training is expected to take."""
     if training.budget is not None:
         return training.budget.steps
-    rows = train_rows(training, dataset)
-    epochs = min(training.train.epochs, EPOCHS + training.train.patience)
-    return max(1, math.ceil(rows / training.train.batch_rows)) * epochs
+    train = training.train
+    most = EPOCHS + train.patience
+    epochs = sum(min(phase, most) for phase in train.method.lengths(train.epochs))
+    return train.method.epoch_steps(_rows_by_domain(training, dataset), train.batch_rows) * epochs
 
 
 def train_rows(training: Training, dataset: Dataset) -> int:
     """Give the number of train rows of a training."""
+    return sum(_rows_by_domain(training, dataset))
+
+
+def _rows_by_domain(training: Training, dataset: Dataset) -> list[int]:
     counts = dataset.summary()["train"]
     names = counts if training.domains is None else set(training.domains)
     cap = training.rows_per_domain
-    return sum(counts[name].rows if cap is None else min(cap, counts[name].rows) for name in names)
+    rows = [counts[name].rows if cap is None else min(cap, counts[name].rows) for name in names]
+    return [count for count in rows if count]
 
 
 def watched_rows(training: Training, dataset: Dataset) -> int:

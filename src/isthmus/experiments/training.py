@@ -13,6 +13,7 @@ from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.subset import Subset
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig
+from isthmus.train.methods import JointConfig
 
 VERSION = 5  # raised when the same description would give other numbers
 
@@ -92,6 +93,10 @@ class Training:
         start = None if self.start is None else self.start.describe()
         budget = None if self.budget is None else [self.budget.steps, self.budget.looks]
         train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        if isinstance(self.train.method, JointConfig):
+            del train[
+                "method"
+            ]  # so that a description made before there were methods stays the same
         left_out = {"calibration"} | ({"sizes"} if self.model.sizes is None else set())
         return {
             "model": self.model.model_dump(mode="json", exclude=left_out),

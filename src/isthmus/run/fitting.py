@@ -40,6 +40,7 @@ from isthmus.run.texts import (
     dataset_text,
     end_text,
     look_text,
+    method_text,
     model_text,
     progress_text,
     sizes_text,
@@ -200,7 +201,7 @@ class _Fit:
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
-        looks = LookWriter(self.folder, history)
+        looks = LookWriter(self.folder, history, method=self.config.train.method.name)
         end = None
         try:
             # To its very end: an exhausted training frees its optimiser before rows are scored.
@@ -256,6 +257,8 @@ class _Fit:
         """Give the lines of the report that tell of the training."""
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
+        if not self.config.model.is_trees:
+            yield f"- Method: {method_text(settings, end)}."
         yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config, self.dataset)}."
         if self.plan.trunk:
             yield f"- Sizes: {sizes_text(self.plan.trunk, self.config, self.model)}."

@@ -202,9 +202,10 @@ LOCK = ".lock"
 class LookWriter:
     """Writes each look at the validation rows once, to ``metrics.jsonl`` and to TensorBoard."""
 
-    def __init__(self, folder: RunFolder, history: tuple[Look, ...]) -> None:
+    def __init__(self, folder: RunFolder, history: tuple[Look, ...], *, method: str) -> None:
+        self.method = method
         # Looks after the checkpoint come again; those before it are known to the checkpoint.
-        write_whole(folder.metrics, "".join(map(_line, history)))
+        write_whole(folder.metrics, "".join(map(self._line, history)))
         self.file = folder.metrics.open("a", encoding="utf-8")
         self.board: Any = None
         if has_tensorboard():
@@ -215,7 +216,7 @@ class LookWriter:
 
     def write(self, look: Look) -> None:
         """Write one look."""
-        self.file.write(_line(look))
+        self.file.write(self._line(look))
         self.file.flush()
         if self.board is not None:
             self.board.add_scalar("train/loss", look.loss, look.step)
@@ -224,6 +225,12 @@ class LookWriter:
             for name, value in look.metrics.items():
                 if value is not None:
                     self.board.add_scalar(f"validation/{name}", value, look.step)
+
+    def _line(self, look: Look) -> str:
+        values = {"method": self.method, **asdict(look)}
+        metrics, losses = values.pop("metrics"), values.pop("losses")
+        beside = {f"loss_{name}": loss for name, loss in losses.items()}
+        return json.dumps(values | beside | metrics, allow_nan=False) + "\n"
 
     def sync(self) -> None:
         """Make sure that the disk holds what was written."""
@@ -240,10 +247,3 @@ class LookWriter:
 def has_tensorboard() -> bool:
     """Whether events for TensorBoard can be written."""
     return find_spec("tensorboard") is not None
-
-
-def _line(look: Look) -> str:
-    values = asdict(look)
-    metrics, losses = values.pop("metrics"), values.pop("losses")
-    beside = {f"loss_{name}": loss for name, loss in losses.items()}
-    return json.dumps(values | beside | metrics, allow_nan=False) + "\n"

@@ -7,7 +7,8 @@ from isthmus.data.encoding.trees import unread
 from isthmus.models import AbstractModel
 from isthmus.printable import printable
 from isthmus.schema import cross_name
-from isthmus.train import End, Look, Progress
+from isthmus.train import End, Look, Progress, TrainConfig
+from isthmus.train.methods import PhasesConfig
 
 
 def dataset_text(dataset: Dataset) -> str:
@@ -37,6 +38,8 @@ def look_text(look: Look, monitor: str) -> str:
     value = look.metrics[monitor]
     shown = "undefined" if value is None else f"{value:.4f}"
     best = ", the best so far" if look.better else ""
+    if look.start:
+        return f"phase {look.phase} begins at {monitor} {shown}, with the best weights so far"
     return f"look at epoch {look.epoch:.2f}: {monitor} {shown}, train loss {look.loss:.4f}{best}"
 
 
@@ -81,6 +84,23 @@ def sizes_text(trunk: int, config: Config, model: AbstractModel) -> str:
     widths = ", ".join(map(str, config.model.backbone.sizes))
     found = model.parameter_report().trunk
     return f"widths {widths} give a trunk of {found:,} parameters, at most {trunk:,} were asked for"
+
+
+def method_text(settings: TrainConfig, end: End) -> str:
+    """Say by which method the training went, and what each phase brought."""
+    method = settings.method
+    if not isinstance(method, PhasesConfig):
+        return method.name
+    told = []
+    for number, phase in enumerate(method.phases, start=1):
+        best = [look for look in end.history if look.phase == number and look.better][-1]
+        value = best.metrics[settings.monitor]
+        if best.start:
+            went = "no look was better than its start, so the weights before it came back"
+        else:
+            went = f"{settings.monitor} {value:.4f} at epoch {best.epoch:.2f}"
+        told.append(f"phase {number} trains {', '.join(phase.trains)}: {went}")
+    return f"{method.name}; {'; '.join(told)}"
 
 
 def end_text(end: End) -> str:

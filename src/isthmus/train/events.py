@@ -29,7 +29,7 @@ class Progress:
     """Where training stands. ``loss`` is the mean of the batch losses since the last look."""
 
     step: int  # steps done so far
-    steps: int  # steps if no early stop comes
+    steps: int  # steps if no early stop comes, of all phases
     epoch: float  # epochs done so far
     loss: float
     rows_per_second: float  # since the last progress, validation and checkpoints left out
@@ -37,7 +37,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The validation rows scored at a step. ``better``: the best look so far."""
+    """The validation rows scored at a step. ``better``: the best look of its phase so far.
+
+    ``phase``: its number, from 1. ``start``: the look at the weights with which a later phase begins;
+    its losses are those of the look that they come from.
+    """
 
     step: int
     epoch: float
@@ -45,6 +49,8 @@ class Look:
     metrics: dict[str, float | None]  # every ``Monitor`` name; None where it is undefined
     better: bool
     losses: dict[str, float] = field(default_factory=dict)  # means likewise, of objectives by name
+    phase: int = 1
+    start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +64,13 @@ class TrainState:
     epoch: int  # whole epochs done
     step_in_epoch: int  # steps done in the epoch after those
     model: dict[str, Tensor]
-    best: dict[str, Tensor]  # weights at the best look; empty before the first look
+    best: dict[str, Tensor]  # weights at the best look of the phase; empty before the first look
     optimiser: dict[str, Any]
     random: dict[str, Tensor]  # generator states
     loss_sum: Tensor  # () float64, sum of the batch losses since the last look
     loss_steps: int
     history: tuple[Look, ...]
-    stale_looks: int  # looks since the best one
+    stale_looks: int  # looks since the best one of the phase
     seconds: float  # spent in training so far
     dataset_key: str
     threads: int
@@ -73,6 +79,9 @@ class TrainState:
     weighting: dict[str, Tensor] = field(default_factory=dict)  # what `Weighting` keeps
     objectives: dict[str, Tensor] = field(default_factory=dict)  # their parameters
     loss_sums: dict[str, Tensor] = field(default_factory=dict)  # of objectives, as ``loss_sum``
+    method: dict[str, Tensor] = field(default_factory=dict)  # what `AbstractMethod` keeps
+    phase: int = 1  # the phase under way
+    phase_step: int = 0  # steps done before it
 
 
 @dataclass(frozen=True, slots=True)

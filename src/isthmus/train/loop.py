@@ -7,17 +7,19 @@
             case CheckpointDue(): ...  # event.state is all that a resumed training needs
             case End(): ...            # the best weights are back in the model
 
+The config's method (`isthmus.train.methods`) says which batches come, what each step trains and what
+happens between steps. A training has one phase, or several, each with an early stop of its own.
+
 Two trainings with one seed are equal bit for bit in fp32 eager on one machine and one thread count,
 and so is a training that was stopped anywhere and resumed from a ``TrainState``.
 """
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.store.dataset import Dataset
@@ -28,6 +30,7 @@ from isthmus.models import AbstractModel, Output
 from isthmus.objectives import Objectives
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
 from isthmus.train.allocator import keep_freed_memory
+from isthmus.train.course import courses
 from isthmus.train.events import (
     Budget,
     CheckpointDue,
@@ -39,6 +42,8 @@ from isthmus.train.events import (
     TrainState,
 )
 from isthmus.train.generators import Generators, seeded
+from isthmus.train.methods import Lesson
+from isthmus.train.record import Record
 from isthmus.train.resuming import check_state
 from isthmus.train.scoring import (
     check_monitor,
@@ -70,8 +75,8 @@ def train(
     ``state``: go on from here; the model may hold any weights then. ``exact``: refuse a state from
     another thread count or torch version, since the result would not be the same bit for bit.
     Raises RunError when the state does not fit the dataset, the config or the model, or when the
-    loss is no longer finite; ConfigError when ``monitor`` is undefined on the validation rows;
-    SchemaError when a split is too small. Torch's global generator serves dropout, seeded with
+    loss is no longer finite; ConfigError when ``monitor`` is undefined on the validation rows, or when
+    the method suits neither the model nor the rest of the config; SchemaError when a split is too small. Torch's global generator serves dropout, seeded with
     ``config.seed``; between events the caller finds it as it was. Trainings in threads take turns
     from event to event, and each gives what it gives alone. Initialising ``model`` is the caller's.
     """
@@ -80,23 +85,26 @@ def train(
         yield from look_once(model, dataset, config)
         return
     loop = _Loop(model, dataset, config, budget)
-    if state is not None:
-        check_state(
-            state,
-            dataset_key=loop.dataset_key,
-            config=config,
-            model=loop.model,
-            exact=exact,
-        )
-        loop.restore(state)
-        del state
-    events = loop.run()
-    while True:
-        with loop.random.swapped():  # never across a yield: the caller may not come back
-            event = next(events, None)
-        if event is None:
-            break
-        yield event
+    try:
+        if state is not None:
+            check_state(
+                state,
+                dataset_key=loop.dataset_key,
+                config=config,
+                model=loop.model,
+                exact=exact,
+            )
+            loop.restore(state)
+            del state
+        events = loop.run()
+        while True:
+            with loop.random.swapped():  # never across a yield: the caller may not come back
+                event = next(events, None)
+            if event is None:
+                break
+            yield event
+    finally:
+        loop.method.release()
     yield loop.end()
 
 
@@ -117,85 +125,98 @@ class _Loop:
         self.model = model.to(self.device).train()
         self.objectives = _objectives(model, config).to(self.device)
         self.score = _scorer(model, self.objectives, compiled=config.compile)
-        update = resolve_embedding_update(model, config.embedding_update)
-        self.optimiser = build_optimiser(
-            model,
-            lr=config.lr,
-            embedding_l2=config.embedding_l2,
-            embedding_update=update,
-            beside=self.objectives,
-        )
         self.dataset_key = str(dataset.key)
-        self.rows = dataset.rows("train")
         self.validation = dataset.rows("validation")
         self.n_domains = len(dataset.domain_names)
+        check_monitor(config.monitor, self.validation, self.n_domains)
         self.domain_places = DomainPlaces.of(dataset.encoder.fields)
-        self.steps_per_epoch = self.rows.steps(config.batch_rows)
-        self.last_step = self.steps_per_epoch * config.epochs
-        period, looks = self.steps_per_epoch, config.looks_per_epoch
-        if budget is not None:
-            self.last_step = period = budget.steps
-            looks = budget.looks
-        looks = min(looks, period)
-        self.period = period  # steps after which the pattern of looks begins again
-        self.look_steps = {math.ceil(k * period / looks) for k in range(1, looks + 1)}
-        self.patience = config.patience * looks if budget is None else looks + 1
-        self.random = Generators(self.device, config.seed)
-        self.weighting = build_weighting(
-            config.weighting,
-            self.model,
+        self.method = config.method.build(
+            model,
+            dataset.rows("train"),
+            config,
             n_domains=self.n_domains,
-            lr=config.lr,
-            seed=config.seed,
-            compiled=config.compile,
-            beside=self.objectives,
+            places=self.domain_places,
         )
+        self.phases = self.method.phases
+        self.steps_per_epoch = self.method.steps_per_epoch
+        self.courses = courses(self.phases, self.steps_per_epoch, config, budget)
+        self.random = Generators(self.device, config.seed)
+        self.record = Record(config.monitor, self.device)
         self.watch = Stopwatch()
         self.step = self.epoch = self.step_in_epoch = 0
-        self.best: dict[str, Tensor] = {}
-        self.best_look: Look | None = None
-        self.stale_looks = 0
-        self.history: tuple[Look, ...] = ()
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.loss_sums: dict[str, Tensor] = {}
-        self.loss_steps = 0
-        check_monitor(config.monitor, self.validation, self.n_domains)
+        try:
+            for phase in range(len(self.phases), 0, -1):  # a later one is refused now, not then
+                self.begin(phase)
+        except ConfigError:
+            self.method.release()
+            raise
+
+    def begin(self, phase: int) -> None:
+        """Let a phase train what it trains, with a fresh optimiser and a fresh weighting."""
+        self.phase, self.phase_step = phase, self.step
+        self.course, lr = self.courses[phase - 1], self.phases[phase - 1].lr
+        self.method.begin(phase - 1)
+        self.optimiser = build_optimiser(
+            self.model,
+            lr=lr,
+            embedding_l2=self.config.embedding_l2,
+            embedding_update=resolve_embedding_update(self.model, self.config.embedding_update),
+            beside=self.objectives,
+        )
+        self.weighting = build_weighting(
+            self.config.weighting,
+            self.model,
+            n_domains=self.n_domains,
+            lr=lr,
+            seed=self.config.seed,
+            compiled=self.config.compile,
+            beside=self.objectives,
+        )
 
     @property
     def stopped(self) -> Stopped | None:
-        """Why training is over, or None while it is not."""
-        if self.stale_looks >= self.patience:
+        """Why the phase is over, or None while it is not."""
+        if self.record.stale_looks >= self.course.patience:
             return "patience"
-        if self.step < self.last_step:
+        if self.step - self.phase_step < self.course.steps:
             return None
         return "epochs" if self.budget is None else "budget"
 
     def run(self) -> Iterator[TrainEvent]:
-        """Step after step to the end, while training's random states are the global ones."""
+        """Phase after phase to the end, while training's random states are the global ones."""
         self.watch.resume(self.watch.before)  # the wait for the first turn is no training
+        yield from self.steps()
+        while self.phase < len(self.phases):
+            with self.watch.stopped():
+                look = self.next_phase()
+            with self.watch.stopped():
+                yield look
+            yield from self.steps()
+
+    def steps(self) -> Iterator[TrainEvent]:
+        """Step after step to the end of the phase."""
         while self.stopped is None:
-            for batch in self.batches():
-                self.take_step(batch)
+            for lesson in self.method.lessons(self.epoch, self.step_in_epoch):
+                self.take_step(lesson)
                 for event in self.events():
                     with self.watch.stopped():
                         yield event
                 if self.stopped is not None:
                     break
 
-    def batches(self) -> Iterator[Batch]:
-        """Batches of what is left of this epoch."""
-        return self.rows.batches(
-            self.config.batch_rows,
-            seed=self.config.seed,
-            epoch=self.epoch,
-            start=self.step_in_epoch,
-            sampling=self.config.domain_sampling,
-        )
+    def next_phase(self) -> Look:
+        """Begin the next phase, in a new epoch, with the best weights, and look at them."""
+        self.model.load_state_dict(self.record.best)
+        if self.step_in_epoch:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        self.begin(self.phase + 1)
+        return self.look(self.record.begin_phase())
 
-    def take_step(self, batch: Batch) -> None:
+    def take_step(self, lesson: Lesson) -> None:
         """One forward, backward and update. Only gradients per domain wait for the device."""
-        domain = batch.domain  # a row whose domain is hidden still counts for its domain
-        hidden = self.random.hidden(batch.rows, self.config.domain_dropout)
+        batch, domain = lesson.batch, lesson.domain  # a row with a hidden domain counts for its own
+        share = self.config.domain_dropout if lesson.dropout else 0.0
+        hidden = self.random.hidden(batch.rows, share)
         if hidden is not None:
             batch = batch.hide_domain(hidden, self.domain_places)
         batch = move(batch, self.device)
@@ -207,11 +228,8 @@ class _Loop:
         if self.config.clip_norm is not None:
             parameters = [*self.model.parameters(), *self.objectives.parameters()]
             clip_gradients(parameters, self.config.clip_norm)
-        self.optimiser.step()
-        self.loss_sum += loss
-        for name, one in losses.items():
-            self.loss_sums[name] = self.loss_sums.get(name, 0) + one.detach().double()
-        self.loss_steps += 1
+        self.method.update(self.optimiser)
+        self.record.add(loss, losses)
         self.watch.rows += batch.rows
         self.step += 1
         self.step_in_epoch += 1
@@ -221,38 +239,24 @@ class _Loop:
 
     def events(self) -> Iterator[TrainEvent]:
         """What is due after a step."""
-        if (self.step - 1) % self.period + 1 in self.look_steps:
+        if self.course.looks_after(self.step - self.phase_step):
             with self.watch.stopped():
                 look = self.look()
             yield look
         elif self.watch.progress_is_due():
             yield self.progress()
         if self.watch.since_checkpoint() >= self.config.checkpoint_minutes * 60:
-            self.mean_loss()  # refuses weights that are no longer finite
+            self.record.loss(self.step)  # refuses weights that are no longer finite
             yield CheckpointDue(self.snapshot())
             self.watch.checkpoint_at = time.perf_counter()
-
-    def mean_loss(self) -> float:
-        """Mean loss of the rows since the last look; waits for the device."""
-        return self.finite("the training loss", self.loss_sum)
-
-    def finite(self, what: str, total: Tensor) -> float:
-        """The mean behind a sum over the steps since the last look; RunError where not finite."""
-        loss = total.item() / max(self.loss_steps, 1)
-        if not math.isfinite(loss):
-            raise RunError(
-                f"{what} must stay finite, got {loss} by step {self.step};"
-                " a lower train.lr or a train.clip_norm may help"
-            )
-        return loss
 
     def progress(self) -> Progress:
         """Where training stands."""
         return Progress(
             step=self.step,
-            steps=self.last_step,
+            steps=self.phase_step + sum(one.steps for one in self.courses[self.phase - 1 :]),
             epoch=self.step / self.steps_per_epoch,
-            loss=self.mean_loss(),
+            loss=self.record.loss(self.step),
             rows_per_second=self.watch.rate(),
         )
 
@@ -260,45 +264,31 @@ class _Loop:
         """Every monitor metric of the validation rows."""
         return watch_metrics(logits, self.validation, self.n_domains)
 
-    def is_better(self, metrics: dict[str, float | None]) -> bool:
-        """Whether a look with these metrics would be the best so far; a tie is not."""
-        if self.best_look is None:
-            return True
-        now, best = metrics[self.config.monitor], self.best_look.metrics[self.config.monitor]
-        assert now is not None  # defined by the labels alone, which were checked at the start
-        assert best is not None
-        return now < best if self.config.monitor.startswith("logloss") else now > best
+    def look(self, before: Look | None = None) -> Look:
+        """Score the validation rows; keep the weights when they are the best of the phase so far.
 
-    def look(self) -> Look:
-        """Score the validation rows; keep the weights when they are the best so far."""
-        loss = self.mean_loss()
-        logits = score_rows(self.model, self.validation)
-        if not np.isfinite(logits).all():
-            raise RunError(
-                f"validation logits must stay finite, got nan or inf at step {self.step}"
+        ``before``: the look of the former phase whose weights these are, at the start of a phase.
+        """
+        loss = self.record.loss(self.step) if before is None else before.loss
+        losses = self.record.losses(self.step) if before is None else before.losses
+        with self.method.settled():
+            logits = score_rows(self.model, self.validation)
+            if not np.isfinite(logits).all():
+                raise RunError(
+                    f"validation logits must stay finite, got nan or inf at step {self.step}"
+                )
+            metrics = self.measure(logits)
+            look = Look(
+                step=self.step,
+                epoch=self.step / self.steps_per_epoch,
+                loss=loss,
+                metrics=metrics,
+                better=self.record.is_better(metrics),
+                losses=losses,
+                phase=self.phase,
+                start=before is not None,
             )
-        metrics = self.measure(logits)
-        look = Look(
-            step=self.step,
-            epoch=self.step / self.steps_per_epoch,
-            loss=loss,
-            metrics=metrics,
-            better=self.is_better(metrics),
-            losses={n: self.finite(f"the loss {n!r}", s) for n, s in self.loss_sums.items()},
-        )
-        self.history += (look,)
-        self.stale_looks += 1
-        if look.better:
-            self.stale_looks = 0
-            self.best_look = look
-            for name, tensor in self.model.state_dict().items():
-                if name in self.best:
-                    self.best[name].copy_(tensor)
-                else:
-                    self.best[name] = tensor.detach().clone()
-        self.loss_sum.zero_()
-        self.loss_sums = {}
-        self.loss_steps = 0
+            self.record.keep(look, self.model)
         return look
 
     def snapshot(self) -> TrainState:
@@ -308,16 +298,19 @@ class _Loop:
             epoch=self.epoch,
             step_in_epoch=self.step_in_epoch,
             model=self.model.state_dict(),
-            best=self.best,
+            best=self.record.best,
             optimiser=self.optimiser.state_dict(),
             random=self.random.read(),
             weighting=self.weighting.state_dict(),
             objectives=self.objectives.state_dict(),
-            loss_sums=self.loss_sums,
-            loss_sum=self.loss_sum,
-            loss_steps=self.loss_steps,
-            history=self.history,
-            stale_looks=self.stale_looks,
+            method=self.method.state_dict(),
+            phase=self.phase,
+            phase_step=self.phase_step,
+            loss_sums=self.record.loss_sums,
+            loss_sum=self.record.loss_sum,
+            loss_steps=self.record.loss_steps,
+            history=self.record.history,
+            stale_looks=self.record.stale_looks,
             seconds=self.watch.seconds(),
             dataset_key=self.dataset_key,
             threads=torch.get_num_threads(),
@@ -327,36 +320,32 @@ class _Loop:
 
     def restore(self, state: TrainState) -> None:
         """Go back to the moment of ``state``, whose tensors are copied."""
+        if state.phase != self.phase:
+            self.begin(state.phase)
+        self.phase_step = state.phase_step
         self.model.load_state_dict(state.model)
         self.optimiser.load_state_dict(state.optimiser)
-        self.best = {name: tensor.to(self.device, copy=True) for name, tensor in state.best.items()}
         self.random.write(state.random)
         self.weighting.load_state_dict(state.weighting)
         self.objectives.load_state_dict(state.objectives)
-        self.loss_sums = {
-            name: total.to(self.device, copy=True) for name, total in state.loss_sums.items()
-        }
-        self.loss_sum.copy_(state.loss_sum)
-        self.loss_steps = state.loss_steps
+        self.method.load_state_dict(state.method)
+        self.record.restore(state)
         self.step, self.epoch = state.step, state.epoch
         self.step_in_epoch = state.step_in_epoch
-        self.history = state.history
-        self.best_look = next((look for look in reversed(state.history) if look.better), None)
-        self.stale_looks = state.stale_looks
         self.watch.resume(state.seconds)
 
     def end(self) -> End:
         """Put the best weights back, leave the model in eval mode, and say how it went."""
-        assert self.best_look is not None
+        assert self.record.best_look is not None
         assert self.stopped is not None
-        self.model.load_state_dict(self.best)
+        self.model.load_state_dict(self.record.best)
         self.model.eval()
         self.optimiser.zero_grad()
         return End(
             step=self.step,
             epoch=self.step / self.steps_per_epoch,
-            best=self.best_look,
-            history=self.history,
+            best=self.record.best_look,
+            history=self.record.history,
             stopped=self.stopped,
             seconds=self.watch.seconds(),
         )

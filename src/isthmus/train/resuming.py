@@ -20,7 +20,8 @@ def check_state(
             "a training must be resumed on the dataset that it began with,"
             f" {state.dataset_key}, got {dataset_key}"
         )
-    before = {"objectives": []} | state.config  # a state of release 0.1 knows of none
+    # A state of an earlier release knows of neither.
+    before = {"objectives": [], "method": {"name": "joint"}} | state.config
     for name, value in config.model_dump(mode="json").items():
         if name != "checkpoint_minutes" and before.get(name) != value:
             raise RunError(

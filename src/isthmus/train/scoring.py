@@ -46,11 +46,12 @@ def move(batch: Batch, device: torch.device) -> Batch:
 def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:
     """Logits of one batch, float64, in eval mode, on the device where the model is."""
     device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
-    was_training = model.training
+    training = [part for part in model.modules() if part.training]
     model.eval()
     with torch.inference_mode():
         logits = model(move(batch, device)).cpu().numpy().astype(np.float64)
-    model.train(was_training)
+    for part in training:  # a part that stood in eval goes on in eval
+        part.training = True
     return logits
 
 

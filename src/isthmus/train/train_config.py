@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from isthmus.objectives import ObjectiveConfig
 from isthmus.schema import Section
+from isthmus.train.methods import JointConfig, MethodConfig
 from isthmus.train.scoring import Monitor
 from isthmus.train.weighting import WeightingName
 
@@ -28,6 +29,8 @@ class TrainConfig(Section):
     - ``weighting``: how the domains' losses make one gradient; see `isthmus.train.weighting`.
     - ``objectives``: losses beside that of the rows, read from hidden states; see
       `isthmus.objectives`.
+    - ``method``: which batches come, what is trained, and what happens between steps; see
+      `isthmus.train.methods`.
     - ``domain_dropout``: share of train rows whose domain is hidden: it trains the unknown domain.
     - ``clip_norm``: largest norm of the whole gradient; none by default.
     - ``compile``: run the training step through torch.compile.
@@ -49,6 +52,7 @@ class TrainConfig(Section):
     domain_sampling: Literal["proportional", "uniform"] | Exponent = "proportional"
     weighting: WeightingName = "proportional"
     objectives: tuple[ObjectiveConfig, ...] = ()
+    method: MethodConfig = Field(default_factory=JointConfig)
     domain_dropout: float = Field(default=0.02, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0)
     compile: bool = False

@@ -66,7 +66,7 @@ def attempt(
     with closing(train(model, rows, settings)) as events:
         for event in events:
             match event:
-                case Look():
+                case Look(start=False):  # the weights of a phase's start have been looked at before
                     score = event.metrics[settings.monitor]
                     assert score is not None  # checked before the study began
                     seconds = time.perf_counter() - began

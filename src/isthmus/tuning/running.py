@@ -196,7 +196,7 @@ class RunningStudy:
         began = time.perf_counter()
         try:
             found = (self.attempting or attempt)(config, self.dataset, go_on)
-        except RunError as fault:
+        except (RunError, ConfigError) as fault:  # a method may not suit the trial's network
             trial.fail(str(fault), time.perf_counter() - began)
             self.tell(Notice("tune", f"{name} failed: {fault}"))
             return

@@ -100,7 +100,8 @@ class Space:
             for name in dict.fromkeys([str(stands[key]), *names]):
                 try:
                     changed = changed_config(config, {**stands, key: name})
-                    build(Training(model=changed.model, train=changed.train), dataset)
+                    training = Training(model=changed.model, train=changed.train)
+                    changed.train.method.check(build(training, dataset), changed.train)
                 except ConfigError as fault:
                     if name == stands[key]:
                         raise

@@ -88,6 +88,13 @@ def notes(report: Report) -> Iterator[str]:
             else ""
         )
     )
+    by: dict[str, list[str]] = {}
+    for model in report["models"]:
+        if (method := model.get("method")) is not None:
+            by.setdefault(method, []).append(model["name"])
+    if by.keys() - {"joint"}:
+        told = (f"{method}: {', '.join(names)}" for method, names in by.items())
+        yield f"Trained by {'; by '.join(told)}."
     for name, why in report["left_out"].items():
         yield f"left out: {name}: {why}"
 

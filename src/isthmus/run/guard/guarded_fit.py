@@ -50,6 +50,11 @@ def check_guard(config: Config, guard: str) -> None:
         raise ConfigError(f"guard must be strict or balanced, got {guard!r}")
     if (why := config.model.unsound) is not None:
         raise ConfigError(f"a guard ships models that are served, but {why}")
+    if (method := config.train.method.name) != "joint":
+        raise ConfigError(
+            "a guard compares joint, adapted, tuned and solo trainings, so train.method must be"
+            f" 'joint', got {method!r}"
+        )
     if config.data.weight is not None:
         raise ConfigError(
             "a guard decides by the standard error of an AUC, which holds for rows without weights"

@@ -79,7 +79,7 @@ class Weighting:
 
     def _gradients(self, beside: Tensor | None) -> list[tuple[nn.Parameter, Tensor]]:
         """The gradient of the objectives, for each parameter that they move; the graph stays."""
-        if beside is None:
+        if beside is None or not beside.requires_grad:  # it reads nothing that is trained
             return []
         found = torch.autograd.grad(beside, self.parameters, retain_graph=True, allow_unused=True)
         pairs = zip(self.parameters, found, strict=True)

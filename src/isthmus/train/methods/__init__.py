@@ -1,0 +1,32 @@
+"""Methods: which batches a training takes, what each step trains, and what happens between steps.
+
+A new method is one file here, and its config class in the union below.
+"""
+
+from typing import Annotated
+
+from isthmus.family import Family
+from isthmus.train.methods.in_phases import InPhases, PhaseConfig, PhasesConfig
+from isthmus.train.methods.joint import Joint, JointConfig
+from isthmus.train.methods.mamdr import Mamdr, MamdrConfig
+from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+
+MethodConfig = Annotated[
+    JointConfig | PhasesConfig | MamdrConfig,
+    Family("isthmus.methods"),
+]  # fmt: skip
+
+__all__ = [
+    "AbstractMethod",
+    "AbstractMethodConfig",
+    "InPhases",
+    "Joint",
+    "JointConfig",
+    "Lesson",
+    "Mamdr",
+    "MamdrConfig",
+    "MethodConfig",
+    "Phase",
+    "PhaseConfig",
+    "PhasesConfig",
+]
