@@ -28,8 +28,9 @@ WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": 
 
 def kind_text(schema: dict[str, Any]) -> str:
     """What the page calls the type of a key, from its JSON schema."""
-    if "anyOf" in schema:
-        parts = [kind_text(part) for part in schema["anyOf"] if part.get("type") != "null"]
+    if "anyOf" in schema or ("oneOf" in schema and "discriminator" not in schema):
+        parts = schema.get("anyOf") or schema["oneOf"]
+        parts = [kind_text(part) for part in parts if part.get("type") != "null"]
         return " or ".join(dict.fromkeys(parts))  # dates are texts to JSON
     if "const" in schema:
         return f"`{schema['const']}`"

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from bench.accuracy.alone import Measured, is_finished, noted, run_alone, take_note, write_note
-from bench.accuracy.chart import Bar, drawn
 from bench.accuracy.contestants import (
     INIT,
     OLD,
@@ -29,6 +28,7 @@ from bench.accuracy.page import least_pooled, missed, summary, write
 from bench.accuracy.shelf import Shelf, code_digest, key_of
 from bench.accuracy.tables import TUNED_UP_TO, Subject
 from bench.accuracy.trainings import search
+from bench.chart import Bar, drawn
 
 from isthmus.data import Dataset
 from isthmus.errors import RunError
@@ -137,8 +137,8 @@ def test_the_page_folds_every_table_and_names_what_is_missing(tmp_path: Path):
 
 def test_the_picture_is_the_same_for_the_same_bars():
     bars = [Bar("near", 0.01, (-0.01, 0.03), -0.002), Bar("far", -0.2, (-0.3, -0.1), -0.002)]
-    first = drawn(bars)
-    assert first == drawn(bars)
+    first = drawn(bars, "pooled AUC", 0.04)
+    assert first == drawn(bars, "pooled AUC", 0.04)
     assert "near" in first
     assert "0.200" in first  # a point beyond the edge is told in numbers
 

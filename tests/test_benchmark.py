@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from isthmus.experiments.workers import Workers
 from isthmus.metrics import Effect, ScoredRows
 from isthmus.models import ModelConfig
 from isthmus.report import to_markdown
-from small_benchmarks import MODELS, small_benchmark, without_costs, written_conflict
+from small_benchmarks import MODELS, TRIALS, small_benchmark, without_costs, written_conflict
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,8 @@ def test_every_table_says_the_split_and_the_seeds(whole: Any):
     rows = found.report["rows"]["test"]
     for told_ in (str(found), text, page):
         assert f"test rows of the random split, {rows:,} rows, 2 seeds" in told_
-        assert "not tuned" in told_ or "are not tuned" in told_
+        assert "2 trials for each model on validation rows" in told_
+        assert "Trees stay the same with every seed." in told_
     assert to_markdown(found.table()) + "\n" == text
     assert isthmus.Benchmark.open(found.path).report == found.report
     assert json.loads((found.path / "report.json").read_text()) == found.report
@@ -107,8 +109,8 @@ def test_a_killed_benchmark_ends_as_an_undisturbed_one(
         "PYTHONPATH": f"{SRC}{os.pathsep}{Path(__file__).parent}",
     }
     script, out = Path(__file__).with_name("benchmarks_to_kill.py"), tmp_path / "b"
-    # In the middle of a search's third trial, then between trainings with the best setting.
-    for text, number in (("trial 1 (", "5"), ("best setting", "3")):
+    # In a search's third trial, in that of trees, then between trainings with the best setting.
+    for text, number in (("trial 1 (", "5"), ("trees: trial 0 (", "1"), ("best setting", "3")):
         order = [sys.executable, str(script), str(config), str(out), text, number]
         done = subprocess.run(order, env=environment, check=False, capture_output=True)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -121,6 +123,49 @@ def test_a_killed_benchmark_ends_as_an_undisturbed_one(
     again = small_benchmark(config, out)
     assert again.report == resumed.report, "costs too are measured once"
     assert {path: path.read_bytes() for path in (out / "costs").iterdir()} == before
+
+
+def test_trees_have_the_same_search_as_networks_and_the_best_forest_is_tested(whole: Any):
+    _, found = whole
+    of = model(found, "trees")
+    study = isthmus.Tuning.open(found.path / "studies" / "trees")
+    assert len(study.report["trials"]) == TRIALS == of["tuned"]["trials"]
+    assert study.best is not None
+    assert of["tuned"]["score"] == study.best["score"]
+    assert set(study.best["params"]) == {
+        f"data.trees.{key}" for key in ("leaves", "rate", "least_rows", "columns", "l2")
+    }
+    # The best setting, fitted from the study's own file, has the test figure of the report.
+    run = isthmus.fit(found.path / "studies" / "trees" / "best.yaml", out=found.path.parent / "run")
+    assert run.evaluate().pooled.auc == of["auc"]["pooled"]["mean"]
+    assert study.report["rows"] == {
+        name: found.report["rows"][name] for name in ("train", "validation")
+    }
+
+
+def test_a_folder_without_trials_of_trees_goes_on_and_searches_nothing_else(
+    whole: Any, tmp_path: Path, one_thread: None
+):
+    config, found = whole
+    shutil.copytree(found.path, tmp_path / "b")
+    shutil.rmtree(tmp_path / "b" / "studies" / "trees")
+    heard: list[str] = []
+    again = small_benchmark(config, tmp_path / "b", progress=lambda one: heard.append(one.text))
+    assert {text.partition("trial ")[0] for text in heard if "(as it stands)" in text} == {
+        "trees: "
+    }
+    assert any("trees: searched, 2 trials" in text for text in heard)
+    assert without_costs(again.report) == without_costs(found.report)
+
+
+def test_a_report_of_before_says_that_its_trees_are_not_tuned(whole: Any):
+    _, found = whole
+    models = [
+        one | ({"tuned": None} if one["name"] == "trees" else {}) for one in found.report["models"]
+    ]
+    old = isthmus.Benchmark(found.path, {**found.report, "models": models})
+    assert "Trees are not tuned, and stay the same with every seed." in " ".join(str(old).split())
+    assert "not tuned" in str(old.table())
 
 
 def test_other_labels_of_test_rows_change_no_choice(whole: Any, tmp_path: Path, one_thread: None):

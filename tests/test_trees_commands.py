@@ -19,7 +19,7 @@ import isthmus
 from command_line import SRC, isthmus_in_process, told
 from forest_rows import forest_config, forest_table
 from isthmus.bundle import Bundle
-from isthmus.errors import BundleError, ConfigError
+from isthmus.errors import BundleError
 from small_runs import content
 
 FOREST_FILE = Path("encoder") / "taught.trees.txt"
@@ -231,9 +231,3 @@ def test_a_refused_fit_says_why_and_leaves_no_folder(
     found = isthmus_in_process(*words, *(word for one in changes for word in ("--set", one)))
     assert text in " ".join(told(found).split())
     assert not (tmp_path / "run").exists()
-
-
-def test_tune_is_refused(config: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"tune searches networks.* got 'trees'"):
-        isthmus.tune(config, tmp_path / "study", trials=1)
-    assert not (tmp_path / "study").exists()

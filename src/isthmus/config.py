@@ -157,6 +157,8 @@ def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
             inner = {"kind": inner} if isinstance(inner, str) else inner
         elif keys[:2] == ["data", "label"] and depth == 1 and isinstance(inner, str):
             inner = {"column": inner}
+        elif keys[:2] == ["data", "trees"] and depth == 1 and isinstance(inner, bool):
+            inner = {}
         if inner is not None and not isinstance(inner, Mapping):
             name = ".".join(keys[: depth + 1])
             raise ConfigError(

@@ -24,21 +24,21 @@ from isthmus.experiments.workers import AbstractJob, Workers
 from isthmus.metrics import ScoredRows
 from isthmus.report.diagnosis.words import duration
 from isthmus.run.external import group_numbers
-from isthmus.run.notice import Listener, Notice
+from isthmus.run.notice import Listener, Notice, encoding
 from isthmus.tuning import Tuning
 from isthmus.tuning.space import changed_config
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A contender with its best recipe. ``study``: None for trees, which are not searched.
+    """A contender with its best recipe.
 
     ``outcomes``: for each seed, the outcome of one training, or of one for each domain.
     """
 
     terms: Terms
     config: Config
-    study: Tuning | None
+    study: Tuning
     outcomes: tuple[tuple[Outcome, ...], ...]
     cost: RateAndPeak
 
@@ -47,6 +47,7 @@ class Contest:
     """The parts of a benchmark that is running.
 
     ``dataset``: what networks read; ``forest``: what trees read, the same rows; None without trees.
+    When all is searched, the forest that ``forest`` was encoded with is that of the best setting.
     """
 
     def __init__(
@@ -61,18 +62,20 @@ class Contest:
         self.folder, self.dataset, self.forest = folder, dataset, forest
         self.terms, self.clock, self.tell = tuple(terms), clock, tell
         self.elapsed = Elapsed()
-        self.datasets = (dataset,) if forest is None else (dataset, forest)
 
     def run(self) -> tuple[list[Trained], dict[str, str]]:
         """Do what is missing, and give each contender, and those that failed with the reason."""
         studies = self._search()
         configs, failed = self._chosen(studies)
+        if TREES in configs:
+            data = configs[TREES].data
+            self.forest = Dataset.from_table(data, progress=encoding(self.tell))
         outcomes = self._train(configs)
         found = []
         for one in self.terms:
             if one.name in configs:
                 cost = self._cost(one, configs[one.name])
-                study, config = studies.get(one.name), configs[one.name]
+                study, config = studies[one.name], configs[one.name]
                 found.append(Trained(one, config, study, outcomes[one.name], cost))
         return found, failed
 
@@ -110,9 +113,8 @@ class Contest:
         return self.forest
 
     def _search(self) -> dict[str, Tuning]:
-        searched = [one for one in self.terms if one.sizes is not None]
         trials = self.clock.trials
-        for one in searched:
+        for one in self.terms:
             if (count := self.clock.done[one.name][0]) > trials:
                 raise RunError(
                     f"trials must be {count} or more, as many as {one.name} had in"
@@ -120,14 +122,14 @@ class Contest:
                 )
         if self.clock.jobs > 1:
             jobs = [
-                StudyJob(one, self.dataset.folder, self.folder.study(one), trials)
-                for one in searched
+                StudyJob(one, self._dataset(one).folder, self.folder.study(one), trials)
+                for one in self.terms
             ]
             self._beside(jobs)
         found = {}
-        for one in searched:
-            place = self.folder.study(one)
-            found[one.name] = search(one, self.dataset, place, trials, self._hearing(one))
+        for one in self.terms:
+            place, dataset = self.folder.study(one), self._dataset(one)
+            found[one.name] = search(one, dataset, place, trials, self._hearing(one))
             report = found[one.name].report
             self.clock.done[one.name] = (len(report["trials"]), report["seconds"])
             self._say(f"{one.name}: searched, {len(report['trials'])} trials")
@@ -169,11 +171,11 @@ class Contest:
         """Give the best config of each contender, and those without one with the reason."""
         configs, failed = {}, {}
         for one in self.terms:
-            study = studies.get(one.name)
-            if study is None:
-                configs[one.name] = one.config
-            elif study.best is None:
+            study = studies[one.name]
+            if study.best is None:
                 failed[one.name] = "no trial was completed: " + _reason(study)
+            elif one.name == TREES and not study.best["changes"]:
+                configs[one.name] = one.config  # which the table is encoded with
             else:
                 configs[one.name] = changed_config(one.config, study.best["params"])
         if CONTROL in failed:
@@ -208,9 +210,8 @@ class Contest:
             self.clock.trained = round(self.clock.seeds * len(self.clock.each) * done / of)
             self._say(f"{what} {done} of {of}, seed {training.train.seed}")
 
-        with Engine(
-            self.datasets, self.folder.trainings, jobs=self.clock.jobs, tell=tell
-        ) as engine:
+        datasets = (self.dataset,) if self.forest is None else (self.dataset, self.forest)
+        with Engine(datasets, self.folder.trainings, jobs=self.clock.jobs, tell=tell) as engine:
             engine.run(every, "training with the best setting")
             found = {key: tuple(map(engine.outcome, of)) for key, of in wanted.items()}
         names = dict.fromkeys(name for name, _ in wanted)
@@ -229,7 +230,7 @@ class Contest:
             self._alone(CostJob(training, dataset.folder, file), terms.name)
             found = read_cost(file)
             assert found is not None
-        self.clock.measured += terms.sizes is not None
+        self.clock.measured += 1
         self._say(f"{terms.name}: cost measured")
         return found
 

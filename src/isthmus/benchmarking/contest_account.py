@@ -85,10 +85,8 @@ def contest_account(
     }
 
 
-def _tuned(trained: Trained, trials: int) -> dict[str, Any] | None:
-    """How the recipe was chosen; None where nothing was searched."""
-    if trained.study is None:
-        return None
+def _tuned(trained: Trained, trials: int) -> dict[str, Any]:
+    """How the recipe was chosen."""
     best, report = trained.study.best, trained.study.report
     assert best is not None
     return {

@@ -215,8 +215,8 @@ def _prepared(
     terms, nothing_to_widen = terms_of(settings, kept, trunk, dataset)
     left_out |= nothing_to_widen
     tell(Notice("benchmark", "taking a few steps to see how fast they go"))
-    each = expected_seconds(terms, dataset)
-    before = trials_before({one.name: folder.study(one) for one in terms if one.sizes is not None})
+    each = expected_seconds(terms, dataset, forest)
+    before = trials_before({one.name: folder.study(one) for one in terms})
     clock = ContestClock(each, trials, seeds, jobs, before)
     split = settings.data.split
     plan = BenchmarkPlan(

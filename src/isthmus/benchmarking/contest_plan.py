@@ -8,12 +8,12 @@ from pathlib import Path
 from isthmus.benchmarking.equal_terms import Terms
 from isthmus.benchmarking.study_job import ended
 from isthmus.data import Dataset
-from isthmus.experiments import Training
 from isthmus.experiments.arms import joint_and_adapted
 from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import sized_for
-from isthmus.metrics.text_table import TextTable, count_text
+from isthmus.metrics.text_table import NOTHING, TextTable, count_text
 from isthmus.report.diagnosis.words import duration
+from isthmus.tuning.tune_plan import trial_seconds
 
 COST_SECONDS = 10.0  # to measure what one contender costs
 
@@ -39,11 +39,10 @@ class BenchmarkPlan:
     seconds: float
 
     def __str__(self) -> str:
-        tuned = sum(one.sizes is not None for one in self.terms)
         table = TextTable(
             title=(
-                f"benchmark of {count_text(len(self.terms), 'model')}: {self.trials} trials for each"
-                f" of {tuned}, then {count_text(self.seeds, 'seed')} with the best setting of each"
+                f"benchmark of {count_text(len(self.terms), 'model')}: {self.trials} trials for each,"
+                f" then {count_text(self.seeds, 'seed')} with the best setting of each"
             ),
             header=("model", "what it is", "trunk", "all", "a training", "trials ended"),
             rows=tuple(self._row(one) for one in self.terms),
@@ -71,29 +70,31 @@ class BenchmarkPlan:
             yield f"trained by {'; by '.join(told)}"
 
     def _row(self, of: Terms) -> tuple[str, ...]:
-        if of.sizes is None:
-            return (of.name, of.contender.told, "–", "–", "with the table", "not tuned")
+        sizes = of.sizes
         return (
             of.name,
             of.contender.told,
-            f"{of.sizes.trunk:,}",
-            f"{of.sizes.total:,}",
+            *((NOTHING, NOTHING) if sizes is None else (f"{sizes.trunk:,}", f"{sizes.total:,}")),
             f"about {duration(self.each[of.name])}",
             f"{self.ended[of.name]} of {self.trials}",
         )
 
 
-def expected_seconds(terms: Sequence[Terms], dataset: Dataset) -> dict[str, float]:
-    """Give the seconds of one training of each contender: a few steps of each are taken."""
+def expected_seconds(
+    terms: Sequence[Terms], dataset: Dataset, forest: Dataset | None
+) -> dict[str, float]:
+    """Give the seconds of one training of each contender: a few steps of each are taken.
+
+    ``dataset``: what networks read; ``forest``: what trees read, of which a small one is grown.
+    """
     found = {}
     for one in terms:
-        if one.sizes is None:
-            continue
-        model, settings = sized_for(one.config.model, dataset), one.config.train
-        pace = probe(model, settings, dataset, jobs=1)
+        read = forest if one.config.model.is_trees else dataset
+        assert read is not None
+        model, settings = sized_for(one.config.model, read), one.config.train
+        pace = probe(model, settings, read, jobs=1)
         plain, _ = joint_and_adapted(model)  # what an adapter costs is in the pace
-        work = [Training(model=plain, train=settings)]
-        found[one.name] = pace.seconds(work, [dataset], jobs=1)
+        found[one.name] = trial_seconds(one.config.model_copy(update={"model": plain}), read, pace)
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from isthmus.adapters import AdapterConfig
 from isthmus.backbones import BackboneConfig
 from isthmus.benchmarking.contenders import CONTROL, TREES, Contender
+from isthmus.benchmarking.shared_rows import data_for_trees
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
 from isthmus.errors import ConfigError
@@ -42,8 +43,9 @@ HELD = (
 class Terms:
     """A contender with what it begins with.
 
-    ``config``: with a budget in place of widths; of trees, without a network. ``sizes``: parameters
-    as it begins, of one network where there is one for each domain; None for trees.
+    ``config``: with a budget in place of widths; of trees, without a network, and with the data that
+    trees read. ``sizes``: parameters as it begins, of one network where there is one for each domain;
+    None for trees.
     """
 
     contender: Contender
@@ -62,7 +64,10 @@ class Terms:
         return None if sizes is None else sizes.trunk
 
     def space(self, dataset: Dataset) -> Space:
-        """What is searched: nothing that decides which network it is, or how large."""
+        """What is searched: nothing that decides which network it is, or how large.
+
+        ``dataset``: what the contender reads.
+        """
         return Space.of(self.config, dataset, held=(*HELD, *self._without))
 
     @property
@@ -99,8 +104,7 @@ def terms_of(
     left_out: dict[str, str] = {}
     for one in contenders:
         if one.name == TREES:
-            model = validate(ModelConfig, {"name": "trees"})
-            made[one.name] = Terms(one, _jointly(_with(config, model)), None)
+            made[one.name] = Terms(one, _of_trees(config), None)
         elif one.kind != "wide":
             try:
                 made[one.name] = _sized(config, one, trunk, dataset)
@@ -180,6 +184,14 @@ def _member(own: ModelConfig, part: str, family: Any, name: str) -> Any:
         if key in fields and key in theirs and getattr(given, key) != theirs[key].default
     }
     return made.model_copy(update=taken)
+
+
+def _of_trees(config: Config) -> Config:
+    data = data_for_trees(config.data)
+    if isinstance(data, str):
+        raise ConfigError(f"{TREES}: {data}")
+    model = validate(ModelConfig, {"name": "trees"})
+    return _jointly(config.model_copy(update={"data": data, "model": model}))
 
 
 def _with(config: Config, model: ModelConfig) -> Config:

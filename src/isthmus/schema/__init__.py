@@ -32,6 +32,7 @@ from isthmus.schema.fitted_field import (
     statistics_field,
     statistics_name,
 )
+from isthmus.schema.forest import Forest
 
 __all__ = [
     "EMBEDDING_DIM",
@@ -43,6 +44,7 @@ __all__ = [
     "DataConfig",
     "Feature",
     "FittedField",
+    "Forest",
     "Label",
     "ListPooling",
     "NotANumber",

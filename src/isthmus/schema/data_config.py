@@ -15,6 +15,7 @@ from isthmus.schema.agreement import (
 )
 from isthmus.schema.features import Categorical, CategoricalList, Feature, NumericList, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
+from isthmus.schema.forest import Forest, TreesKey
 
 
 class Label(Section):
@@ -68,8 +69,8 @@ class DataConfig(Section):
     ``domains``: names of the domains whose rows are kept; every other row of the table is left out
     before anything is split, fitted or checked. ``null_domain``: rows without a domain are an error,
     or train and are scored as the unknown domain. ``trees``: fit a boosted forest on the same
-    features, and let its score be an input (`isthmus.data.encoding.trees`). ``crosses``: pairs of
-    single columns with statistics; the pair's own statistics are inputs where validation rows confirm
+    features, and let its score be an input (`isthmus.data.encoding.trees`); a section has the
+    forest's settings. ``crosses``: pairs of single columns with statistics; the pair's own statistics are inputs where validation rows confirm
     them (`isthmus.data.store.counting.confirming`).
     """
 
@@ -84,7 +85,7 @@ class DataConfig(Section):
     negative_rate: float = Field(default=1.0, gt=0, le=1)
     features: dict[str, Feature]
     crosses: tuple[tuple[str, str], ...] = ()
-    trees: bool = False
+    trees: TreesKey = False
     split: Split = Split()
 
     @model_validator(mode="before")
@@ -177,7 +178,7 @@ class DataConfig(Section):
                 continue
             if "statistics" not in feature.model_fields_set:
                 features[name] = feature.model_copy(update={"statistics": True})
-        made = self.model_copy(update={"trees": True, "features": features})
+        made = self.model_copy(update={"trees": self.trees or True, "features": features})
         return made._checked()
 
     @property
@@ -190,7 +191,12 @@ class DataConfig(Section):
     @property
     def taught(self) -> bool:
         """Whether train rows teach numbers of rows: statistics, or the score of a forest."""
-        return self.trees or bool(self.with_statistics)
+        return bool(self.trees or self.with_statistics)
+
+    @property
+    def forest(self) -> Forest:
+        """The settings of the forest, where there is one."""
+        return self.trees if isinstance(self.trees, Forest) else Forest()
 
     def content(self) -> dict[str, Any]:
         """Plain values of all that decides which rows there are and how they are encoded.

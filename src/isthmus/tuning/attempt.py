@@ -10,10 +10,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from isthmus.config import Config
-from isthmus.data import Dataset
+from isthmus.data import Dataset, Rows
+from isthmus.data.encoding.taught import Taught
+from isthmus.data.store.counting.out_of_fold import SplitRows, fill
+from isthmus.data.store.teaching import grow
+from isthmus.errors import RunError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build_to_train
-from isthmus.train import End, Look, TrainConfig, score_rows, train
+from isthmus.train import End, Look, TrainConfig, score_rows, train, watch_metrics
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,10 +57,12 @@ def attempt(
 ) -> Attempt | None:
     """Train, and give the end; None where ``go_on`` said no after a look.
 
-    ``blind``: the model reads no domain, see `isthmus.data.Subset`.
+    ``blind``: the model reads no domain, see `isthmus.data.Subset`. Trees have no looks to hear of.
     Raises what `isthmus.train.train` raises: RunError where a loss is not finite, ConfigError where
     the config does not fit the dataset.
     """
+    if config.model.is_trees:
+        return _grown(config, dataset)
     began = time.perf_counter()
     settings = config.train
     training = Training(model=config.model, train=settings, blind=blind)
@@ -78,6 +84,32 @@ def attempt(
     assert end is not None
     logits = score_rows(model, rows.rows("validation"))
     return Attempt(end.best, len(end.history), end.stopped, logits)
+
+
+def _grown(config: Config, dataset: Dataset) -> Attempt:
+    """Grow the forest that the table would be encoded with, and score the validation rows by it.
+
+    The encoded numbers that a forest reads are the same with every forest, so the table is not
+    encoded again. Forests that score train rows out of fold are not grown either: five times the work.
+    """
+    train, rows = dataset.rows("train"), dataset.rows("validation")
+    fields, n_domains = dataset.encoder.fields, dataset.n_domains
+    arrays = rows.arrays.take(np.arange(len(rows)))
+    validation = SplitRows(arrays, n_domains, rows.row, group=rows.group)
+    forest = grow(SplitRows.of(train, n_domains), validation, fields, config.data.forest)
+    fill(Taught(trees=forest), validation)
+    model = build_to_train(Training(model=config.model, train=config.train), dataset, train)
+    logits = score_rows(model, Rows(arrays, row=rows.row, group=rows.group, n_domains=n_domains))
+    if not np.isfinite(logits).all():
+        raise RunError("validation logits must stay finite, got nan or inf")
+    look = Look(
+        step=forest.size,
+        epoch=0.0,
+        loss=float("nan"),  # of train rows, whose scores are not known
+        metrics=watch_metrics(logits, rows, len(dataset.domain_names)),
+        better=True,
+    )
+    return Attempt(look, 1, "no parameters", logits)
 
 
 def moment_of(look: Look, settings: TrainConfig) -> int:

@@ -1,6 +1,6 @@
 """The portfolio: the recipes that every study tries before it searches on its own.
 
-A recipe says what it changes in the config. Everything else stays as the user has it. The first
+Networks have one, and trees another. A recipe says what it changes in the config. Everything else stays as the user has it. The first
 recipe changes nothing, so that all others are measured against the config as it stands.
 """
 
@@ -44,4 +44,12 @@ PORTFOLIO: tuple[PortfolioRecipe, ...] = (
     _recipe("film", model__adapter__name="film"),
     _recipe("hamur", model__adapter__name="hamur"),
     _recipe("towers", model__towers="per_domain"),
+)
+FOREST_PORTFOLIO: tuple[PortfolioRecipe, ...] = (
+    _recipe("as it stands"),
+    _recipe("few leaves", data__trees__leaves=15),
+    _recipe("many leaves", data__trees__leaves=127),
+    _recipe("full leaves", data__trees__least_rows=100, data__trees__l2=10.0),
+    _recipe("half the columns", data__trees__columns=0.5),
+    _recipe("slow", data__trees__rate=0.025),
 )

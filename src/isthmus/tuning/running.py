@@ -85,6 +85,8 @@ def tune(
 ) -> Tuning:
     """Search a recipe for the table of a config: model and training, never the data.
 
+    Of ``model.name: trees``, how the forest is grown: the keys of ``data.trees``.
+
     ``config``, ``set``, ``progress``: as for `isthmus.fit`. The config must name its table.
     ``out``: the study folder; the default is ``studies/NAME``. Where the folder holds a study of the
     same config and table, the study goes on.
@@ -95,19 +97,13 @@ def tune(
     The score of a trial is ``train.monitor`` at the best look at the validation rows. A trial that
     makes some domain surely worse than the first one did is never the best.
 
-    Raises ConfigError, SchemaError or RunError, which names the key, file, row or folder. Trees have
-    nothing to search, and are refused. A refused
+    Raises ConfigError, SchemaError or RunError, which names the key, file, row or folder. A refused
     study leaves no folder. A training whose loss is not finite is a failed trial, and no error.
     """
     tell = progress or silent
     check_optuna()
     budget = TrialBudget(trials, minutes)
     settings = with_table(load_config(config, set))
-    if settings.model.is_trees:
-        raise ConfigError(
-            "tune searches networks, so model.name must be left out or 'network', got 'trees':"
-            " a forest has no keys to search, and stops by validation rows itself"
-        )
     folder = StudyFolder(_target(config, out))
     folder.check(settings)
     opened = open_table(settings.data.table)

@@ -31,7 +31,8 @@ from isthmus.errors import BundleError
 from isthmus.tuning.attempt import Attempt, SeenLook
 from isthmus.tuning.constraint import TrialGain, worst_excess
 from isthmus.tuning.portfolio import PortfolioRecipe, Value
-from isthmus.tuning.space import Bounds, Options, Space
+from isthmus.tuning.ranges import Bounds, Options
+from isthmus.tuning.space import Space
 from isthmus.tuning.study_folder import StudyFolder
 
 NAME = "isthmus"  # of the study in the journal
@@ -270,6 +271,8 @@ class OpenTrial:
 
 def _suggested(trial: Trial, name: str, of: Bounds | Options) -> Value:
     """Give a trial's value of one key."""
+    if isinstance(of, Bounds) and of.whole:
+        return trial.suggest_int(name, int(of.low), int(of.high), log=of.log)
     if isinstance(of, Bounds):
         return trial.suggest_float(name, of.low, of.high, log=of.log)
     value = trial.suggest_categorical(name, of.values)

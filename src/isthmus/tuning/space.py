@@ -13,6 +13,8 @@
 The space is widened where the config lies outside, so the config as it stands is a point of the
 space. All other keys stay as the config has them. Nothing of ``data`` is in the space, so all
 trials read one encoded dataset. Widths keep their number, because sites count the layers.
+
+Trees have a space of their own, `isthmus.tuning.forest_space`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,7 +29,9 @@ from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build
 from isthmus.family import members
+from isthmus.tuning.forest_space import forest_parameters, forest_point, with_forest, with_leaves
 from isthmus.tuning.portfolio import PortfolioRecipe, Value
+from isthmus.tuning.ranges import Bounds, Options, around
 
 LR = (1e-4, 1e-2)
 NO_L2 = 1e-7  # stands for no penalty: a log scale has no 0
@@ -40,36 +44,6 @@ BACKBONES = ("mlp", "dcn", "deepfm")
 NORMS = ("none", "batch")
 ADAPTERS = ("none", "film", "hamur")
 TOWERS = ("shared", "per_domain")
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The numbers from ``low`` to ``high``. ``log``: drawn on a log scale."""
-
-    low: float
-    high: float
-    log: bool
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value lies within the bounds."""
-        return not isinstance(value, str) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """A few values, of which a trial takes one."""
-
-    values: tuple[Value, ...]
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value is one of them."""
-        return value in self.values
-
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +62,11 @@ class Space:
     def of(cls, config: Config, dataset: Dataset, held: Collection[str] = ()) -> "Space":
         """Make the space that holds the config. Each network is built once, to see that it fits.
 
-        ``held``: keys that stay as the config has them.
+        ``held``: keys that stay as the config has them. Of trees, nothing is held or built.
         """
+        if config.model.is_trees:
+            settled = with_leaves(config, dataset)
+            return cls(settled, forest_parameters(settled), {})
         stands = point(config)
         refused: dict[str, str] = {}
 
@@ -117,12 +94,12 @@ class Space:
         widths = _deep(config).widths
         sizes = (tuple(max(2, round(width * factor)) for width in widths) for factor in WIDTHS)
         parameters = {
-            "train.lr": _around(stands["train.lr"], *LR, log=True),
+            "train.lr": around(stands["train.lr"], *LR, log=True),
             "train.batch_rows": Options(tuple(sorted({*batches, config.train.batch_rows}))),
-            "train.embedding_l2": _around(stands["train.embedding_l2"], *L2, log=True),
+            "train.embedding_l2": around(stands["train.embedding_l2"], *L2, log=True),
             "model.backbone.name": fitting("model.backbone.name", BACKBONES),
             "model.backbone.widths": Options(tuple(dict.fromkeys(map(_widths_text, sizes)))),
-            "model.backbone.dropout": _around(stands["model.backbone.dropout"], *DROPOUT),
+            "model.backbone.dropout": around(stands["model.backbone.dropout"], *DROPOUT),
             "model.backbone.norm": Options(
                 tuple(norm for norm in (*NORMS, *own) if norm in norms.values)
             ),
@@ -164,6 +141,8 @@ def point(config: Config) -> dict[str, Value]:
     A backbone may have no widths, dropout or norm. The defaults then stand in their place, for the
     backbones that have them.
     """
+    if config.model.is_trees:
+        return forest_point(config)
     deep, backbone = _deep(config), config.model.backbone
     return {
         "train.lr": config.train.lr,
@@ -184,6 +163,8 @@ def changed_config(config: Config, params: Mapping[str, Value]) -> Config:
     A backbone or an adapter that the config names keeps the config's settings. Any other begins
     with its defaults.
     """
+    if config.model.is_trees:
+        return with_forest(config, params)
     raw = config.model_dump(mode="json")
     model, train = raw["model"], raw["train"]
     l2 = params["train.embedding_l2"]
@@ -199,12 +180,6 @@ def changed_config(config: Config, params: Mapping[str, Value]) -> Config:
             if key in known:
                 model[part][key] = read(params[f"model.backbone.{key}"])
     return validate(Config, raw)
-
-
-def _around(value: Value, low: float, high: float, *, log: bool = False) -> Bounds:
-    """Give the bounds, widened to hold a value."""
-    assert not isinstance(value, str)
-    return Bounds(min(low, value), max(high, value), log)
 
 
 def _deep(config: Config) -> AbstractDeepConfig:

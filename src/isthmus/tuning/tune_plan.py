@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from isthmus.config import Config
 from isthmus.data import Dataset
+from isthmus.data.store.teaching import FORESTS
 from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.cost import Pace
 from isthmus.metrics.text_table import count_text
 from isthmus.report.diagnosis.words import duration
 from isthmus.run.texts import dataset_text
-from isthmus.tuning.portfolio import PORTFOLIO, PortfolioRecipe
+from isthmus.tuning.portfolio import FOREST_PORTFOLIO, PORTFOLIO, PortfolioRecipe
 from isthmus.tuning.space import Space
 
 TRIALS = 40  # where no budget is given
@@ -105,7 +106,7 @@ def chosen_recipes(space: Space) -> tuple[tuple[PortfolioRecipe, ...], dict[str,
     """
     kept: dict[str, PortfolioRecipe] = {}
     left_out: dict[str, str] = {}
-    for recipe in PORTFOLIO:
+    for recipe in FOREST_PORTFOLIO if space.config.model.is_trees else PORTFOLIO:
         if (why := space.refusal(recipe)) is not None:
             left_out[recipe.name] = why
             continue
@@ -135,7 +136,7 @@ def plan_of(
     the portfolio. Pruned trials take less.
     """
     configs = [space.configured(space.params(recipe)) for recipe in recipes]
-    expected = pace.seconds([_training(one) for one in configs], [dataset], jobs=1) / len(configs)
+    expected = sum(trial_seconds(one, dataset, pace) for one in configs) / len(configs)
     each = spent / ended if ended else expected
     if budget.most is None:
         left = max(0.0, 60 * (budget.minutes or 0) - spent)
@@ -156,5 +157,12 @@ def plan_of(
     )
 
 
-def _training(config: Config) -> Training:
-    return Training(model=config.model, train=config.train)
+def trial_seconds(config: Config, dataset: Dataset, pace: Pace) -> float:
+    """Give the seconds that a trial is expected to take.
+
+    Of trees, ``pace`` is that of all forests that an encoding grows, of which a trial grows one.
+    """
+    rows = len(dataset.rows("train")) if config.model.is_trees else None
+    training = Training(model=config.model, train=config.train, rows_per_domain=rows)
+    seconds = pace.seconds([training], [dataset], jobs=1)
+    return seconds / FORESTS if config.model.is_trees else seconds

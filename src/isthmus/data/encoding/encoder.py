@@ -141,7 +141,7 @@ class Encoder:
         features, fields = config.features, self.fields
         single = [field.name for field in fields if field.kind == "categorical"]
         ids = np.empty((rows, len(single)), dtype=np.int32)
-        width = sum(field.numbers for field in fields) + (TREES_WIDTH - 1) * config.trees
+        width = sum(field.numbers for field in fields) + (TREES_WIDTH - 1) * bool(config.trees)
         x = np.zeros((rows, width), dtype=np.float32)
         into: dict[str, np.ndarray] = {name: ids[:, i] for i, name in enumerate(single)}
         start = 0

@@ -31,18 +31,19 @@ from isthmus.data.encoding.trees import ForestColumns, Trees, threads
 from isthmus.data.store.counting.out_of_fold import FoldCounts, SplitRows, fill, slices, write_told
 from isthmus.data.store.rows import stopping_half
 from isthmus.data.tables import values as v
-from isthmus.schema import DataConfig, FittedField
+from isthmus.schema import DataConfig, FittedField, Forest
 
 if TYPE_CHECKING:
     from lightgbm import Booster
 
 PARTS = 4
+FORESTS = PARTS + 1  # that are grown: one of all rows, and one without each part
 DRAW_SEED = 0x7EE5
 HIDDEN_SEED = 0x41DE
 HIDDEN = 0.05  # share of the train rows whose domain a forest does not see
 MOST_ROWS = 500_000  # train rows of one forest, drawn by a hash
 MOST_TREES = 1000
-LEAVES = (31, 127)  # of a tree: a leaf for each `LEAF_ROWS` train rows, between these bounds
+LEAVES = (31, 127)  # where none are given: a leaf for each `LEAF_ROWS` rows, between these bounds
 LEAF_ROWS = 2000
 PATIENCE = 50  # trees that must lower the logloss by `GAIN`
 GAIN = 1e-3  # of the logloss that the base rate has
@@ -50,7 +51,6 @@ LEAST_ROWS = 2  # that can stop a forest
 UNSTOPPED = 100  # trees, where no validation rows can stop
 SETTINGS: dict[str, Any] = {
     "objective": "binary",
-    "learning_rate": 0.05,
     "deterministic": True,
     "force_row_wise": True,
     "seed": 0,
@@ -71,33 +71,59 @@ def teach(
     write_told(train, counted.told(statistics))
     fill(taught, validation)
     if config.trees:
-        taught = replace(taught, trees=_grow(train, validation, fields, counted, statistics))
+        columns = ForestColumns.of(fields)
+        whole, trees = _whole(train, validation, columns, config.forest)
+        _score_parts(train, columns, config.forest, trees, counted, statistics)
+        taught = replace(taught, trees=Trees(columns, whole))
         fill(taught, validation)
     return taught
 
 
-def _grow(
+def grow(
+    train: SplitRows, validation: SplitRows, fields: Sequence[FittedField], settings: Forest
+) -> Trees:
+    """Fit a forest on train rows that hold what they are told, stopped by validation rows.
+
+    The forest depends on no score of a forest, so the rows of any encoded table with these fields
+    give the one that the table would have been encoded with.
+    """
+    columns = ForestColumns.of(fields)
+    return Trees(columns, _whole(train, validation, columns, settings)[0])
+
+
+def leaves_for(rows: int) -> int:
+    """The most leaves of a tree, where the config gives none. ``rows``: train rows."""
+    return int(np.clip(rows // LEAF_ROWS, *LEAVES))
+
+
+def _whole(
+    train: SplitRows, validation: SplitRows, columns: ForestColumns, settings: Forest
+) -> tuple["Booster | None", int]:
+    """A forest of all train rows, or of those that are drawn, and how many trees were wanted."""
+    everything = np.flatnonzero(_drawn(train, np.ones(len(train.row), dtype=bool)))
+    return _fitted(train.take(everything), columns, settings, validation)
+
+
+def _score_parts(
     train: SplitRows,
-    validation: SplitRows,
-    fields: Sequence[FittedField],
+    columns: ForestColumns,
+    settings: Forest,
+    trees: int,
     counted: FoldCounts,
     statistics: Statistics,
-) -> Trees:
-    """Fit a forest, and write two scores of each train row.
+) -> None:
+    """Write two scores of each train row, by forests of so many trees of the other parts.
 
     The second is the score that the row would have if its domain were hidden.
     """
-    columns = ForestColumns.of(fields)
     assert train.fold is not None
     part_of = np.arange(FOLDS) * PARTS // FOLDS
     part = part_of[train.fold]
-    everything = np.flatnonzero(_drawn(train, part < PARTS))
-    whole, trees = _fitted(train.take(everything), columns, validation)
     for number in range(PARTS):
         told = list(counted.told(statistics, left_out=part_of == number))
         others = train.take(np.flatnonzero(_drawn(train, part != number)))
         write_told(others, told)
-        forest = Trees(columns, _fitted(others, columns, None, trees)[0])
+        forest = Trees(columns, _fitted(others, columns, settings, None, trees)[0])
         for some in slices(len(part)):
             at = some.start + np.flatnonzero(part[some] == number)
             rows = train.take(at)
@@ -106,7 +132,6 @@ def _grow(
             train.arrays.numeric[at, columns.score] = forest.score(matrix)
             columns.hide(matrix, np.arange(len(at)))
             train.arrays.numeric[at, columns.score + 1] = forest.score(matrix)
-    return Trees(columns, whole)
 
 
 def _drawn(train: SplitRows, wanted: Bool[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
@@ -124,10 +149,11 @@ def _share(rows: SplitRows, seed: int, share: float) -> Bool[np.ndarray, " rows"
 def _fitted(
     train: SplitRows,
     columns: ForestColumns,
+    forest: Forest,
     validation: SplitRows | None,
     trees: int = UNSTOPPED,
 ) -> tuple["Booster | None", int]:
-    """A forest of train rows, and how many trees it has.
+    """A forest of train rows, and how many trees it has. None where the rows hold one class.
 
     ``validation``: rows that stop it; without them it has ``trees`` trees.
     """
@@ -137,8 +163,14 @@ def _fitted(
     if not len(label) or label.min() == label.max():
         return None, trees
     base = float(logit(np.average(label, weights=weight)))
-    leaves = int(np.clip(len(label) // LEAF_ROWS, *LEAVES))
-    settings = SETTINGS | {"num_leaves": leaves, "num_threads": threads()}
+    settings = SETTINGS | {
+        "num_leaves": forest.leaves or leaves_for(len(label)),
+        "learning_rate": forest.rate,
+        "min_data_in_leaf": forest.least_rows,
+        "feature_fraction": forest.columns,
+        "lambda_l2": forest.l2,
+        "num_threads": threads(),
+    }
     matrix = _matrix(train, columns)
     columns.hide(matrix, np.flatnonzero(_share(train, HIDDEN_SEED, HIDDEN)))
     given: dict[str, Any] = {"categorical_feature": columns.categorical, "params": settings}

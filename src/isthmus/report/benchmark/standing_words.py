@@ -82,11 +82,7 @@ def notes(report: Report) -> Iterator[str]:
         f"Terms: one encoded table and split; a trunk of at most {report['trunk']:,} parameters;"
         f" {count_text(report['trials'], 'trial')} for each model on validation rows, by"
         f" {report['monitor']}; then {count_text(seeds, 'seed')} with its best setting."
-        + (
-            " trees are not tuned, and no seed moves them."
-            if any(model["tuned"] is None for model in report["models"])
-            else ""
-        )
+        + "".join(_of_trees(model) for model in report["models"] if model["parameters"] is None)
     )
     by: dict[str, list[str]] = {}
     for model in report["models"]:
@@ -99,8 +95,14 @@ def notes(report: Report) -> Iterator[str]:
         yield f"left out: {name}: {why}"
 
 
+def _of_trees(model: Model) -> str:
+    """What else holds for trees. A report of an earlier version has trees that are not tuned."""
+    untuned = "" if model["tuned"] else "are not tuned, and "
+    return f" Trees {untuned}stay the same with every seed."
+
+
 def tuned_text(model: Model) -> str:
-    """Say by how many trials a model was tuned."""
+    """Say by how many trials a model was tuned. None: trees, in a report of an earlier version."""
     return "not tuned" if model["tuned"] is None else count_text(model["tuned"]["trials"], "trial")
 
 

@@ -20,6 +20,11 @@ SHORT = {  # keys in a table of trials
     "model.backbone.norm": "norm",
     "model.adapter.name": "adapter",
     "model.towers": "towers",
+    "data.trees.leaves": "leaves",
+    "data.trees.rate": "rate",
+    "data.trees.least_rows": "least rows",
+    "data.trees.columns": "columns",
+    "data.trees.l2": "l2",
 }
 
 

@@ -36,7 +36,7 @@ def trial_table(report: Mapping[str, Any], *, shown: int | None = SHOWN) -> Text
                 f"{trial['number']}{' *' if best and trial['number'] == best['number'] else ''}",
                 trial["recipe"] or "TPE",
                 number(trial["score"]),
-                NOTHING if trial["epoch"] is None else f"{trial['epoch']:.2f}",
+                f"{trial['epoch']:.2f}" if trial["epoch"] else NOTHING,
                 f"{trial['seconds']:.1f}",
                 changed_text(trial) if shown is None else shorten(changed_text(trial), LETTERS),
                 state_text(trial) if shown is None else shorten(state_text(trial), LETTERS),
