@@ -12,7 +12,7 @@ Departures:
 - A_d is normal with variance 1 / in, where the paper draws uniform numbers; B_d and b_d start at 0 as
   there, so a fresh adapter changes nothing.
 - Domain 0, the unknown, has a set of its own, which domain dropout trains.
-- Network and adapter train together. To train them one after the other is a way to train.
+- Network and adapter train together, unless ``train.method`` is ``phases``: the authors' two phases.
 """
 
 from collections.abc import Mapping

@@ -9,8 +9,8 @@ c_d is an embedding of the domain. One gate serves all Linears. All experts toge
 rank K r with shared factors, and the gate is its diagonal core.
 
 Departures:
-- Network, experts and gate train together. The paper trains the network first, then each expert on
-  one domain, then the gate: a way to train. Experts start apart by their A_k, and domains by their
+- Network, experts and gate train together, unless ``train.method`` is ``phases``. The paper trains the
+  network first, then each expert on one domain, then the gate. Experts start apart by their A_k, and domains by their
   c_d, so that experts come to differ without it.
 - The authors' code draws c_d anew at each call; here c_d is learnt.
 - A_k is normal with variance 1 / in, where the code draws uniform numbers; B_k and b_k start at 0 as
