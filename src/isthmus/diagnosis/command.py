@@ -9,70 +9,35 @@ Give the same folder again, and a killed diagnosis goes on where it stopped. A h
 takes over what a lower level trained.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from isthmus.config import Config, load_config
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
+from isthmus.diagnosis.abstract_study import DiagnosisPlan
+from isthmus.diagnosis.finished import Diagnosis, measured, told, writable, write_report
 from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
-from isthmus.diagnosis.measures.confirmation import Grouped, grouped
-from isthmus.diagnosis.measures.curves import capacity, weightings
 from isthmus.diagnosis.measures.from_joint import gradients, likeness
-from isthmus.diagnosis.measures.matrices import (
-    agreements,
-    cross_scores,
-    leave_one_out,
-    pairwise,
-    pairwise_matched,
-)
-from isthmus.diagnosis.reading import METRICS, Margins
-from isthmus.diagnosis.study import DiagnosisPlan, Study, named
+from isthmus.diagnosis.measures.matrices import pairwise_matched
+from isthmus.diagnosis.reading import Margins
+from isthmus.diagnosis.study import Study
 from isthmus.diagnosis.support import measure
-from isthmus.diagnosis.verdicts.advice import Configs, verdicts
-from isthmus.disk import check_place, reason, write_whole
-from isthmus.errors import ConfigError, RunError
+from isthmus.diagnosis.verdicts.advice import Configs
+from isthmus.disk import check_place
+from isthmus.errors import ConfigError
 from isthmus.experiments import Engine
 from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
-from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 
 MARGIN = 0.005  # of AUC, and of the logloss as a share
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """A finished diagnosis. ``path``: its folder; ``report``: what ``report.json`` holds."""
-
-    path: Path
-    report: dict[str, Any]
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Diagnosis":
-        """Read the folder of a finished diagnosis. Raises RunError where there is none."""
-        file = Path(path) / "report.json"
-        try:
-            return cls(Path(path), json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise RunError(f"a diagnosis must be finished, got no {file}") from None
-        except ValueError as fault:
-            raise RunError(f"{file} is damaged: {fault}") from fault
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what ``report.json`` holds."""
-        return self.report
-
-    def __str__(self) -> str:
-        return to_terminal(shown(self.report))
 
 
 def diagnose(
@@ -180,7 +145,7 @@ def prepared(
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
     folder = Path(out)
-    with _writable(folder):
+    with writable(folder):
         check_place(folder / "trainings")
     opened = open_table(source)
     original = _with_table(original, source)
@@ -190,15 +155,15 @@ def prepared(
         Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     original = original.model_copy(update={"model": sized_for(original.model, datasets[0])})
-    measured = measure(datasets, pairs=level.dear)
-    with _writable(folder):
+    domains = measure(datasets, pairs=level.dear)
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with Engine(datasets, folder / "trainings", jobs=jobs) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),
             datasets=datasets,
-            measured=measured,
+            measured=domains,
             level=level,
             engine=engine,
             margins=Margins(auc=margin, logloss=margin),
@@ -207,17 +172,6 @@ def prepared(
         )
         engine.tell = study.progress
         yield study, folder
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Raise RunError, which names the folder, where the disk does not take what is written."""
-    try:
-        yield
-    except OSError as fault:
-        raise RunError(
-            f"the folder of a diagnosis must be writable at {folder}, got: {reason(fault)}"
-        ) from fault
 
 
 def _with_table(config: Config, source: Any) -> Config:
@@ -281,90 +235,26 @@ def _plan(study: Study) -> DiagnosisPlan:
 
 def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     level = study.level
-    study.choose()
-    study.train_arms()
-    found = study.effects()
-    matrix: dict[str, Any] = dict.fromkeys(
-        ("cross_score", "pairwise", "pairwise_matched", "leave_one_out", "gradients")
-    )
-    matrix["cross_score"] = cross_scores(study)
-    groups: Grouped | None = None
-    curve = weighting = None
+    found = measured(study)
+    matrix = found.matrix
     if level.dear:
-        matrix["pairwise"], affinity = pairwise(study)
         matrix["pairwise_matched"] = pairwise_matched(study)
-        matrix["leave_one_out"] = leave_one_out(study)
-        groups = grouped(study, affinity)
-    if level.dear and level.network:
-        curve = capacity(study)
-        weighting = weightings(study)
     like = None
     if level.stages:
         matrix["gradients"] = gradients(study)
         like = likeness(study, matrix["pairwise"])
-    matrix["spearman"] = agreements(matrix)
-    advice = verdicts(study, found, groups)
-    with _writable(folder):
+    with writable(folder):
         configs = Configs(study, folder / "configs")
-        domains = {}
-        for name in study.measured.names:
-            domains[name] = {
-                **asdict(study.measured.support[name]),
-                **{metric: named(found[name][metric]) for metric in METRICS},
-                **advice[name].to_dict(),
-                "config": configs.of(name, advice[name].verdict),
-                "command": configs.command(name, advice[name].verdict),
-                "flags": study.flags(name),
-            }
-        for name, why in study.measured.left_out.items():
-            domains[name] = _left_out(study, name, why)
-        report = {
-            "plan": study.told_plan(plan),
-            "margin": study.margins.auc,
-            "margin_logloss": study.margins.logloss,
-            "seeds": level.seeds,
-            "split": "test",
-            "domains": domains,
-            "matrix": matrix,
-            "capacity": curve,
-            "groups": None if groups is None else groups.told,
-            "likeness": like,
-            "weighting": weighting,
+        advised = {
+            name: (
+                configs.of(name, found.advice[name].verdict),
+                configs.command(name, found.advice[name].verdict),
+            )
+            for name in study.measured.names
         }
-        _write(report, folder, study)
+    report = told(study, plan, found, advised=advised, likeness=like)
+    write_report(report, folder, study.tell)
     return Diagnosis(folder, report)
-
-
-def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
-    """Give the report of a domain that nothing was trained for, with the reason."""
-    return {
-        **asdict(study.measured.support[name]),
-        "auc": None,
-        "logloss": None,
-        "verdict": "not enough data",
-        "finding": None,
-        "certainty": "cannot tell",
-        "why": f"Left out: {why}.",
-        "with": [],
-        "verdict_auc": "not enough data",
-        "verdict_logloss": "not enough data",
-        "agree": True,
-        "config": None,
-        "command": None,
-        "flags": [],
-    }
-
-
-def _write(report: dict[str, Any], folder: Path, study: Study) -> None:
-    try:
-        write_figures(report, folder / "figures")
-    except ModuleNotFoundError as missing:
-        study.tell(f"no figures are written: {missing}", None)
-    write_whole(folder / "report.md", to_markdown(report))
-    write_whole(folder / "report.html", page(report))
-    # The last of them: where it stands, the diagnosis is finished.
-    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
-    write_whole(folder / "report.json", text + "\n")
 
 
 def processes() -> int:

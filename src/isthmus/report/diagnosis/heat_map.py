@@ -77,7 +77,9 @@ def matrix_view(report: Report, key: str) -> Matrix | None:
     names, told = matrix_names(report, matrix), matrix_words(key, lead)
     sign = 1.0 if lead.larger_is_better else -1.0
     ends = _ends(matrix, told, sign)
-    cells = [[_cell(matrix, target, source, told, ends, sign) for source in names] for target in names]
+    cells = [
+        [_cell(matrix, target, source, told, ends, sign) for source in names] for target in names
+    ]
     used = {"none", "level"} | {one.tone.split()[0] for row in cells for one in row}
     return Matrix(
         key=key,

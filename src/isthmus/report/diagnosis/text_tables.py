@@ -23,7 +23,6 @@ from isthmus.report.diagnosis.lookup import (
     margins_of,
     matrix_names,
     matrix_of,
-    metrics_of,
 )
 from isthmus.report.diagnosis.words import (
     EFFECTS,
