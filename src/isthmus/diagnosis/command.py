@@ -20,6 +20,9 @@ from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
 from isthmus.diagnosis.abstract_study import DiagnosisPlan
 from isthmus.diagnosis.finished import Diagnosis, measured, told, writable, write_report
+from isthmus.diagnosis.learners.diagnosing import diagnose_learner, prepared_learner
+from isthmus.diagnosis.learners.learner import DomainRows, Learner
+from isthmus.diagnosis.learners.row_metrics import RowMean
 from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
 from isthmus.diagnosis.measures.from_joint import gradients, likeness
 from isthmus.diagnosis.measures.matrices import pairwise_matched
@@ -41,13 +44,17 @@ MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
 
 def diagnose(
-    config: str | Path | Mapping[str, Any] | Config,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     table: Any = None,
     out: str | Path = "diagnosis",
     *,
+    learner: Learner | None = None,
+    domains: Mapping[str, DomainRows] | None = None,
+    metrics: Sequence[str | RowMean] | None = None,
+    seeds: int | None = None,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = MARGIN,
+    margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -55,24 +62,50 @@ def diagnose(
 ) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
-    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
     ``out``: the folder to write. Finished trainings in the folder are not trained again.
     ``level``: ``quick``, ``standard`` or ``full``.
-    ``margin``: the difference that does not matter, in AUC and as a share of the logloss. Fix the
-    margin before you look at results.
+    ``margin``: the difference that does not matter: of AUC and any other metric of which more is
+    better, as it is; of a loss, as a share of the solo's. Fix the margin before you look at
+    results. With a learner it may be one number by metric.
+
+    Of a table and one of our networks:
+
+    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
     ``item``: a categorical feature. Test rows are then clustered by the feature's values, too.
     ``jobs``: processes of one thread each. A script that asks for more than 1 needs
     ``if __name__ == "__main__"``.
 
+    Of any other model, in place of ``config``:
+
+    ``learner``: see `isthmus.diagnosis.Learner`.
+    ``domains``: `isthmus.diagnosis.DomainRows` by name.
+    ``metrics``: ``auc``, ``accuracy``, ``logloss``, ``squared_error`` or `RowMean`; the first one
+    leads. By default ``auc`` of labels 0 and 1, ``accuracy`` of other classes, else
+    ``squared_error``.
+    ``seeds``: replicates in place of the level's; at least 2.
+
     Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
+    if learner is not None:
+        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        with prepared_learner(
+            learner,
+            domains or {},
+            out,
+            level=level,
+            margin=margin,
+            metrics=metrics,
+            seeds=seeds,
+            progress=progress,
+        ) as learned:
+            return diagnose_learner(learned, out)
     with prepared(
-        config,
+        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
         level=level_named(level),
         set=set,
-        margin=margin,
+        margin=_number(margin),
         item=item,
         jobs=jobs,
         cache=cache,
@@ -84,13 +117,17 @@ def diagnose(
 
 
 def plan_diagnosis(
-    config: str | Path | Mapping[str, Any] | Config,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     table: Any = None,
     out: str | Path = "diagnosis",
     *,
+    learner: Learner | None = None,
+    domains: Mapping[str, DomainRows] | None = None,
+    metrics: Sequence[str | RowMean] | None = None,
+    seeds: int | None = None,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = MARGIN,
+    margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -99,20 +136,60 @@ def plan_diagnosis(
     """Tell what `diagnose` would train with the same arguments, and about how long that takes.
 
     The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
+    How long a learner takes is not told.
     """
+    if learner is not None:
+        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        with prepared_learner(
+            learner,
+            domains or {},
+            out,
+            level=level,
+            margin=margin,
+            metrics=metrics,
+            seeds=seeds,
+            progress=progress,
+        ) as learned:
+            return learned.plan()
     with prepared(
-        config,
+        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
         level=level_named(level),
         set=set,
-        margin=margin,
+        margin=_number(margin),
         item=item,
         jobs=jobs,
         cache=cache,
         progress=progress,
     ) as (study, _):
         return _plan(study)
+
+
+def _only_learner(**given: Any) -> None:
+    """Raise ConfigError where an argument of a table is given with a learner."""
+    defaults = {"set": (), "jobs": 1}
+    odd = [
+        name for name, value in given.items() if value is not None and value != defaults.get(name)
+    ]
+    if odd:
+        raise ConfigError(f"a learner brings its own rows and settings: {odd[0]} must not be given")
+
+
+def _config_of(config: Any, **given: Any) -> Any:
+    """Give the config. Raises ConfigError without one, and for arguments of a learner."""
+    odd = [name for name, value in given.items() if value is not None]
+    if odd:
+        raise ConfigError(f"{odd[0]} goes with a learner, got none")
+    if config is None:
+        raise ConfigError("a diagnosis needs a config, or a learner and its domains, got neither")
+    return config
+
+
+def _number(margin: float | Mapping[str, float]) -> float:
+    if isinstance(margin, Mapping):
+        raise ConfigError(f"margin must be one number without a learner, got {dict(margin)}")
+    return margin
 
 
 @contextmanager

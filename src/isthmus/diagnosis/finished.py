@@ -64,8 +64,11 @@ class Found:
     advice: dict[str, DomainVerdict]
 
 
-def measured(study: AnyStudy, *, groups: bool = True) -> Found:
-    """Train and measure what the level has. ``groups``: whether groups can be chosen."""
+def measured(study: AnyStudy, *, crossed: bool = True, groups: bool = True) -> Found:
+    """Train and measure what the level has.
+
+    ``crossed``: whether a solo scores rows of other domains. ``groups``: whether they can be chosen.
+    """
     level = study.level
     study.choose()
     study.train_arms()
@@ -73,7 +76,8 @@ def measured(study: AnyStudy, *, groups: bool = True) -> Found:
     matrix: dict[str, Any] = dict.fromkeys(
         ("cross_score", "pairwise", "pairwise_matched", "leave_one_out", "gradients")
     )
-    matrix["cross_score"] = cross_scores(study)
+    if crossed:
+        matrix["cross_score"] = cross_scores(study)
     chosen = curve = weighting = None
     if level.dear:
         matrix["pairwise"], affinity = pairwise(study)
