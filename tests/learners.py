@@ -47,7 +47,7 @@ class Linear:
         first = 0.3 * np.random.default_rng(seed).standard_normal(self.width)
         w = first if start is None else np.array(start["w"])
         best, kept = np.inf, w
-        for _ in range(steps or 40):
+        for _ in range(steps or 100):
             w = w - 1.0 * x.T @ (weight * (1 / (1 + np.exp(-x @ w)) - y))
             loss = sum(_loss(part, w) for part in watch.values())
             if loss < best:
@@ -81,7 +81,7 @@ def _loss(rows: Rows, w: np.ndarray) -> float:
 
 
 def planted(
-    angles: Mapping[str, float], *, train: int = 60, test: int = 1500, seed: int = 0
+    angles: Mapping[str, float], *, train: int = 100, test: int = 1500, seed: int = 0
 ) -> dict[str, DomainRows]:
     """Domains of a logistic model each, whose weights lie at an angle (degrees) in one plane."""
     rng = np.random.default_rng(seed)

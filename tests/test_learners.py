@@ -240,7 +240,8 @@ def test_settings_are_chosen_on_validation_rows_and_told(tmp_path: Path):
         def choices(self) -> dict[str, Able]:
             return {"poor": Able(width=1), "rich": Able(width=3)}
 
-    found = run(Choosing(), planted(AGREE, train=400), tmp_path)
+    upright = {"a": 90.0, "b": 90.0}
+    found = run(Choosing(), planted(upright, train=400), tmp_path)
     assert found.report["plan"]["notes"][-1] == (
         "settings chosen on validation rows, of poor, rich: joint rich; alone a rich, b rich"
     )
