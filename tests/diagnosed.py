@@ -14,12 +14,13 @@ import pytest
 import yaml
 
 from isthmus.diagnosis import DiagnosisPlan, diagnose, plan_diagnosis
+from isthmus.diagnosis import abstract_phases as listed
 from isthmus.diagnosis import level as levels
 from isthmus.diagnosis import phases as trained
+from isthmus.diagnosis.abstract_reading import EFFECTS
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS, Level
 from isthmus.diagnosis.measures import confirmation as grouping
-from isthmus.diagnosis.reading import EFFECTS
 from isthmus.diagnosis.study import Study
 from isthmus.metrics.intervals import holm
 from isthmus.sources.planted import conflict, groups, planted
@@ -80,7 +81,7 @@ def small_levels() -> Iterator[None]:
         patch.setitem(levels.LEVELS, "standard", standard)
         patch.setitem(levels.LEVELS, "full", full)
         patch.setattr(trained, "WIDTHS", (0.5, 1.0))
-        for module in (trained, grouping):
+        for module in (listed, grouping):
             patch.setattr(module, "RANDOM_GROUPINGS", 2)
         yield
 
@@ -152,7 +153,7 @@ def numbers(report: Report) -> Report:
 
 
 TOP = {
-    "plan", "margin", "margin_logloss", "seeds", "split", "domains", "matrix", "capacity", "groups",
+    "plan", "margin", "margin_logloss", "metrics", "seeds", "split", "domains", "matrix", "capacity", "groups",
     "likeness", "weighting",
 }  # fmt: skip
 PLAN = {

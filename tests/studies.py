@@ -9,7 +9,7 @@ import pytest
 
 from diagnosed import small_levels
 from isthmus.diagnosis import Diagnosis, diagnose
-from isthmus.diagnosis import command as diagnosing
+from isthmus.diagnosis import finished as diagnosing
 from isthmus.diagnosis.command import prepared
 from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.study import Study

@@ -7,10 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from isthmus.diagnosis.verdicts.verdict import Evidence, Verdict, join_verdicts, judge_domain
+from isthmus.diagnosis.verdicts.verdict import (
+    DomainVerdict,
+    Evidence,
+    Verdict,
+    join_verdicts,
+    judge_domain,
+)
 from isthmus.diagnosis.verdicts.wording import Wording, digits_of, plain, round_up, signed
 from isthmus.metrics.effects import Effect
-from isthmus.report.diagnosis.words import listed
+from isthmus.report.diagnosis.words import METRICS, listed
 
 M = 0.005
 DF = 40.0
@@ -33,7 +39,7 @@ def effect(estimate: float, se: float = 0.001, **more: Any) -> Effect:
 
 def evidence(net: Effect, **more: Any) -> Evidence:
     return Evidence(
-        **{"metric": "auc", "margin": M, "solo": 0.712, "joint": 0.724, "net": net, **more}
+        **{"metric": METRICS["auc"], "margin": M, "solo": 0.712, "joint": 0.724, "net": net, **more}
     )
 
 
@@ -215,12 +221,14 @@ def test_arms_that_are_equal_in_every_row_are_the_same_for_certain():
 
 
 def test_logloss_is_told_in_nats_and_the_right_way_round():
-    lower = evidence(effect(0.012, 0.002), metric="logloss", solo=0.524, joint=0.512, margin=0.0026)
+    lower = evidence(
+        effect(0.012, 0.002), metric=METRICS["logloss"], solo=0.524, joint=0.512, margin=0.0026
+    )
     assert judge_domain(lower).why == (
         "Training together lowers logloss from .524 to .512"
         " (better by .012 nats, 95 % interval of the gain +.008 to +.016, 5 seeds)."
     )
-    higher = evidence(LOSS, metric="logloss", solo=0.5, joint=0.52, margin=0.0025)
+    higher = evidence(LOSS, metric=METRICS["logloss"], solo=0.5, joint=0.52, margin=0.0025)
     assert "raises logloss from .500 to .520 (worse by .020 nats" in judge_domain(higher).why
 
 
@@ -270,8 +278,12 @@ def verdict(action: Any, **more: Any) -> Verdict:
     return Verdict(**{"action": action, "certainty": "quite sure", "why": "Because.", **more})
 
 
+def joined(auc: Verdict, logloss: Verdict) -> DomainVerdict:
+    return join_verdicts([(METRICS["auc"], auc), (METRICS["logloss"], logloss)])
+
+
 def test_auc_leads_and_agreement_needs_no_words():
-    joint = join_verdicts(verdict("share", finding="gains"), verdict("share", finding="same"))
+    joint = joined(verdict("share", finding="gains"), verdict("share", finding="same"))
     assert (joint.leading, joint.agree, joint.why) == ("auc", True, "Because.")
     assert joint.to_dict() == {
         "verdict": "share",
@@ -289,13 +301,13 @@ def test_auc_leads_and_agreement_needs_no_words():
 
 def test_logloss_leads_where_auc_cannot_be_tested():
     auc = verdict("not enough data", testable=False)
-    joint = join_verdicts(auc, verdict("adapt", remedy="adapter"))
+    joint = joined(auc, verdict("adapt", remedy="adapter"))
     assert (joint.leading, joint.verdict.action, joint.agree) == ("logloss", "adapt", False)
     assert joint.why == "Because. AUC could not be tested."
 
 
 def test_auc_leads_where_it_is_testable_and_undecided():
-    joint = join_verdicts(verdict("not enough data"), verdict("share", finding="gains"))
+    joint = joined(verdict("not enough data"), verdict("share", finding="gains"))
     assert (joint.leading, joint.verdict.action) == ("auc", "not enough data")
     assert joint.why == "Because. By logloss alone the verdict would be: share."
 
@@ -314,15 +326,15 @@ def test_auc_leads_where_it_is_testable_and_undecided():
     ],
 )
 def test_disagreement_is_said(other: Verdict, said: str):
-    joint = join_verdicts(verdict("share", finding="gains"), other)
+    joint = joined(verdict("share", finding="gains"), other)
     assert not joint.agree
     assert joint.why.endswith(said)
 
 
 def test_a_provisional_tower_agrees_with_a_tower_and_tuning_not_with_an_adapter():
-    assert join_verdicts(verdict("own tower"), verdict("own tower, provisional")).agree
+    assert joined(verdict("own tower"), verdict("own tower, provisional")).agree
     adapter, tuning = verdict("adapt", remedy="adapter"), verdict("adapt", remedy="tuning")
-    assert not join_verdicts(adapter, tuning).agree
+    assert not joined(adapter, tuning).agree
 
 
 def test_numbers_read_well():
@@ -332,4 +344,4 @@ def test_numbers_read_well():
     assert (round_up(70_411), round_up(93), round_up(100)) == (71_000, 93, 100)
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b and c"
-    assert Wording("auc", M, 1, "folds").trainings == "1 fold"
+    assert Wording(METRICS["auc"], M, 1, "folds").trainings == "1 fold"

@@ -1,6 +1,18 @@
 """The diagnosis: who gains from training together, who loses, because of whom, and what to do."""
 
-from isthmus.diagnosis.command import Diagnosis, diagnose, plan_diagnosis, processes
-from isthmus.diagnosis.study import DiagnosisPlan
+from isthmus.diagnosis.abstract_study import DiagnosisPlan
+from isthmus.diagnosis.command import diagnose, plan_diagnosis, processes
+from isthmus.diagnosis.finished import Diagnosis
+from isthmus.diagnosis.learners.learner import DomainRows, Learner
+from isthmus.diagnosis.learners.row_metrics import RowMean
 
-__all__ = ["Diagnosis", "DiagnosisPlan", "diagnose", "plan_diagnosis", "processes"]
+__all__ = [
+    "Diagnosis",
+    "DiagnosisPlan",
+    "DomainRows",
+    "Learner",
+    "RowMean",
+    "diagnose",
+    "plan_diagnosis",
+    "processes",
+]

@@ -9,39 +9,33 @@ Give the same folder again, and a killed diagnosis goes on where it stopped. A h
 takes over what a lower level trained.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from isthmus.config import Config, load_config
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
+from isthmus.diagnosis.abstract_study import DiagnosisPlan
+from isthmus.diagnosis.finished import Diagnosis, measured, told, writable, write_report
+from isthmus.diagnosis.learners.diagnosing import diagnose_learner, prepared_learner
+from isthmus.diagnosis.learners.learner import DomainRows, Learner
+from isthmus.diagnosis.learners.row_metrics import RowMean
 from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
-from isthmus.diagnosis.measures.confirmation import Grouped, grouped
-from isthmus.diagnosis.measures.curves import capacity, weightings
 from isthmus.diagnosis.measures.from_joint import gradients, likeness
-from isthmus.diagnosis.measures.matrices import (
-    agreements,
-    cross_scores,
-    leave_one_out,
-    pairwise,
-    pairwise_matched,
-)
-from isthmus.diagnosis.reading import METRICS, Margins
-from isthmus.diagnosis.study import DiagnosisPlan, Study, named
+from isthmus.diagnosis.measures.matrices import pairwise_matched
+from isthmus.diagnosis.reading import Margins
+from isthmus.diagnosis.study import Study
 from isthmus.diagnosis.support import measure
-from isthmus.diagnosis.verdicts.advice import Configs, verdicts
-from isthmus.disk import check_place, reason, write_whole
-from isthmus.errors import ConfigError, RunError
+from isthmus.diagnosis.verdicts.advice import Configs
+from isthmus.disk import check_place
+from isthmus.errors import ConfigError
 from isthmus.experiments import Engine
 from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
-from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.schema import Categorical, CategoricalList, DataConfig
 
@@ -49,40 +43,18 @@ MARGIN = 0.005  # of AUC, and of the logloss as a share
 MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """A finished diagnosis. ``path``: its folder; ``report``: what ``report.json`` holds."""
-
-    path: Path
-    report: dict[str, Any]
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Diagnosis":
-        """Read the folder of a finished diagnosis. Raises RunError where there is none."""
-        file = Path(path) / "report.json"
-        try:
-            return cls(Path(path), json.loads(file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise RunError(f"a diagnosis must be finished, got no {file}") from None
-        except ValueError as fault:
-            raise RunError(f"{file} is damaged: {fault}") from fault
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what ``report.json`` holds."""
-        return self.report
-
-    def __str__(self) -> str:
-        return to_terminal(shown(self.report))
-
-
 def diagnose(
-    config: str | Path | Mapping[str, Any] | Config,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     table: Any = None,
     out: str | Path = "diagnosis",
     *,
+    learner: Learner | None = None,
+    domains: Mapping[str, DomainRows] | None = None,
+    metrics: Sequence[str | RowMean] | None = None,
+    seeds: int | None = None,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = MARGIN,
+    margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -90,24 +62,50 @@ def diagnose(
 ) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
-    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
     ``out``: the folder to write. Finished trainings in the folder are not trained again.
     ``level``: ``quick``, ``standard`` or ``full``.
-    ``margin``: the difference that does not matter, in AUC and as a share of the logloss. Fix the
-    margin before you look at results.
+    ``margin``: the difference that does not matter: of AUC and any other metric of which more is
+    better, as it is; of a loss, as a share of the solo's. Fix the margin before you look at
+    results. With a learner it may be one number by metric.
+
+    Of a table and one of our networks:
+
+    ``config``, ``table``, ``set``, ``cache``, ``progress``: as for `isthmus.fit`.
     ``item``: a categorical feature. Test rows are then clustered by the feature's values, too.
     ``jobs``: processes of one thread each. A script that asks for more than 1 needs
     ``if __name__ == "__main__"``.
 
+    Of any other model, in place of ``config``:
+
+    ``learner``: see `isthmus.diagnosis.Learner`.
+    ``domains``: `isthmus.diagnosis.DomainRows` by name.
+    ``metrics``: ``auc``, ``accuracy``, ``logloss``, ``squared_error`` or `RowMean`; the first one
+    leads. By default ``auc`` of labels 0 and 1, ``accuracy`` of other classes, else
+    ``squared_error``.
+    ``seeds``: replicates in place of the level's; at least 2.
+
     Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
+    if learner is not None:
+        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        with prepared_learner(
+            learner,
+            domains or {},
+            out,
+            level=level,
+            margin=margin,
+            metrics=metrics,
+            seeds=seeds,
+            progress=progress,
+        ) as learned:
+            return diagnose_learner(learned, out)
     with prepared(
-        config,
+        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
         level=level_named(level),
         set=set,
-        margin=margin,
+        margin=_number(margin),
         item=item,
         jobs=jobs,
         cache=cache,
@@ -119,13 +117,17 @@ def diagnose(
 
 
 def plan_diagnosis(
-    config: str | Path | Mapping[str, Any] | Config,
+    config: str | Path | Mapping[str, Any] | Config | None = None,
     table: Any = None,
     out: str | Path = "diagnosis",
     *,
+    learner: Learner | None = None,
+    domains: Mapping[str, DomainRows] | None = None,
+    metrics: Sequence[str | RowMean] | None = None,
+    seeds: int | None = None,
     level: str = "standard",
     set: Sequence[str] = (),
-    margin: float = MARGIN,
+    margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
     jobs: int = 1,
     cache: str | Path | None = None,
@@ -134,20 +136,60 @@ def plan_diagnosis(
     """Tell what `diagnose` would train with the same arguments, and about how long that takes.
 
     The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
+    How long a learner takes is not told.
     """
+    if learner is not None:
+        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        with prepared_learner(
+            learner,
+            domains or {},
+            out,
+            level=level,
+            margin=margin,
+            metrics=metrics,
+            seeds=seeds,
+            progress=progress,
+        ) as learned:
+            return learned.plan()
     with prepared(
-        config,
+        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
         level=level_named(level),
         set=set,
-        margin=margin,
+        margin=_number(margin),
         item=item,
         jobs=jobs,
         cache=cache,
         progress=progress,
     ) as (study, _):
         return _plan(study)
+
+
+def _only_learner(**given: Any) -> None:
+    """Raise ConfigError where an argument of a table is given with a learner."""
+    defaults = {"set": (), "jobs": 1}
+    odd = [
+        name for name, value in given.items() if value is not None and value != defaults.get(name)
+    ]
+    if odd:
+        raise ConfigError(f"a learner brings its own rows and settings: {odd[0]} must not be given")
+
+
+def _config_of(config: Any, **given: Any) -> Any:
+    """Give the config. Raises ConfigError without one, and for arguments of a learner."""
+    odd = [name for name, value in given.items() if value is not None]
+    if odd:
+        raise ConfigError(f"{odd[0]} goes with a learner, got none")
+    if config is None:
+        raise ConfigError("a diagnosis needs a config, or a learner and its domains, got neither")
+    return config
+
+
+def _number(margin: float | Mapping[str, float]) -> float:
+    if isinstance(margin, Mapping):
+        raise ConfigError(f"margin must be one number without a learner, got {dict(margin)}")
+    return margin
 
 
 @contextmanager
@@ -185,7 +227,7 @@ def prepared(
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
     folder = Path(out)
-    with _writable(folder):
+    with writable(folder):
         check_place(folder / "trainings")
     opened = open_table(source)
     original = _with_table(original, source)
@@ -195,15 +237,15 @@ def prepared(
         Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     original = original.model_copy(update={"model": sized_for(original.model, datasets[0])})
-    measured = measure(datasets, pairs=level.dear)
-    with _writable(folder):
+    domains = measure(datasets, pairs=level.dear)
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with Engine(datasets, folder / "trainings", jobs=jobs) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),
             datasets=datasets,
-            measured=measured,
+            measured=domains,
             level=level,
             engine=engine,
             margins=Margins(auc=margin, logloss=margin),
@@ -212,17 +254,6 @@ def prepared(
         )
         engine.tell = study.progress
         yield study, folder
-
-
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Raise RunError, which names the folder, where the disk does not take what is written."""
-    try:
-        yield
-    except OSError as fault:
-        raise RunError(
-            f"the folder of a diagnosis must be writable at {folder}, got: {reason(fault)}"
-        ) from fault
 
 
 def _with_table(config: Config, source: Any) -> Config:
@@ -286,90 +317,26 @@ def _plan(study: Study) -> DiagnosisPlan:
 
 def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     level = study.level
-    study.choose()
-    study.train_arms()
-    found = study.effects()
-    matrix: dict[str, Any] = dict.fromkeys(
-        ("cross_score", "pairwise", "pairwise_matched", "leave_one_out", "gradients")
-    )
-    matrix["cross_score"] = cross_scores(study)
-    groups: Grouped | None = None
-    curve = weighting = None
+    found = measured(study)
+    matrix = found.matrix
     if level.dear:
-        matrix["pairwise"], affinity = pairwise(study)
         matrix["pairwise_matched"] = pairwise_matched(study)
-        matrix["leave_one_out"] = leave_one_out(study)
-        groups = grouped(study, affinity)
-    if level.dear and level.network:
-        curve = capacity(study)
-        weighting = weightings(study)
     like = None
     if level.stages:
         matrix["gradients"] = gradients(study)
         like = likeness(study, matrix["pairwise"])
-    matrix["spearman"] = agreements(matrix)
-    advice = verdicts(study, found, groups)
-    with _writable(folder):
+    with writable(folder):
         configs = Configs(study, folder / "configs")
-        domains = {}
-        for name in study.measured.names:
-            domains[name] = {
-                **asdict(study.measured.support[name]),
-                **{metric: named(found[name][metric]) for metric in METRICS},
-                **advice[name].to_dict(),
-                "config": configs.of(name, advice[name].verdict),
-                "command": configs.command(name, advice[name].verdict),
-                "flags": study.flags(name),
-            }
-        for name, why in study.measured.left_out.items():
-            domains[name] = _left_out(study, name, why)
-        report = {
-            "plan": study.told_plan(plan),
-            "margin": study.margins.auc,
-            "margin_logloss": study.margins.logloss,
-            "seeds": level.seeds,
-            "split": "test",
-            "domains": domains,
-            "matrix": matrix,
-            "capacity": curve,
-            "groups": None if groups is None else groups.told,
-            "likeness": like,
-            "weighting": weighting,
+        advised = {
+            name: (
+                configs.of(name, found.advice[name].verdict),
+                configs.command(name, found.advice[name].verdict),
+            )
+            for name in study.measured.names
         }
-        _write(report, folder, study)
+    report = told(study, plan, found, advised=advised, likeness=like)
+    write_report(report, folder, study.tell)
     return Diagnosis(folder, report)
-
-
-def _left_out(study: Study, name: str, why: str) -> dict[str, Any]:
-    """Give the report of a domain that nothing was trained for, with the reason."""
-    return {
-        **asdict(study.measured.support[name]),
-        "auc": None,
-        "logloss": None,
-        "verdict": "not enough data",
-        "finding": None,
-        "certainty": "cannot tell",
-        "why": f"Left out: {why}.",
-        "with": [],
-        "verdict_auc": "not enough data",
-        "verdict_logloss": "not enough data",
-        "agree": True,
-        "config": None,
-        "command": None,
-        "flags": [],
-    }
-
-
-def _write(report: dict[str, Any], folder: Path, study: Study) -> None:
-    try:
-        write_figures(report, folder / "figures")
-    except ModuleNotFoundError as missing:
-        study.tell(f"no figures are written: {missing}", None)
-    write_whole(folder / "report.md", to_markdown(report))
-    write_whole(folder / "report.html", page(report))
-    # The last of them: where it stands, the diagnosis is finished.
-    text = json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False)
-    write_whole(folder / "report.json", text + "\n")
 
 
 def processes() -> int:

@@ -1,9 +1,8 @@
-"""From outcomes to effects: the arms of a domain on its test rows, replicate by replicate."""
+"""The test rows of a table's domains in every replicate, and our networks' arms on them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -12,30 +11,15 @@ from isthmus.data.encoding.roles import vocabulary_name
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.split import SplitName
 from isthmus.data.tables import values as v
+from isthmus.diagnosis.abstract_reading import AbstractReading
 from isthmus.errors import ConfigError
 from isthmus.experiments import Outcome
 from isthmus.metrics.crossed import Replicate
-from isthmus.metrics.effects import Effect, MeasuredArm, Reader
-from isthmus.metrics.formulas import PAIRED, EffectMetric
+from isthmus.metrics.effects import MeasuredArm, Reader
+from isthmus.metrics.formulas import PAIRED, Metric
 from isthmus.metrics.scored_rows import corrected, effective_weight
 
-METRICS: tuple[EffectMetric, ...] = tuple(PAIRED)
-Arm = Literal["solo", "joint", "solo_plus", "joint_plus", "tuned", "adapted"]
-LEVELS: tuple[Arm, ...] = ("solo", "joint", "solo_plus", "joint_plus")  # whose means are told
-# Effect: the arm that is measured, minus this one.
-EFFECTS: dict[str, tuple[Arm, Arm]] = {
-    "net": ("joint", "solo"),
-    "net_plus": ("joint_plus", "solo_plus"),
-    "transfer": ("tuned", "solo_plus"),
-    "interference": ("tuned", "joint_plus"),
-    "polish_joint": ("joint_plus", "joint"),
-    "polish_solo": ("solo_plus", "solo"),
-    "tuned": ("tuned", "joint"),
-    "tuned_solo": ("tuned", "solo"),
-    "adapted": ("adapted", "joint"),
-    "adapted_solo": ("adapted", "solo"),
-    "adapted_plus": ("adapted", "joint_plus"),
-}
+METRICS: Mapping[str, Metric] = {**PAIRED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +29,7 @@ class Margins:
     auc: float = 0.005
     logloss: float = 0.005
 
-    def of(self, metric: EffectMetric, solo: float | None) -> float:
+    def of(self, metric: str, solo: float | None) -> float:
         """The margin in the metric's own unit; ``solo``: the solo's mean."""
         return self.auc if metric == "auc" else self.logloss * (solo or 1.0)
 
@@ -149,7 +133,7 @@ def _item_numbers(datasets: Sequence[Dataset], item: str) -> tuple[Int64[np.ndar
     return tuple(np.append(-1, np.searchsorted(known, keys[dataset])) for dataset in datasets)
 
 
-class DomainReading:
+class DomainReading(AbstractReading[Outcome]):
     """All arms of one domain on its rows in ``split``, for the first ``replicates`` of them."""
 
     def __init__(
@@ -171,8 +155,13 @@ class DomainReading:
             held = [one.take(mask) for one, mask in zip(held, keep, strict=True)]
         self.held = held
 
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """One reader a metric, AUC first."""
+        return self._readers
+
     @cached_property
-    def readers(self) -> dict[EffectMetric, Reader]:
+    def _readers(self) -> dict[str, Reader]:
         """One reader a metric; a logloss is that of the table before its negatives were thinned."""
         whole = self.held
         if self.rate != 1.0:
@@ -180,43 +169,20 @@ class DomainReading:
                 replace(one, weight=effective_weight(one.label, one.weight, self.rate))
                 for one in self.held
             ]
-        return {of: Reader(whole if PAIRED[of].unthinned else self.held, of) for of in METRICS}
+        return {
+            of: Reader(whole if metric.unthinned else self.held, metric)
+            for of, metric in METRICS.items()
+        }
 
-    def measure(self, metric: EffectMetric, outcomes: Sequence[Outcome]) -> MeasuredArm:
+    def measure(self, metric: str, outcomes: Sequence[Outcome]) -> MeasuredArm:
         """One arm, from its outcome in each replicate."""
         logits = [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
         if self.keep is not None:
             logits = [one[mask] for one, mask in zip(logits, self.keep, strict=True)]
-        if PAIRED[metric].unthinned:
+        if METRICS[metric].unthinned:
             logits = [corrected(one, self.rate) for one in logits]
         return self.readers[metric].measure(logits)
 
-    def effects(
-        self, arms: Mapping[str, Sequence[Outcome]]
-    ) -> dict[EffectMetric, dict[str, object]]:
-        """Means of arms, and every effect whose two arms are there; None for others."""
-        return {metric: self._effects(metric, arms) for metric in METRICS}
-
-    def _effects(
-        self, metric: EffectMetric, arms: Mapping[str, Sequence[Outcome]]
-    ) -> dict[str, object]:
-        measured = {name: self.measure(metric, outcomes) for name, outcomes in arms.items()}
-        solo = measured["solo"].mean
-        margin = self.margins.of(metric, solo)
-        told: dict[str, object] = {
-            name: measured[name].mean if name in measured else None for name in LEVELS
-        }
-        for name, (plus, minus) in EFFECTS.items():
-            told[name] = None
-            if plus in measured and minus in measured:
-                difference = measured[plus] - measured[minus]
-                told[name] = self.readers[metric].effect(difference, margin)
-        return told | {"margin": margin}
-
-    def difference(
-        self, plus: Sequence[Outcome], minus: Sequence[Outcome], metric: EffectMetric = "auc"
-    ) -> Effect:
-        """Effect of one arm against another."""
-        left, right = self.measure(metric, plus), self.measure(metric, minus)
-        margin = self.margins.of(metric, right.mean)
-        return self.readers[metric].effect(left - right, margin)
+    def margin_of(self, metric: str, solo: float | None) -> float:
+        """Give the margin in AUC, or in nats."""
+        return self.margins.of(metric, solo)

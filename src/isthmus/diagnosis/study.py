@@ -1,79 +1,38 @@
-"""The study: a diagnosis from the plan over the choices to the arms. Each training is run once."""
+"""The study of our own networks: what is theirs in a diagnosis."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
+from isthmus.diagnosis.abstract_study import AbstractStudy, DiagnosisPlan
 from isthmus.diagnosis.level import Level
-from isthmus.diagnosis.phases import Phases
-from isthmus.diagnosis.reading import METRICS, DomainReading, Margins, ReplicateRows
-from isthmus.diagnosis.recipes import ArmTrainings, Recipe
+from isthmus.diagnosis.phases import Phases, Width
+from isthmus.diagnosis.reading import DomainReading, Margins, ReplicateRows
+from isthmus.diagnosis.recipes import ArmTrainings
 from isthmus.diagnosis.support import Measured
 from isthmus.experiments import Engine, Outcome, Training
 from isthmus.experiments.arms import best, has_adapter
 from isthmus.experiments.cost import Pace, steps
+from isthmus.experiments.outcome import build
 from isthmus.metrics.effects import Effect
-from isthmus.metrics.equivalence import with_holm
-from isthmus.report.diagnosis.words import duration
+from isthmus.metrics.formulas.auc import auc
+from isthmus.report.diagnosis.words import METRICS, duration
 from isthmus.version import VERSION
 
-# What an adapter and what tuning add to longer joint training.
-REMEDIES = ("adapted_plus", "interference")
-SHOWN = 10  # domains that a plan names one by one
+DWA_BEGINS = 2  # epochs after which its weights leave those of uniform
+SHORT_DWA = (
+    "dwa weighs as uniform does for two epochs, and each of its trainings had its best look by then"
+)
 
 
-@dataclass(frozen=True, slots=True)
-class DiagnosisPlan:
-    """What a diagnosis will train, and about how long that takes.
-
-    ``phases``: the number of trainings of each phase, in order. ``cached``: how many trainings are
-    finished already, among those that can be named before the choices are made. ``seconds``: the
-    expected time of all others. ``measured``: the domains that are trained alone. ``left_out``: why
-    every other domain is not. ``sampled``: which domains were drawn, where there are too many.
-    """
-
-    level: str
-    table: str
-    split: str
-    replicates: str
-    seeds: int
-    jobs: int
-    phases: dict[str, int]
-    cached: int
-    seconds: float
-    measured: tuple[str, ...]
-    left_out: dict[str, str]
-    sampled: str | None
-
-    @property
-    def trainings(self) -> int:
-        """The number of all trainings."""
-        return sum(self.phases.values())
-
-    def __str__(self) -> str:
-        names = ", ".join(self.measured[:12]) + (", ..." if len(self.measured) > 12 else "")
-        lines = [
-            f"{self.level} diagnosis of {len(self.measured)} domains ({names})",
-            f"table {self.table}, {self.split} split, {self.seeds} {self.replicates}",
-            *(f"  {count:5,} trainings: {phase}" for phase, count in self.phases.items()),
-            f"  {self.trainings:5,} in all, {self.cached:,} of them finished before",
-            f"about {duration(self.seconds)} with {self.jobs} processes of one thread each",
-        ]
-        left_out = [f"left out: {name}: {why}" for name, why in self.left_out.items()]
-        lines += left_out[:SHOWN]
-        lines += [f"left out: {len(left_out) - SHOWN:,} more"] if left_out[SHOWN:] else []
-        lines += [self.sampled] if self.sampled else []
-        return "\n".join(lines)
-
-
-class Study:
-    """The parts of one diagnosis, and what the diagnosis has found so far.
+class Study(AbstractStudy[Training, Outcome]):
+    """The parts of a diagnosis of our own networks.
 
     ``datasets``: one for each replicate where replicates are folds, otherwise a single one.
     ``config``: the config of the encoded rows. ``original``: the user's own config.
@@ -92,44 +51,39 @@ class Study:
         item: str | None,
         tell: Callable[[str, float | None], None],
     ) -> None:
-        self.original, self.config = original, config
-        self.measured, self.level, self.margins, self.item = measured, level, margins, item
-        self.engine, self.tell = engine, tell
         self.folds = len(datasets) > 1
         hide = original.data.domain not in original.data.features
         self.arms = ArmTrainings(config, datasets, hide_domain=hide)
-        self.phases = Phases(self.arms, measured, level)
+        phases = Phases(self.arms, measured, level)
+        super().__init__(phases=phases, engine=engine, metrics=list(METRICS.values()), tell=tell)
+        self.phases, self.engine = phases, engine
+        self.original, self.config, self.margins, self.item = original, config, margins, item
         per_replicate = [self.arms.dataset(k) for k in range(level.seeds)]
         self.rows = ReplicateRows(per_replicate, item)
-        self.began = time.perf_counter()
         self.pace = Pace(1.0)
         self.work = 0.0
         self.done_work = 0.0
-        self.choices: dict[str | None, list[Outcome]] = {}
-        self.arm_outcomes: dict[str, dict[str, list[Outcome]]] = {}
-        self.joint: list[Outcome] = []
+
+    @property
+    def replicates(self) -> Literal["seeds", "folds"]:
+        """Folds of a small table, seeds of any other."""
+        return "folds" if self.folds else "seeds"
+
+    @property
+    def macro_margin(self) -> float:
+        """The margin in AUC."""
+        return self.margins.auc
 
     def plan(self, pace: Pace) -> DiagnosisPlan:
         """Tell what will be trained, by the recipes that are known so far."""
-        if all(self.engine.is_done(t) for grid in self.phases.choices().values() for t in grid):
-            self.choose()
-        planned = self.phases.planned()
-        seen: dict[str, Training] = {}
-        phases = {}
-        for phase, trainings in planned.items():
-            new = {self.engine.path(t).name: t for t in trainings}
-            new = {key: training for key, training in new.items() if key not in seen}
-            if new:
-                phases[phase] = len(new)
-            seen |= new
-        missing = [training for training in seen.values() if not self.engine.is_done(training)]
+        phases, seen, missing = self.planned()
         self.pace = pace
         self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
         return DiagnosisPlan(
             level=self.level.name,
             table=Path(self.original.data.table or "(given)").name,
             split=self.config.data.split.by,
-            replicates="folds" if self.folds else "seeds",
+            replicates=self.replicates,
             seeds=self.level.seeds,
             jobs=self.engine.jobs,
             phases=phases,
@@ -148,38 +102,23 @@ class Study:
         left = spent * (1 - share) / max(share, 1e-9)
         self.tell(f"{what}: {done} of {of}; about {duration(left)} left", share)
 
-    def choose(self) -> None:
-        """Train the grids of the first replicate and keep the best of each on validation."""
-        grids = self.phases.choices()
-        outcomes = self.engine.run([t for grid in grids.values() for t in grid], "choices")
-        at = 0
-        for name, grid in grids.items():
-            self.choices[name] = outcomes[at : at + len(grid)]
-            at += len(grid)
-            self.phases.recipes[name] = Recipe.of(best(self.choices[name]).training)
+    def best(self, outcomes: Sequence[Outcome]) -> Training:
+        """Give the training with the best look by its monitor."""
+        return best(outcomes).training
 
-    def train_arms(self) -> None:
-        """Train the arms: solo and joint, and what else the level has.
+    def on_validation(self, outcome: Outcome, domain: str, k: int) -> float:
+        """Give the AUC of a domain's validation rows."""
+        held = self.rows.replicate(domain, k, "validation")
+        return auc(outcome.logits("validation", domain), held.label)
 
-        Solo and joint give the net effect N. The second stages give transfer T and interference I.
-        """
-        phases, names = self.phases, self.measured.names
-        self.engine.run(phases.first_stage(), "solo and joint")
-        self.joint = [self.engine.outcome(phases.joint(k)) for k in phases.seeds]
-        for name in names:
-            solos = [self.engine.outcome(phases.solo(k, name)) for k in phases.seeds]
-            self.arm_outcomes[name] = {"joint": self.joint, "solo": solos}
-        if self.level.stages:
-            self.engine.run(phases.second_stage(), "transfer and interference")
-            for name in names:
-                staged = [phases.stage_two(k, name) for k in phases.seeds]
-                for arm in staged[0]:
-                    outcomes = [self.engine.outcome(stage[arm]) for stage in staged]
-                    self.arm_outcomes[name][arm] = outcomes
-        if self.level.adapted:
-            adapted = self.engine.run(phases.adapted(), "adapted")
-            for name in names:
-                self.arm_outcomes[name]["adapted"] = adapted
+    def parameters(self, width: Width) -> int:
+        """Count the dense parameters of the network."""
+        model = build(self.phases.at_width(0, width, None), self.arms.dataset(0))
+        return model.parameter_report().dense
+
+    def note(self, weighting: str, outcomes: Sequence[Outcome]) -> str | None:
+        """Say where dwa had its best looks before its weights begin."""
+        return SHORT_DWA if weighting == "dwa" and all(map(_is_short, outcomes)) else None
 
     def reading(self, name: str, replicates: int | None = None) -> DomainReading:
         """Give the test rows of a domain as the metrics read them.
@@ -188,33 +127,7 @@ class Study:
         """
         return DomainReading(self.rows, name, replicates or self.level.seeds, self.margins)
 
-    def effects(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Give levels and effects, by domain and metric.
-
-        Holm's p is filled in for two families of effects: for the net effect over all domains, and
-        for what remedies add to longer joint training over all remedies and domains.
-        """
-        found = {
-            name: dict(self.reading(name).effects(self.arm_outcomes[name]))
-            for name in self.measured.names
-        }
-        for name in found:
-            seen = self._seen(name)
-            for metric in METRICS:
-                found[name][metric]["net_seen"] = seen[metric]
-        for metric in METRICS:
-            for family in (("net",), REMEDIES):
-                looks = {
-                    (name, key): effect
-                    for name in found
-                    for key in family
-                    if isinstance(effect := found[name][metric][key], Effect)
-                }
-                for (name, key), effect in with_holm(looks).items():
-                    found[name][metric][key] = effect
-        return found  # type: ignore[return-value]
-
-    def _seen(self, name: str) -> dict[str, Effect]:
+    def seen(self, name: str) -> dict[str, Effect]:
         """Give the net effect on the test rows whose values the solo had all seen."""
         arms = self.arm_outcomes[name]
         keep = [self.rows.seen(name, k, solo) for k, solo in enumerate(arms["solo"])]
@@ -261,7 +174,7 @@ class Study:
             "trainings": self.engine.trained + self.engine.cached,
             "trained": self.engine.trained,
             "cached": self.engine.cached,
-            "estimate_seconds": round(plan.seconds, 1),
+            "estimate_seconds": round(plan.seconds or 0.0, 1),
             "seconds": round(time.perf_counter() - self.began, 1),
             "jobs": self.engine.jobs,
             "threads": 1 if self.engine.jobs > 1 else torch.get_num_threads(),
@@ -280,6 +193,15 @@ class Study:
             "notes": self._told_notes(),
             "isthmus": VERSION,
             "torch": torch.__version__,
+        }
+
+    def told_margins(self) -> dict[str, Any]:
+        """Give the margins in AUC and of logloss."""
+        margins = {"auc": self.margins.auc, "logloss": self.margins.logloss}
+        return {
+            "margin": self.margins.auc,
+            "margin_logloss": self.margins.logloss,
+            "metrics": [asdict(one) | {"margin": margins[one.key]} for one in self.metrics],
         }
 
     def _told_choice(self, name: str | None, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -375,9 +297,7 @@ class Study:
         return told
 
 
-def named(effects: Mapping[str, Any]) -> dict[str, Any]:
-    """Give plain values of levels and effects."""
-    return {
-        name: value.to_dict() if isinstance(value, Effect) else value
-        for name, value in effects.items()
-    }
+def _is_short(outcome: Outcome) -> bool:
+    """Whether the kept weights come from the first two epochs."""
+    told = outcome.told
+    return told.best_step * told.epochs <= DWA_BEGINS * told.steps * (1 + 1e-9)

@@ -21,11 +21,12 @@ LEAST_ROWS = 2  # that a training takes, and that can stop it
 class Support:
     """The distinct test rows of a domain over all replicates, and its train rows in the first.
 
-    ``rows``, ``positives``, ``clusters``: of the test rows.
+    ``rows``, ``positives``, ``clusters``: of the test rows. ``positives``: None where labels are not
+    of two classes.
     """
 
     rows: int
-    positives: int
+    positives: int | None
     clusters: int
     train_rows: int
 
@@ -56,9 +57,23 @@ def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
     support = {name: _support(datasets, name, counts[0]["train"][name].rows) for name in names}
     left_out = {}
     for name in names:
-        why = _fault(counts, name) or _too_few(support[name])
+        why = _fault(counts, name) or too_few(support[name])
         if why is not None:
             left_out[name] = why
+    return measured_of(names, support, left_out, pairs=pairs)
+
+
+def measured_of(
+    names: Sequence[str],
+    support: dict[str, Support],
+    left_out: dict[str, str],
+    *,
+    pairs: bool,
+) -> Measured:
+    """Choose among the domains that are not left out, where there are too many.
+
+    Raises SchemaError where fewer than two are left.
+    """
     able = [name for name in names if name not in left_out]
     if len(able) < 2:
         found = f"{len(able)} ({able[0]!r})" if able else "0"
@@ -140,10 +155,9 @@ def _fault(counts: Sequence[Counts], name: str) -> str | None:
     return None
 
 
-def _too_few(support: Support) -> str | None:
+def too_few(support: Support) -> str | None:
     """Say why the domain cannot be tested. None where it can."""
-    for count, what, least in shortfalls(
-        support.positives, support.rows - support.positives, support.clusters
-    ):
+    positives = support.positives or 0
+    for count, what, least in shortfalls(positives, support.rows - positives, support.clusters):
         return f"not testable: {count} {what} in {support.rows} test rows, {least} are needed"
     return None

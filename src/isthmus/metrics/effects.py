@@ -2,7 +2,8 @@
 
 A ``Reader`` knows the test rows of one domain in each replicate. It turns an arm's scores into a
 ``MeasuredArm``, differences of which are paired row by row, and those into an ``Effect``. Influence
-values: DeLong's placements for AUC, what a row's loss adds to the mean for logloss. The variance
+values: DeLong's placements for AUC, what a row adds to the mean for logloss and for any other mean
+over rows. The variance
 is the crossed one of crossed.py, for seeds and for folds. Since a MeasuredArm is linear in its
 influence, N+ = T - I holds for the estimates and for everything below them.
 """
@@ -17,8 +18,8 @@ from jaxtyping import Float64
 from scipy.special import stdtrit
 
 from isthmus.metrics.crossed import ROUNDING, Grid, Replicate, merge
-from isthmus.metrics.formulas import PAIRED, EffectMetric
-from isthmus.metrics.intervals import interval, outside, p_value, shortfalls
+from isthmus.metrics.formulas import PAIRED, EffectMetric, Metric
+from isthmus.metrics.intervals import MIN_CLUSTERS, MIN_ROWS, interval, outside, p_value, shortfalls
 
 FEW_TRAININGS = {
     1: "the interval covers the draw of test rows, not retraining (1 training)",
@@ -93,19 +94,26 @@ class Reader:
     """Reads one metric of any arm on the test rows of one domain, replicate by replicate.
 
     ``replicates`` has one entry per seed or fold. Seeds hold the same rows, folds other ones. A
-    cluster is known across replicates by its id, a row by its number. Raises ValueError for an
-    unknown metric and for replicates that contradict each other (see ``Grid.of``).
+    cluster is known across replicates by its id, a row by its number. ``metric``: a name, or a
+    metric that has ``in_replicate``, such as a `row_mean`. Raises ValueError for an unknown metric
+    and for replicates that contradict each other (see ``Grid.of``).
     """
 
-    def __init__(self, replicates: Sequence[Replicate], metric: EffectMetric) -> None:
-        if metric not in PAIRED:
+    def __init__(self, replicates: Sequence[Replicate], metric: EffectMetric | Metric) -> None:
+        if not isinstance(metric, Metric) and metric not in PAIRED:
             raise ValueError(f"metric must be one of {tuple(PAIRED)}, got {metric!r}")
         self.replicates = tuple(replicates)
-        self.metric: EffectMetric = metric
-        self._formula, formula = PAIRED[metric], PAIRED[metric].in_replicate
-        assert formula is not None
+        self._formula = metric if isinstance(metric, Metric) else PAIRED[metric]
+        formula = self._formula.in_replicate
+        if formula is None:
+            raise ValueError(f"metric must be one that two models can differ in, got {self.metric}")
         self._in_replicate = formula
         self.grid = Grid.of(self.replicates)
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+        return self._formula.name
 
     @property
     def weighted(self) -> bool:
@@ -116,13 +124,16 @@ class Reader:
     def untestable(self) -> str | None:
         """Why these rows are too few to test anything; None where they are enough.
 
-        The minimum is 50 positives, 50 negatives and 30 clusters over all distinct test rows.
+        The minimum is 50 positives, 50 negatives and 30 clusters over all distinct test rows. For a
+        mean over rows it is 100 rows and 30 clusters.
         """
         grid = self.grid
         negatives = grid.rows - grid.positives
         among = f"in {grid.rows:,} test row{'s' * (grid.rows != 1)}"
         if grid.rows == 0:
             return "no test rows"
+        if not self._in_replicate.two_classes:
+            return too_few_for_a_mean(grid.rows, grid.clusters)
         if grid.positives == 0 or negatives == 0:
             which = "positives" if grid.positives == 0 else "negatives"
             return f"one class: no {which} {among}{self._in_replicate.one_class}"
@@ -232,8 +243,17 @@ def macro_effect(parts: Sequence[tuple[Reader, MeasuredArm]], margin: float) -> 
         tuple(np.concatenate([part.influence[k] for part in scaled]) for k in range(many)),
     )
     rows = [merge([reader.replicates[k] for reader, _ in parts]) for k in range(many)]
-    whole = Reader(rows, parts[0][0].metric)
+    whole = Reader(rows, parts[0][0]._formula)
     return whole.effect(joined, margin)
+
+
+def too_few_for_a_mean(rows: int, clusters: int) -> str | None:
+    """Say why a mean over so many test rows and clusters cannot be tested, or None."""
+    among = f"in {rows:,} test row{'s' * (rows != 1)}"
+    short = [f"{rows:,} test rows, {MIN_ROWS} are needed"] if rows < MIN_ROWS else []
+    if clusters < MIN_CLUSTERS:
+        short.append(f"{clusters} clusters {among}, {MIN_CLUSTERS} are needed")
+    return f"not testable: {'; '.join(short)}" if short else None
 
 
 def _note(values: Float64[np.ndarray, " replicates"]) -> str | None:

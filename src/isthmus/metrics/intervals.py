@@ -9,6 +9,7 @@ from scipy.special import expit, logit, stdtr, stdtrit
 LEVEL = 0.95
 MIN_POSITIVES = MIN_NEGATIVES = 50  # below these counts an interval of an AUC is rough
 MIN_CLUSTERS = 30
+MIN_ROWS = 100  # of a mean over rows: as many as the two classes of an AUC have together
 Scale = Literal["plain", "log", "logit"]
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.diagnosis.abstract_study import AbstractStudy
 from isthmus.diagnosis.level import RANDOM_GROUPINGS
 from isthmus.diagnosis.measures.grouping import Grouping, group_domains, random_groupings
-from isthmus.diagnosis.study import Study
-from isthmus.experiments import Outcome
 from isthmus.metrics.effects import Effect, macro_effect
 
+AnyStudy = AbstractStudy[Any, Any]
 DRAW_SEED = 0
 
 
@@ -29,13 +29,13 @@ class Grouped:
     members: dict[str, tuple[str, ...]]
 
 
-def grouped(study: Study, affinity: np.ndarray) -> Grouped:
+def grouped(study: AnyStudy, affinity: np.ndarray) -> Grouped:
     """Choose groups by A on validation rows, train the groups in every replicate, and confirm.
 
     ``affinity``: A, float64 (paired domains, paired domains), targets in rows.
     """
     names = study.measured.paired
-    chosen = group_domains(affinity, study.margins.auc)
+    chosen = group_domains(affinity, study.macro_margin)
     groups = chosen.named(names)
     controls = _controls(study, chosen)
     phases = study.phases
@@ -53,15 +53,15 @@ def grouped(study: Study, affinity: np.ndarray) -> Grouped:
                     metric: reading.difference(outcomes, other, metric)
                     for metric in reading.readers
                 }
-                left, right = (reading.measure("auc", arm) for arm in (outcomes, other))
-                parts[against].append((reading.readers["auc"], left - right))
+                left, right = (reading.measure(study.lead, arm) for arm in (outcomes, other))
+                parts[against].append((reading.readers[study.lead], left - right))
     told = {
         "groups": groups,
         "lambda": chosen.penalty,
         "method": chosen.method,
         "confirmed": {
-            "against_all": macro_effect(parts["joint"], study.margins.auc).to_dict(),
-            "against_none": macro_effect(parts["solo"], study.margins.auc).to_dict(),
+            "against_all": macro_effect(parts["joint"], study.macro_margin).to_dict(),
+            "against_none": macro_effect(parts["solo"], study.macro_margin).to_dict(),
             "random": [_macro(study, control, phases.few) for control in controls],
             "score": _macro(study, groups, phases.few),
             "score_all": _macro_of(study, dict.fromkeys(names, study.joint), phases.few),
@@ -69,8 +69,8 @@ def grouped(study: Study, affinity: np.ndarray) -> Grouped:
             "replicates_of_scores": len(phases.few),
             "domains": {
                 name: {
-                    "solo": found["solo"][name]["auc"].to_dict(),
-                    "joint": found["joint"][name]["auc"].to_dict(),
+                    "solo": found["solo"][name][study.lead].to_dict(),
+                    "joint": found["joint"][name][study.lead].to_dict(),
                 }
                 for name in names
             },
@@ -82,7 +82,7 @@ def grouped(study: Study, affinity: np.ndarray) -> Grouped:
     return Grouped(told, found["solo"], found["joint"], members)
 
 
-def _controls(study: Study, chosen: Grouping) -> list[list[list[str]]]:
+def _controls(study: AnyStudy, chosen: Grouping) -> list[list[list[str]]]:
     """Draw random groupings of the same sizes. There are none where the sizes leave no choice."""
     names = study.measured.paired
     sizes = [len(group) for group in chosen.groups]
@@ -90,12 +90,12 @@ def _controls(study: Study, chosen: Grouping) -> list[list[list[str]]]:
     return [[[names[place] for place in group] for group in groups] for groups in drawn]
 
 
-def _outcomes(study: Study, group: Sequence[str], replicates: range) -> list[Outcome]:
+def _outcomes(study: AnyStudy, group: Sequence[str], replicates: range) -> list[Any]:
     return [study.engine.outcome(study.phases.together(k, group)) for k in replicates]
 
 
-def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> float | None:
-    """Average the AUC over domains, each by its own group's model. None where no domain has one."""
+def _macro(study: AnyStudy, groups: Sequence[Sequence[str]], replicates: range) -> float | None:
+    """Average the leading metric over domains, each by its own group's model. None where no domain has one."""
     held = {}
     for group in groups:
         outcomes = _outcomes(study, group, replicates)
@@ -103,11 +103,11 @@ def _macro(study: Study, groups: Sequence[Sequence[str]], replicates: range) -> 
     return _macro_of(study, held, replicates)
 
 
-def _macro_of(study: Study, held: dict[str, list[Outcome]], replicates: range) -> float | None:
+def _macro_of(study: AnyStudy, held: dict[str, list[Any]], replicates: range) -> float | None:
     values = []
     for name, outcomes in held.items():
         reading = study.reading(name, len(replicates))
-        mean = reading.measure("auc", outcomes).mean
+        mean = reading.measure(study.lead, outcomes).mean
         if mean is not None:
             values.append(mean)
     return float(np.mean(values)) if values else None

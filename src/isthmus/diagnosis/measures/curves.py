@@ -2,19 +2,13 @@
 
 from typing import Any
 
-from isthmus.diagnosis.phases import WEIGHTINGS
-from isthmus.diagnosis.study import Study
-from isthmus.experiments import Outcome
-from isthmus.experiments.outcome import build
+from isthmus.diagnosis.abstract_study import AbstractStudy
 from isthmus.metrics.effects import Effect, macro_effect
 
-DWA_BEGINS = 2  # epochs after which its weights leave those of uniform
-SHORT_DWA = (
-    "dwa weighs as uniform does for two epochs, and each of its trainings had its best look by then"
-)
+AnyStudy = AbstractStudy[Any, Any]
 
 
-def capacity(study: Study) -> list[dict[str, Any]]:
+def capacity(study: AnyStudy) -> list[dict[str, Any]]:
     """Measure the net effect at every width, with and without the domain as an input."""
     phases, few = study.phases, study.level.few
     study.engine.run(phases.capacity(), "capacity")
@@ -25,19 +19,18 @@ def capacity(study: Study) -> list[dict[str, Any]]:
         for name in study.measured.names:
             solo = [study.engine.outcome(phases.at_width(k, width, name)) for k in phases.few]
             reading = study.reading(name, few)
-            left, right = (reading.measure("auc", arm) for arm in (joint, solo))
-            effect = reading.readers["auc"].effect(left - right, study.margins.auc)
+            left, right = (reading.measure(study.lead, arm) for arm in (joint, solo))
+            margin = reading.margin_of(study.lead, right.mean)
+            effect = reading.readers[study.lead].effect(left - right, margin)
             domains[name] = {
-                "auc": effect.to_dict(),
+                study.lead: effect.to_dict(),
                 "joint": left.mean,
                 "solo": right.mean,
             }
-        first = phases.at_width(0, width, None)
-        model = build(first, study.arms.dataset(0))
         points.append(
             {
                 "widths": list(width.widths),
-                "parameters": model.parameter_report().dense,
+                "parameters": study.parameters(width),
                 "domain_input": width.domain_input,
                 "domains": domains,
             }
@@ -45,7 +38,7 @@ def capacity(study: Study) -> list[dict[str, Any]]:
     return points
 
 
-def weightings(study: Study) -> list[dict[str, Any]]:
+def weightings(study: AnyStudy) -> list[dict[str, Any]]:
     """Compare each weighting of the domains' losses with the plain mean over rows.
 
     A weighting that the model cannot be trained under has a reason in place of numbers.
@@ -53,7 +46,7 @@ def weightings(study: Study) -> list[dict[str, Any]]:
     phases, few = study.phases, study.level.few
     study.engine.run(phases.weightings(), "weighting of losses")
     told = []
-    for name in WEIGHTINGS:
+    for name in phases.weighting_names:
         if (why := phases.refused.get(name)) is not None:
             nothing = Effect(None, reason=why).to_dict()
             domains = dict.fromkeys(study.measured.names, nothing)
@@ -65,24 +58,19 @@ def weightings(study: Study) -> list[dict[str, Any]]:
         parts, domains = [], {}
         for domain in study.measured.names:
             reading = study.reading(domain, few)
-            reader = reading.readers["auc"]
-            left, right = (reading.measure("auc", arm) for arm in (outcomes, study.joint))
-            domains[domain] = reader.effect(left - right, study.margins.auc).to_dict()
+            reader = reading.readers[study.lead]
+            left, right = (reading.measure(study.lead, arm) for arm in (outcomes, study.joint))
+            margin = reading.margin_of(study.lead, right.mean)
+            domains[domain] = reader.effect(left - right, margin).to_dict()
             parts.append((reader, left - right))
-        macro = macro_effect(parts, study.margins.auc)
+        macro = macro_effect(parts, study.macro_margin)
         told.append(
             {
                 "name": name,
                 "domains": domains,
                 "macro": macro.to_dict(),
                 "reason": None,
-                "note": SHORT_DWA if name == "dwa" and all(map(_is_short, outcomes)) else None,
+                "note": study.note(name, outcomes),
             }
         )
     return told
-
-
-def _is_short(outcome: Outcome) -> bool:
-    """Whether the kept weights come from the first two epochs."""
-    told = outcome.told
-    return told.best_step * told.epochs <= DWA_BEGINS * told.steps * (1 + 1e-9)

@@ -12,30 +12,30 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.diagnosis.abstract_study import AbstractStudy
 from isthmus.diagnosis.study import Study
-from isthmus.experiments import Outcome
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import benjamini_hochberg, spearman
-from isthmus.metrics.formulas.auc import auc
 
+AnyStudy = AbstractStudy[Any, Any]
 Cells = dict[str, dict[str, dict[str, Any]]]
 
 
-def cross_scores(study: Study) -> Cells:
-    """Give the AUC of each source's solo on each target's test rows."""
+def cross_scores(study: AnyStudy) -> Cells:
+    """Give the leading metric of each source's solo on each target's test rows."""
     cells: Cells = {}
     for target in study.measured.names:
         reading = study.reading(target)
-        reader = reading.readers["auc"]
+        reader = reading.readers[study.lead]
         cells[target] = {}
         for source in study.measured.names:
             outcomes = study.arm_outcomes[source]["solo"]
-            estimate, ci = reader.interval(reading.measure("auc", outcomes))
+            estimate, ci = reader.interval(reading.measure(study.lead, outcomes))
             cells[target][source] = {"estimate": estimate, "ci": None if ci is None else list(ci)}
     return cells
 
 
-def pairwise(study: Study) -> tuple[Cells, np.ndarray]:
+def pairwise(study: AnyStudy) -> tuple[Cells, np.ndarray]:
     """Train the pairs, and measure A[j -> i] on test rows and on validation rows.
 
     The first matrix is of the test rows. The second is of the validation rows, and chooses the
@@ -54,11 +54,11 @@ def pairwise(study: Study) -> tuple[Cells, np.ndarray]:
         solos = study.arm_outcomes[target]["solo"]
         gains = np.array(
             [
-                _validation_auc(study, one, target, k) - _validation_auc(study, solo, target, k)
+                study.on_validation(one, target, k) - study.on_validation(solo, target, k)
                 for k, (one, solo) in enumerate(zip(outcomes, solos, strict=False))
             ]
         )
-        there = gains[~np.isnan(gains)]  # validation rows of one class have no AUC
+        there = gains[~np.isnan(gains)]  # nan: no AUC of rows of one class
         if len(there):
             chosen[names.index(target), names.index(source)] = there.mean()
     return cells, chosen
@@ -78,7 +78,7 @@ def pairwise_matched(study: Study) -> Cells:
     return _directed(study, held)
 
 
-def leave_one_out(study: Study) -> Cells:
+def leave_one_out(study: AnyStudy) -> Cells:
     """Measure L[j -> i]. Above 0, j helps i inside the joint model."""
     phases = study.phases
     study.engine.run(phases.leave_one_out(), "leave one out")
@@ -95,7 +95,7 @@ def leave_one_out(study: Study) -> Cells:
     return _cells(effects)
 
 
-def _directed(study: Study, held: Mapping[tuple[str, str], list[Outcome]]) -> Cells:
+def _directed(study: AnyStudy, held: Mapping[tuple[str, str], list[Any]]) -> Cells:
     readings = {name: study.reading(name, study.level.few) for name in study.measured.paired}
     return _cells(
         {
@@ -125,11 +125,6 @@ def _cells(effects: Mapping[tuple[str, str], Effect]) -> Cells:
             "reason": told["reason"],
         }
     return cells
-
-
-def _validation_auc(study: Study, outcome: Outcome, domain: str, k: int) -> float:
-    held = study.rows.replicate(domain, k, "validation")
-    return auc(outcome.logits("validation", domain), held.label)
 
 
 def agreements(matrices: Mapping[str, Cells | None]) -> dict[str, float]:

@@ -1,77 +1,17 @@
-"""Advice: the verdict of every domain from its effects, and the config that follows from it."""
+"""Advice: the config that follows from a verdict."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from isthmus.config import Config
-from isthmus.diagnosis.measures.confirmation import Grouped
-from isthmus.diagnosis.reading import METRICS
 from isthmus.diagnosis.study import Study
-from isthmus.diagnosis.verdicts.verdict import (
-    DomainVerdict,
-    Evidence,
-    Verdict,
-    join_verdicts,
-    judge_domain,
-)
+from isthmus.diagnosis.verdicts.verdict import Verdict
 from isthmus.disk import write_whole
 from isthmus.experiments import Training
-from isthmus.metrics.effects import Effect
-from isthmus.metrics.formulas import EffectMetric
 
 LONGEST = 60  # characters of a name in a file name
 KINDS = ("joint", "adapted", "own-*", "group-*")  # of configs
-Found = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
-
-def verdicts(study: Study, found: Found, grouped: Grouped | None) -> dict[str, DomainVerdict]:
-    """Judge every measured domain."""
-    told = {}
-    for name in study.measured.names:
-        each = {
-            metric: judge_domain(_evidence(study, name, metric, found, grouped))
-            for metric in METRICS
-        }
-        told[name] = join_verdicts(each["auc"], each["logloss"])
-    return told
-
-
-def _evidence(
-    study: Study, name: str, metric: EffectMetric, found: Found, grouped: Grouped | None
-) -> Evidence:
-    of = found[name][metric]
-    group = () if grouped is None else grouped.members.get(name, ())
-    return Evidence(
-        metric=metric,
-        margin=of["margin"],
-        solo=of["solo"],
-        joint=of["joint"],
-        net=of["net"],
-        transfer=of["transfer"],
-        tuned_solo=of["tuned_solo"],
-        tuned=of["tuned"],
-        tuned_plus=of["interference"],
-        adapted_solo=of["adapted_solo"],
-        adapted=of["adapted"],
-        adapted_plus=of["adapted_plus"],
-        group_solo=_of_group(grouped, "solo", name, metric),
-        group_joint=_of_group(grouped, "joint", name, metric),
-        group=group,
-        level=study.level.name,
-        replicates=study.level.seeds,
-        kind="folds" if study.folds else "seeds",
-        rows=study.measured.support[name].rows,
-    )
-
-
-def _of_group(
-    grouped: Grouped | None, against: str, name: str, metric: EffectMetric
-) -> Effect | None:
-    if grouped is None or not grouped.members.get(name):
-        return None
-    return getattr(grouped, against)[name][metric]
 
 
 class Configs:

@@ -20,6 +20,7 @@ tables show ever smaller losses, and a tower of its own would be advised for not
 then ``same``, and the text names the loss.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,8 +30,7 @@ from isthmus.diagnosis.level import LevelName
 from isthmus.diagnosis.verdicts.wording import Wording
 from isthmus.metrics.effects import Effect
 from isthmus.metrics.equivalence import not_worse, same
-from isthmus.metrics.formulas import EffectMetric
-from isthmus.report.diagnosis.words import listed
+from isthmus.report.diagnosis.words import MetricWords, listed
 
 Action = Literal[
     "share",
@@ -54,8 +54,8 @@ CANNOT_TELL = "cannot tell"
 class Evidence:
     """All that one metric says of one domain. Every effect is signed so that above 0 is better.
 
-    ``margin``: in AUC, or in nats. ``solo``, ``joint``: the mean score of arms S and J, in nats for
-    logloss. Effects are differences of arms. An effect of an arm that was not trained is None:
+    ``margin``, and the mean scores ``solo`` and ``joint`` of arms S and J: in the metric's own unit.
+    Effects are differences of arms. An effect of an arm that was not trained is None:
 
     - ``net``: J - S
     - ``transfer``: F - S+
@@ -70,7 +70,7 @@ class Evidence:
     harm. Raises ValueError for a margin that is not above 0, and for a ``p`` without ``p_holm``.
     """
 
-    metric: EffectMetric
+    metric: MetricWords
     margin: float
     solo: float | None
     joint: float | None
@@ -125,12 +125,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class DomainVerdict:
-    """The verdict of a domain: that of the leading metric, and whether the other metric agrees."""
+    """The verdict of a domain: that of the leading metric, and whether the other metrics agree.
 
-    leading: EffectMetric
+    ``each``: by metric, in the order of the metrics.
+    """
+
+    leading: str
     verdict: Verdict
-    auc: Verdict
-    logloss: Verdict
+    each: Mapping[str, Verdict]
     agree: bool
     why: str
 
@@ -144,8 +146,7 @@ class DomainVerdict:
             "why": self.why,
             "with": list(self.verdict.group),
             "leading": self.leading,
-            "verdict_auc": self.auc.action,
-            "verdict_logloss": self.logloss.action,
+            **{f"verdict_{metric}": verdict.action for metric, verdict in self.each.items()},
             "agree": self.agree,
         }
 
@@ -239,18 +240,24 @@ def _keep(evidence: Evidence, said: str) -> Verdict:
     )
 
 
-def join_verdicts(auc: Verdict, logloss: Verdict) -> DomainVerdict:
-    """Let AUC lead where it is testable, else logloss. Say where the other metric disagrees.
+def join_verdicts(each: Sequence[tuple[MetricWords, Verdict]]) -> DomainVerdict:
+    """Let the first metric lead that is testable, and say where others disagree.
 
-    An own tower and a provisional one agree, since the advice is the same.
+    ``each``: the metrics in their order. Where none is testable, the first one leads. An own tower
+    and a provisional one agree, since the advice is the same. Raises ValueError without a metric.
     """
-    leading: EffectMetric = "auc" if auc.testable or not logloss.testable else "logloss"
-    lead, other = (auc, logloss) if leading == "auc" else (logloss, auc)
-    agree = _advice(lead) == _advice(other)
-    why = lead.why
-    if not agree:
-        why += f" {_dissent(other, 'logloss' if leading == 'auc' else 'AUC')}"
-    return DomainVerdict(leading, lead, auc, logloss, agree, why)
+    if not each:
+        raise ValueError("a verdict needs at least one metric, got none")
+    leading, lead = next((held for held in each if held[1].testable), each[0])
+    others = [held for held in each if held[0] is not leading]
+    dissent = [_dissent(one, of.name) for of, one in others if _advice(one) != _advice(lead)]
+    return DomainVerdict(
+        leading=leading.key,
+        verdict=lead,
+        each={of.key: one for of, one in each},
+        agree=not dissent,
+        why=" ".join([lead.why, *dissent]),
+    )
 
 
 def _advice(verdict: Verdict) -> tuple[str, Remedy | None]:

@@ -4,18 +4,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from isthmus.metrics.effects import Effect
-from isthmus.metrics.formulas import EffectMetric
+from isthmus.report.diagnosis.words import MetricWords
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
     """Sentences for the numbers of one metric and one domain.
 
-    ``margin_value``: in AUC, or in nats. ``replicates``, ``kind``: how often all was trained.
+    ``margin_value``: in the metric's own unit. ``replicates``, ``kind``: how often all was trained.
     ``rows``: the number of test rows.
     """
 
-    metric: EffectMetric
+    metric: MetricWords
     margin_value: float
     replicates: int
     kind: Literal["seeds", "folds"]
@@ -29,40 +29,36 @@ class Wording:
     @property
     def margin(self) -> str:
         """The margin with its unit."""
-        return f"{plain(self.margin_value, digits_of(self.margin_value))}{self.unit}"
-
-    @property
-    def unit(self) -> str:
-        """The unit that follows a difference."""
-        return "" if self.metric == "auc" else " nats"
+        return f"{plain(self.margin_value, digits_of(self.margin_value))}{self.metric.unit}"
 
     def net(self, solo: float | None, joint: float | None, net: Effect) -> str:
         """Say what training together did, with its interval."""
         assert net.estimate is not None
         assert net.ci is not None
         digits = _digits(net)
-        better, worse = ("lifts", "lowers") if self.metric == "auc" else ("lowers", "raises")
+        better, worse = (
+            ("lifts", "lowers") if self.metric.larger_is_better else ("lowers", "raises")
+        )
         if net.ci[0] > 0 or net.ci[1] < 0:
             verb = better if net.estimate > 0 else worse
         else:
             verb = "moves"
-        name = "AUC" if self.metric == "auc" else "logloss"
         levels = ""
         if solo is not None and joint is not None:
             levels = f" from {plain(solo, digits)} to {plain(joint, digits)}"
-        return f"Training together {verb} {name}{levels} ({self._span(net)}, {self.trainings})."
+        return f"Training together {verb} {self.metric.name}{levels} ({self._span(net)}, {self.trainings})."
 
     def _span(self, effect: Effect) -> str:
-        """Give an effect with its 95 % interval. A gain of logloss is in words: its sign surprises."""
+        """Give an effect with its 95 % interval. A fall of a loss is in words: its sign surprises."""
         assert effect.estimate is not None
         assert effect.ci is not None
         digits = _digits(effect)
         low, high = (signed(end, digits) for end in effect.ci)
-        if self.metric == "auc":
+        if self.metric.larger_is_better:
             return f"{signed(effect.estimate, digits)}, 95 % interval {low} to {high}"
         word = "better" if effect.estimate >= 0 else "worse"
         size = plain(abs(effect.estimate), digits)
-        return f"{word} by {size} nats, 95 % interval of the gain {low} to {high}"
+        return f"{word} by {size}{self.metric.unit}, 95 % interval of the gain {low} to {high}"
 
     def untestable(self, net: Effect) -> str:
         """Say why there is no interval, and what would give one."""
@@ -75,7 +71,7 @@ class Wording:
         text = "That leaves both harm and no harm possible."
         if net.detectable is not None:
             rows = "These rows" if self.rows is None else f"These {self.rows:,} test rows"
-            size = f"{plain(net.detectable, digits_of(net.detectable))}{self.unit}"
+            size = f"{plain(net.detectable, digits_of(net.detectable))}{self.metric.unit}"
             text += f" {rows} and {self.trainings} can show an effect of {size} or more."
         return f"{text} {self._needed(net)}".rstrip()
 

@@ -14,6 +14,7 @@ from isthmus.metrics.formulas.logloss import LOGLOSS
 from isthmus.metrics.formulas.metric import Metric, ScoredCells
 from isthmus.metrics.formulas.normalised_entropy import NE
 from isthmus.metrics.formulas.ranking import Ranking, Segments
+from isthmus.metrics.formulas.row_mean import row_mean as row_mean
 from isthmus.metrics.scored_rows import ScoredRows
 from isthmus.metrics.spread import Cells, Estimate, Seeds
 

@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float64, Int
 
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.formulas.metric import InReplicate, Metric, ratio
+from isthmus.metrics.formulas.row_mean import mean_and_influence
 from isthmus.metrics.scored_rows import ScoredRows
 
 
@@ -29,13 +30,7 @@ def loss_and_mass(
 
 def _in_replicate(rows: Replicate, logits: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean loss in nats, and weight * (loss - mean) / sum of weights."""
-    loss = row_logloss(logits, rows.label)
-    weight = np.ones(len(loss)) if rows.weight is None else rows.weight
-    total = float(weight.sum())
-    if total == 0:
-        return float("nan"), np.zeros(len(loss))
-    mean = float(weight @ loss) / total
-    return mean, weight * (loss - mean) / total
+    return mean_and_influence(rows, row_logloss(logits, rows.label))
 
 
 LOGLOSS = Metric(

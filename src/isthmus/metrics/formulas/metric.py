@@ -59,12 +59,14 @@ class InReplicate:
 
     ``read``: from the rows and their float64 logits, the metric of all rows as one set (nan where
     undefined) and each row's influence on it. ``nowhere``: why it is undefined in all replicates.
-    ``one_class``: what is left to say where the rows have one class.
+    ``one_class``: what is left to say where the rows have one class. ``two_classes``: whether the
+    metric reads labels of two classes. Any other one is a mean over rows.
     """
 
     read: Callable[[Replicate, np.ndarray], tuple[float, np.ndarray]]
     nowhere: str
     one_class: str = ""
+    two_classes: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

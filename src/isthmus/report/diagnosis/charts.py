@@ -12,8 +12,18 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from isthmus.metrics.text_table import count_text, shorten
-from isthmus.report.diagnosis.lookup import Path, Report, by_size, dig, margin_of, pointer
-from isthmus.report.diagnosis.words import EFFECTS, METRICS
+from isthmus.report.diagnosis.lookup import (
+    Path,
+    Report,
+    by_size,
+    dig,
+    lead_of,
+    macro_margin,
+    margin_of,
+    metrics_of,
+    pointer,
+)
+from isthmus.report.diagnosis.words import EFFECTS
 from isthmus.report.svg import (
     Scale,
     box,
@@ -120,8 +130,8 @@ def ends_of(marks: Sequence[Interval], stretch: float = 2.5) -> tuple[float, flo
 
 
 def net_charts(report: Report) -> dict[str, Element]:
-    """For each domain its net effect in AUC, without an axis, to stand beside the number."""
-    marks = [_effect(report, name, "auc", "net") for name in by_size(report)]
+    """For each domain its net effect in the leading metric, without an axis, to stand beside the number."""
+    marks = [_effect(report, name, lead_of(report).key, "net") for name in by_size(report)]
     across = reach(marks)
     return {of.name: _single(of, across) for of in marks}
 
@@ -137,10 +147,11 @@ def effect_charts(
     held = {key: [_effect(report, name, metric, key) for name in by_size(report)] for key in CHARTS}
     held = {key: of for key, of in held.items() if any(mark.estimate is not None for mark in of)}
     axis = ends_of([of for marks in held.values() for of in marks])
+    named = {one.key: one.title for one in metrics_of(report)}
     charts = []
     for key, marks in held.items():
         chosen = [of for of in marks if of.name in names]
-        title = f"{EFFECTS[key][0]} in {METRICS[metric]} for {len(chosen)} domains."
+        title = f"{EFFECTS[key][0]} in {named[metric]} for {len(chosen)} domains."
         letters = NAME if not wide else 0 if charts else LONG_NAME
         charts.append((key, _forest(chosen, axis, title, CHARTS[key][1], letters, wide=wide)))
     return charts
@@ -153,7 +164,7 @@ def _effect(report: Report, name: str, metric: str, key: str) -> Interval:
 
 def weighting_chart(report: Report) -> Element | None:
     """The effect of each weighting against proportional, as a mean over domains."""
-    margin = float(report.get("margin") or 0.0)
+    margin = macro_margin(report)
     marks = [
         interval(report, ("weighting", place, "macro"), one["name"], margin)
         for place, one in enumerate(report.get("weighting") or [])
@@ -161,7 +172,7 @@ def weighting_chart(report: Report) -> Element | None:
     marks = [of for of in marks if of.estimate is not None]
     if not marks:
         return None
-    title = "Mean AUC over domains: each weighting minus proportional."
+    title = f"Mean {lead_of(report).gain} over domains: each weighting minus proportional."
     return _forest(marks, ends_of(marks), title, ("worse than proportional", "better"))
 
 
@@ -240,104 +251,6 @@ def _mark(of: Interval, scale: Scale, y: float, name: str | None) -> Element:
     return element("g", *parts, class_=f"mark {of.tone}", data_path=of.path)
 
 
-def capacity_charts(report: Report) -> list[tuple[str, Element]]:
-    """One small chart for each domain, by size; empty where capacity was not measured."""
-    runs = enumerate(report.get("capacity") or [])
-    runs = sorted(runs, key=lambda item: item[1]["parameters"])
-    widths = list(dict.fromkeys(tuple(run["widths"]) for _, run in runs))
-    margin = float(report.get("margin") or 0.0)
-    curves = {
-        name: {
-            known: [
-                (
-                    widths.index(tuple(run["widths"])),
-                    interval(report, ("capacity", place, "domains", name, "auc"), name, margin),
-                )
-                for place, run in runs
-                if name in run["domains"] and bool(run["domain_input"]) == known
-            ]
-            for known in (True, False)
-        }
-        for name in by_size(report)
-    }
-    curves = {name: of for name, of in curves.items() if any(of.values())}
-    marks = [mark for of in curves.values() for points in of.values() for _, mark in points]
-    axis = ends_of(marks, 1.25)
-    labels = ["·".join(map(str, width)) for width in widths]
-    return [(name, _capacity(name, of, labels, axis, margin)) for name, of in curves.items()]
-
-
-Points = Sequence[tuple[int, Interval]]
-
-
-def _capacity(
-    name: str,
-    curves: Mapping[bool, Points],
-    labels: Sequence[str],
-    axis: tuple[float, float],
-    margin: float,
-) -> Element:
-    """The net effect on one domain at several widths, for models that see the domain and not."""
-    left, right, top, bottom = 42, 288, 12, 150
-    up = Scale(*axis, bottom, top)
-    across = Scale(0, max(1, len(labels) - 1), left + 22, right - 22)
-    parts = [box(left, up.at(margin), right, up.at(-margin), "band")]
-    for tick in ticks(*axis, 6):
-        parts.append(line(left, up.at(tick), right, up.at(tick), "zero" if tick == 0 else "grid"))
-        parts.append(label(left - 6, up.at(tick) + 4, short(tick), "tick", "end"))
-    for step, text in enumerate(labels):
-        parts.append(label(across.at(step), bottom + 18, text, "tick", "middle"))
-    parts.append(label((left + right) / 2, bottom + 35, "width of the layers", "end", "middle"))
-    for known, points in curves.items():
-        parts += _curve(known, points, across, up)
-    told = f"Net effect on {name} at {len(labels)} widths; the table below has the numbers."
-    return picture(300, 190, told, parts, "chart capacity", **up.data)
-
-
-def _curve(known: bool, points: Points, across: Scale, up: Scale) -> list[Element]:
-    kind, shift = ("known", -5) if known else ("unknown", 5)
-    held = [
-        (round(across.at(step) + shift, 2), up.at(of.estimate), of)
-        for step, of in points
-        if of.estimate is not None
-    ]
-    if not held:
-        return []
-    path = "L".join(f"{x} {y}" for x, y, _ in held)
-    parts = [element("path", d=f"M{path}", class_=f"curve {kind}")]
-    for x, y, of in held:
-        inner = [element("title", of.told)]
-        if of.ci is not None:
-            inner.append(line(x, up.at(of.ci[0]), x, up.at(of.ci[1]), "interval"))
-        inner.append(_dot(known, x, y))
-        parts.append(element("g", *inner, class_=f"mark {kind}", data_path=of.path))
-    return parts
-
-
-def _dot(known: bool, x: float, y: float) -> Element:
-    if known:
-        return element("circle", cx=x, cy=y, r=4.2, class_="dot", data_x=y)
-    return box(x - 3.8, y - 3.8, x + 3.8, y + 3.8, "dot", data_x=y)
-
-
-def curve_keys() -> list[tuple[Element, str]]:
-    """The legend of the capacity charts: a piece of each curve, 34 wide, and what it stands for."""
-    return [
-        (
-            element(
-                "g",
-                element("path", d="M2 7L32 7", class_=f"curve {kind}"),
-                element("g", _dot(known, 17, 7), class_=f"mark {kind}"),
-            ),
-            told,
-        )
-        for known, kind, told in (
-            (True, "known", "the model sees the domain"),
-            (False, "unknown", "the model does not see the domain"),
-        )
-    ]
-
-
 def strip_chart(report: Report) -> Element | None:
     """Scores on one axis: the confirmed groups, all in one, each alone, and random groupings."""
     path: Path = ("groups", "confirmed")
@@ -372,5 +285,5 @@ def strip_chart(report: Report) -> Element | None:
             parts.append(label(WIDTH, y + 4, text, "value", "end"))
         both, where = (element("title", told[-1]), dot), pointer(place)
         parts.append(element("g", *both, class_=f"mark {kind}", data_path=where))
-    title = f"Mean AUC over domains. {'; '.join(told)}"
+    title = f"Mean {lead_of(report).title} over domains. {'; '.join(told)}"
     return picture(WIDTH, bottom + 8, title, parts, "chart strip", **scale.data)

@@ -16,17 +16,12 @@ from xml.etree.ElementTree import Element, tostring
 
 from isthmus.metrics.text_table import shorten
 from isthmus.printable import shown
-from isthmus.report.diagnosis.charts import (
-    LONG_NAME,
-    capacity_charts,
-    curve_keys,
-    effect_charts,
-    weighting_chart,
-)
+from isthmus.report.diagnosis.capacity_charts import capacity_charts, curve_keys
+from isthmus.report.diagnosis.charts import LONG_NAME, effect_charts, weighting_chart
 from isthmus.report.diagnosis.domain_map import map_chart
 from isthmus.report.diagnosis.heat_map import Matrix, matrix_view
-from isthmus.report.diagnosis.lookup import Report
-from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS
+from isthmus.report.diagnosis.lookup import Report, lead_of, metrics_of
+from isthmus.report.diagnosis.words import EFFECTS, MATRICES, MetricWords
 from isthmus.report.svg import box, element, label, picture
 
 INCH = 96  # units of a picture
@@ -57,9 +52,8 @@ LOOKS: dict[str, dict[str, str]] = {
     **{name: {"fill": SOFT, "font-size": "11"} for name in ("tick", "end", "nil", "note")},
 }
 TEXT = {"fill": INK, "font-size": "12"}
-UNITS = {"auc": "AUC", "logloss": "log loss reduction, nats"}
 SCALES = {
-    "cross_score": "AUC, coloured by the difference from the target's own model",
+    "cross_score": "{}, coloured by the difference from the target's own model",
     "gradients": "cosine",
     "distance": "distance",
 }
@@ -94,21 +88,23 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
 
 def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
     """Each figure with its name."""
-    for metric in METRICS:
-        charts = effect_charts(report, metric, list(report["domains"]), wide=True)
+    lead = lead_of(report)
+    for metric in metrics_of(report):
+        charts = effect_charts(report, metric.key, list(report["domains"]), wide=True)
         if charts:
             titled = [(EFFECTS[key][0], chart) for key, chart in charts]
-            yield f"effects-{metric}", _sheet(titled, 3, f"{UNITS[metric]}; 95 %, unadjusted")
+            unit = f"{metric.gain},{metric.unit}" if metric.unit else metric.gain
+            yield f"effects-{metric.key}", _sheet(titled, 3, f"{unit}; 95 %, unadjusted")
     for key in MATRICES:
         view = matrix_view(report, key)
         if view is not None and any(one.path for row in view.cells for one in row):
-            heat = _heat(view)
+            heat = _heat(view, lead)
             yield f"matrix-{key.replace('_', '-')}", _sheet([(view.words.title, heat)], 1)
     capacity = capacity_charts(report)
     if capacity:
         titled = [(shorten(name, LONG_NAME), chart) for name, chart in capacity]
-        note = "net effect in AUC; 95 %, unadjusted"
-        yield "capacity", _sheet(titled, 3, note, keys=curve_keys())
+        note = f"net effect in {lead.gain}; 95 %, unadjusted"
+        yield "capacity", _sheet(titled, 3, note, keys=curve_keys(report))
     drawn = map_chart(report, wide=True)
     if drawn is not None:
         chart, missing = drawn
@@ -120,7 +116,7 @@ def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
         )
     weighting = weighting_chart(report)
     if weighting is not None:
-        note = "mean AUC over domains; 95 %, unadjusted"
+        note = f"mean {lead.gain} over domains; 95 %, unadjusted"
         yield "weighting", _sheet([("Weighting against proportional", weighting)], 1, note)
 
 
@@ -153,7 +149,7 @@ def _sheet(
     return picture(widest, y + edge, told, [box(0, 0, widest, y + edge, "paper"), *parts], "sheet")
 
 
-def _heat(view: Matrix) -> Element:
+def _heat(view: Matrix, lead: MetricWords) -> Element:
     """A matrix, alike domains together, with the bar of its colours."""
     side, high = (46, 30) if view.numbers else (19, 19)
     order = view.orders["alike"]
@@ -191,7 +187,7 @@ def _heat(view: Matrix) -> Element:
         none = dict(view.legend)["none"]
         parts.append(label(92, y + 10, told if single else f"{none} to {told}", "note"))
         y += 18
-    unit = SCALES.get(view.key, "AUC")
+    unit = SCALES.get(view.key, lead.gain).format(lead.title)
     dots = "; a dot: stands out at a false discovery rate of 10 %" if view.marked else ""
     parts.append(label(12, y + 10, f"{unit}{dots}", "note"))
     return picture(max(right + 8, 480), y + 18, view.words.title, parts, "heat")

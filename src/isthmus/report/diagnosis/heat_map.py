@@ -13,11 +13,12 @@ from isthmus.report.diagnosis.lookup import (
     Report,
     cell,
     dig,
+    lead_of,
     matrix_names,
     matrix_of,
     pointer,
 )
-from isthmus.report.diagnosis.words import MATRICES, MatrixWords
+from isthmus.report.diagnosis.words import MatrixWords, matrix_words
 from isthmus.report.svg import short
 
 NUMBERS_UP_TO = 12  # larger matrices show their numbers on hover and focus only
@@ -72,9 +73,13 @@ def matrix_view(report: Report, key: str) -> Matrix | None:
     path, matrix = matrix_of(report, key)
     if not matrix:
         return None
-    names, told = matrix_names(report, matrix), MATRICES[key]
-    ends = _ends(matrix, told)
-    cells = [[_cell(matrix, target, source, told, ends) for source in names] for target in names]
+    lead = lead_of(report)
+    names, told = matrix_names(report, matrix), matrix_words(key, lead)
+    sign = 1.0 if lead.larger_is_better else -1.0
+    ends = _ends(matrix, told, sign)
+    cells = [
+        [_cell(matrix, target, source, told, ends, sign) for source in names] for target in names
+    ]
     used = {"none", "level"} | {one.tone.split()[0] for row in cells for one in row}
     return Matrix(
         key=key,
@@ -87,16 +92,21 @@ def matrix_view(report: Report, key: str) -> Matrix | None:
     )
 
 
-def _judged(matrix: Mapping[str, Any], target: str, source: str, told: MatrixWords) -> float | None:
-    """What a cell's colour stands for: its value, or the difference from the target's own model."""
+def _judged(
+    matrix: Mapping[str, Any], target: str, source: str, told: MatrixWords, sign: float
+) -> float | None:
+    """What a cell's colour stands for: its value, or how much better than the target's own model.
+
+    ``sign``: -1 where a smaller value is better.
+    """
     value = cell(matrix, target, source).get("estimate")
     if not told.own or value is None:
         return value
     own = cell(matrix, target, target).get("estimate")
-    return None if own is None else value - own
+    return None if own is None else sign * (value - own)
 
 
-def _ends(matrix: Mapping[str, Any], told: MatrixWords) -> tuple[float, float]:
+def _ends(matrix: Mapping[str, Any], told: MatrixWords, sign: float) -> tuple[float, float]:
     """The values of no and of full colour.
 
     A few cells may lie beyond full colour, so that one large cell does not pale all others.
@@ -105,7 +115,7 @@ def _ends(matrix: Mapping[str, Any], told: MatrixWords) -> tuple[float, float]:
         value
         for target, row in matrix.items()
         for source in row
-        if target != source and (value := _judged(matrix, target, source, told)) is not None
+        if target != source and (value := _judged(matrix, target, source, told, sign)) is not None
     ]
     if not values:
         return 0.0, 1.0
@@ -122,6 +132,7 @@ def _cell(
     source: str,
     told: MatrixWords,
     ends: tuple[float, float],
+    sign: float,
 ) -> Cell:
     held = cell(matrix, target, source)
     value = held.get("estimate")
@@ -129,7 +140,7 @@ def _cell(
         return Cell("", "self")
     if value is None:
         return Cell("–", "nil")
-    judgement = _judged(matrix, target, source, told)
+    judgement = _judged(matrix, target, source, told, sign)
     if told.signed:
         tone, share = ("up" if value > 0 else "down"), abs(value) / ends[1]
     elif judgement is None:

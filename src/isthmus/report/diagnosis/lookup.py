@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isthmus.report.diagnosis.words import ADVICE, UNDECIDED
+from isthmus.report.diagnosis.words import ADVICE, METRICS, UNDECIDED, MetricWords
 
 Report = Mapping[str, Any]
 Path = tuple[str | int, ...]
@@ -54,12 +54,41 @@ def by_advice(report: Report) -> list[tuple[str, list[str]]]:
     return [(verdict, names) for verdict, names in held.items() if names]
 
 
+def metrics_of(report: Report) -> list[MetricWords]:
+    """The metrics of a report. The first one leads; without a list they are AUC and log loss."""
+    told = report.get("metrics")
+    if told is None:
+        return list(METRICS.values())
+    names = ("key", "title", "name", "unit", "larger_is_better")
+    return [MetricWords(**{name: one[name] for name in names}) for one in told]
+
+
+def lead_of(report: Report) -> MetricWords:
+    """The metric that leads."""
+    return metrics_of(report)[0]
+
+
+def margins_of(report: Report) -> list[tuple[MetricWords, float]]:
+    """The metrics with their margins; where smaller is better, a share of the solo's value."""
+    held = {"auc": report.get("margin"), "logloss": report.get("margin_logloss")}
+    held |= {one["key"]: one["margin"] for one in report.get("metrics") or []}
+    return [(one, float(held[one.key] or 0.0)) for one in metrics_of(report)]
+
+
 def margin_of(report: Report, name: str, metric: str) -> float:
-    """The margin of one domain: in AUC, or in nats, where it is a share of the solo's log loss."""
-    if metric == "auc":
-        return float(report.get("margin") or 0.0)
-    solo = dig(report, "domains", name, "logloss", "solo")
-    return float(report.get("margin_logloss") or 0.0) * float(solo or 0.0)
+    """The margin of one domain in the metric's own unit."""
+    one, margin = next(held for held in margins_of(report) if held[0].key == metric)
+    if one.larger_is_better:
+        return margin
+    return margin * abs(float(dig(report, "domains", name, metric, "solo") or 0.0))
+
+
+def macro_margin(report: Report) -> float:
+    """The margin of a mean over domains, in the leading metric."""
+    lead = lead_of(report).key
+    margins = [margin_of(report, name, lead) for name in report["domains"]]
+    held = [margin for margin in margins if margin]
+    return sum(held) / len(held) if held else 0.0
 
 
 def matrix_names(report: Report, matrix: Mapping[str, Any]) -> list[str]:

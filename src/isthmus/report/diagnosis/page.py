@@ -11,9 +11,19 @@ from markupsafe import Markup
 
 from isthmus.metrics.text_table import NOTHING, count_text
 from isthmus.report.diagnosis import charts, words
+from isthmus.report.diagnosis.capacity_charts import capacity_charts, curve_keys
 from isthmus.report.diagnosis.domain_map import group_letters, map_chart
 from isthmus.report.diagnosis.heat_map import matrix_view
-from isthmus.report.diagnosis.lookup import Report, by_advice, by_size, dig, parted, pointer
+from isthmus.report.diagnosis.lookup import (
+    Report,
+    by_advice,
+    by_size,
+    dig,
+    lead_of,
+    margins_of,
+    parted,
+    pointer,
+)
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
 from isthmus.report.pages import page_style, page_template
 
@@ -29,7 +39,9 @@ def page(report: Report) -> str:
     """
     names = by_size(report)
     shown, folded = parted(names)
-    told = [name for name in names if dig(report, "domains", name, "auc", "net", "ci") is not None]
+    lead = lead_of(report)
+    net = (lead.key, "net")
+    told = [name for name in names if dig(report, "domains", name, *net, "ci") is not None]
     of_report = (_dig, _num, _chance, _only_one)
     return page_template(PACKAGE, "page.html.j2").render(
         {of.__name__.strip("_"): partial(of, report) for of in of_report},
@@ -48,13 +60,15 @@ def page(report: Report) -> str:
         said_of=said_of,
         recipes=recipes(report),
         under=_under,
-        common_note=_only_one(report, told, "auc", "net", "note"),
+        lead=lead,
+        margins=margins_of(report),
+        common_note=_only_one(report, told, *net, "note"),
         breakable=_breakable,
         net_charts=charts.net_charts(report),
         effect_charts=partial(charts.effect_charts, report),
-        curve_keys=charts.curve_keys(),
+        curve_keys=curve_keys(report),
         matrices={key: view for key in words.MATRICES if (view := matrix_view(report, key))},
-        capacity=charts.capacity_charts(report),
+        capacity=capacity_charts(report),
         domain_map=map_chart(report),
         letters=group_letters(report),
         strip=charts.strip_chart(report),

@@ -7,7 +7,7 @@ from textwrap import fill
 
 from isthmus.metrics import TextTable
 from isthmus.metrics.text_table import WIDTH, count_text
-from isthmus.report.diagnosis.lookup import Report, by_advice, dig, parted
+from isthmus.report.diagnosis.lookup import Report, by_advice, dig, metrics_of, parted
 from isthmus.report.diagnosis.text_tables import (
     advice_lines,
     capacity_table,
@@ -20,7 +20,7 @@ from isthmus.report.diagnosis.text_tables import (
     verdict_table,
     weighting_table,
 )
-from isthmus.report.diagnosis.words import MATRICES, METRICS, headline
+from isthmus.report.diagnosis.words import MATRICES, headline
 from isthmus.report.markdown import escape
 from isthmus.report.markdown import to_markdown as table_to_markdown
 
@@ -36,7 +36,7 @@ def to_markdown(report: Report) -> str:
     ]
     sections = {
         "What to do": [_table(verdict_table(report, sure=True)), _bullets(advised)],
-        "Why": [_table(effect_table(report, metric)) for metric in METRICS],
+        "Why": [_table(effect_table(report, metric)) for metric in metrics_of(report)],
         "Who helps whom": [_table(matrix_table(report, key), MATRIX_LIMIT) for key in MATRICES],
         "Groups": [_bullets(map(escape, group_lines(report)))],
         "Capacity": [_table(capacity_table(report))],

@@ -19,10 +19,19 @@ from isthmus.report.diagnosis.lookup import (
     by_size,
     cell,
     dig,
+    lead_of,
+    margins_of,
     matrix_names,
     matrix_of,
 )
-from isthmus.report.diagnosis.words import EFFECTS, MATRICES, METRICS, act_of, duration, listed
+from isthmus.report.diagnosis.words import (
+    EFFECTS,
+    MetricWords,
+    act_of,
+    duration,
+    listed,
+    matrix_words,
+)
 
 GROUPED = {"against_all": "against all in one", "against_none": "against each alone"}
 SETTINGS = {
@@ -43,21 +52,21 @@ def effect_text(report: Report, path: Path) -> str:
 
 def verdict_table(report: Report, *, sure: bool) -> TextTable:
     """Domains in the order of the advice. ``sure``: with their partners, and how sure it is."""
-    rows = []
+    rows, lead = [], lead_of(report)
     for name in (name for _, names in by_advice(report) for name in names):
         of = report["domains"][name]
         line = (
             name,
             f"{of.get('rows') or 0:,}",
             str(of.get("verdict")) + (_partners(of) if sure else ""),
-            number(dig(of, "auc", "solo")),
-            number(dig(of, "auc", "joint")),
-            effect_text(report, ("domains", name, "auc", "net")),
+            number(dig(of, lead.key, "solo")),
+            number(dig(of, lead.key, "joint")),
+            effect_text(report, ("domains", name, lead.key, "net")),
         )
         rows.append((*line, of.get("certainty") or "") if sure else line)
     header = ("domain", "rows", "verdict", "alone", "joint", "net effect [95 %]")
     return TextTable(
-        title=f"AUC on {report.get('split') or 'test'} rows, alone and together",
+        title=f"{lead.heading} on {report.get('split') or 'test'} rows, alone and together",
         header=(*header, "how sure") if sure else header,
         rows=tuple(rows),
         notes=(UNADJUSTED,),
@@ -70,20 +79,22 @@ def _partners(of: Report) -> str:
 
 
 def narrow_effects(report: Report) -> TextTable | None:
-    """N, T and I in AUC with half widths, for a terminal; None where T and I are not known."""
+    """N, T and I in the leading metric with half widths, for a terminal; None without T and I."""
     keys = ("net", "transfer", "interference")
-    if "transfer" not in _measured(report, "auc", keys):
+    lead = lead_of(report)
+    if "transfer" not in _measured(report, lead.key, keys):
         return None
-    return _effects(report, "auc", keys, "Why: effects in AUC, with 95 % half widths, unadjusted")
+    title = f"Why: effects in {lead.gain}, with 95 % half widths, unadjusted"
+    return _effects(report, lead.key, keys, title)
 
 
-def effect_table(report: Report, metric: str) -> TextTable | None:
+def effect_table(report: Report, metric: MetricWords) -> TextTable | None:
     """N, T, I and N+ with intervals; None where none is known."""
-    keys = _measured(report, metric, ("net", "transfer", "interference", "net_plus"))
+    keys = _measured(report, metric.key, ("net", "transfer", "interference", "net_plus"))
     if not keys:
         return None
-    unit = ", reduction in nats" if metric == "logloss" else ""
-    return _effects(report, metric, keys, f"Effects in {METRICS[metric]}{unit}", full=True)
+    unit = "" if metric.larger_is_better else f", reduction{metric.unit and f' in{metric.unit}'}"
+    return _effects(report, metric.key, keys, f"Effects in {metric.title}{unit}", full=True)
 
 
 def _measured(report: Report, metric: str, keys: Sequence[str]) -> list[str]:
@@ -130,7 +141,7 @@ def matrix_table(report: Report, key: str) -> TextTable | None:
     _, matrix = matrix_of(report, key)
     if not matrix:
         return None
-    names, told = matrix_names(report, matrix), MATRICES[key]
+    names, told = matrix_names(report, matrix), matrix_words(key, lead_of(report))
 
     def shown(target: str, source: str) -> str:
         held = cell(matrix, target, source)
@@ -152,20 +163,23 @@ def capacity_table(report: Report) -> TextTable | None:
     runs = report.get("capacity") or []
     if not runs:
         return None
+    lead = lead_of(report)
     paths = {
-        name: [("capacity", place, "domains", name, "auc") for place in range(len(runs))]
+        name: [("capacity", place, "domains", name, lead.key) for place in range(len(runs))]
         for name in by_size(report)
     }
     header = [
-        f"{'-'.join(map(str, run['widths']))}{'' if run['domain_input'] else ', blind'}"
+        f"{'-'.join(map(str, run['widths']))}{', blind' if run['domain_input'] is False else ''}"
         for run in runs
     ]
     told = [(name, path) for name, held in paths.items() for path in held]
+    sees = all(run["domain_input"] is None for run in runs)
+    blind = () if sees else ("blind: the model does not see the domain.",)
     return TextTable(
-        title="Net effect in AUC by width of the layers",
+        title=f"Net effect in {lead.gain} by width of the layers",
         header=("domain", *header),
         rows=tuple((name, *(effect_text(report, path) for path in paths[name])) for name in paths),
-        notes=("blind: the model does not see the domain.", *remark_lines(report, told)),
+        notes=(*blind, *remark_lines(report, told)),
     )
 
 
@@ -176,11 +190,11 @@ def weighting_table(report: Report) -> TextTable | None:
         return None
     paths = [(one["name"], ("weighting", place, "macro")) for place, one in enumerate(held)]
     return TextTable(
-        title="Weighting of losses: AUC against proportional",
+        title=f"Weighting of losses: {lead_of(report).gain} against proportional",
         header=("weighting", "mean over domains"),
         rows=tuple((name, effect_text(report, path)) for name, path in paths),
         notes=(
-            "random is the control.",
+            *(["random is the control."] if any(one["name"] == "random" for one in held) else []),
             *(f"{one['name']}: {said}." for one in held for said in said_of(one)),
             *remark_lines(report, paths),
         ),
@@ -212,7 +226,7 @@ def group_lines(report: Report) -> list[str]:
     against = [f"{name} {effect_text(report, (*path, key))}" for key, name in GROUPED.items()]
     return [
         *lines,
-        f"Mean AUC on test rows{over}: these groups {number(confirmed.get('score'))},"
+        f"Mean {lead_of(report).title} on test rows{over}: these groups {number(confirmed.get('score'))},"
         f" all in one {number(confirmed.get('score_all'))},"
         f" each alone {number(confirmed.get('score_none'))},"
         f" random groupings {others or NOTHING}.",
@@ -230,7 +244,7 @@ def fine_print(report: Report) -> list[str]:
         rows = f"Rows are taken in clusters of {clusters}{f' and of {item}' if item else ''}."
     told = [
         f"Level {plan.get('level')}; {report.get('seeds')} {plan.get('replicates') or 'seeds'};"
-        f" split {plan.get('split')}; margin {report.get('margin')} AUC.",
+        f" split {plan.get('split')}; margin {_margins(report)}.",
         rows,
         f"{plan.get('trainings')} trainings, {plan.get('cached') or 0} of them from the cache;"
         f" time: {duration(plan.get('seconds'))}.",
@@ -240,6 +254,14 @@ def fine_print(report: Report) -> list[str]:
     told += [f"{title}: {recipe}." for title, recipe in recipes(report)]
     told += [f"Left out: {name}, {why}." for name, why in (plan.get("left_out") or {}).items()]
     return told + list(plan.get("notes") or [])
+
+
+def _margins(report: Report) -> str:
+    """The margin of the leading metric: ``0.005 AUC``, or ``0.5 % of the solo's log loss``."""
+    lead, margin = margins_of(report)[0]
+    if lead.larger_is_better:
+        return f"{margin} {lead.title}"
+    return f"{100 * margin:g} % of the solo's {lead.title}"
 
 
 def recipes(report: Report) -> list[tuple[str, str]]:
@@ -331,7 +353,7 @@ def advice_lines(report: Report, names: Sequence[str]) -> list[tuple[str, str, s
             said.append(f"{sure[0].upper()}{sure[1:]}.")
         said.append(of.get("why") or "")
         said += [f"{flag}." for flag in of.get("flags") or []]
-        if note := dig(of, "auc", "net", "note"):
+        if note := dig(of, lead_of(report).key, "net", "note"):
             said.append(f"Note: {note}.")
         lines.append((name, " ".join(part for part in said if part), of.get("command")))
     return lines

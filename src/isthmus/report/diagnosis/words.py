@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isthmus.metrics.text_table import count_text
@@ -92,7 +92,37 @@ EFFECTS: dict[str, tuple[str, str]] = {
         "the joint model with an adapter, minus joint with a second stage",
     ),
 }
-METRICS = {"auc": "AUC", "logloss": "log loss"}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricWords:
+    """What a metric is called. ``key``: where the report holds it. ``name``: in sentences.
+
+    ``unit`` follows a difference, with the blank before it. Where smaller is better, an effect is
+    what the metric falls by, and the margin is a share of the solo's value.
+    """
+
+    key: str
+    title: str
+    name: str
+    unit: str = ""
+    larger_is_better: bool = True
+
+    @property
+    def gain(self) -> str:
+        """What an effect above 0 is a gain of."""
+        return self.title if self.larger_is_better else f"{self.title} reduction"
+
+    @property
+    def heading(self) -> str:
+        """The title with a capital letter."""
+        return f"{self.title[0].upper()}{self.title[1:]}"
+
+
+METRICS = {
+    "auc": MetricWords("auc", "AUC", "AUC"),
+    "logloss": MetricWords("logloss", "log loss", "logloss", " nats", larger_is_better=False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +185,15 @@ MATRICES: dict[str, MatrixWords] = {
         "The distance of {source} and {target} is {value}",
     ),
 }
+
+
+def matrix_words(key: str, lead: MetricWords) -> MatrixWords:
+    """The words of a matrix, for the metric that leads."""
+    told = MATRICES[key]
+    name = lead.gain if told.signed else lead.title
+    return replace(
+        told, meaning=told.meaning.replace("AUC", name), verb=told.verb.replace("AUC", name)
+    )
 
 
 def advice(verdict: str | None) -> Advice:
