@@ -307,11 +307,11 @@ def studies(data: Path) -> dict[str, tuple[Any, Any, str]]:
     surf = data / "office_caltech10_surf.parquet"
     numbers = data / "digits_mnist_usps.parquet"
     return {
-        "digits": (lambda: pictures(numbers, "pixels"), OneHead(digits), "full"),
+        "digits": (lambda: pictures(numbers, "pixels"), OneHead(digits), "standard"),
         "digits-heads": (lambda: pictures(numbers, "pixels"), Net(digits, heads=True), "full"),
         "office": (lambda: pictures(surf, "surf"), OneHead(office), "full"),
         "office-heads": (lambda: pictures(surf, "surf"), Net(office, heads=True), "full"),
-        "fdu": (lambda: texts(data / "fdu_mtl.parquet"), HashedText(), "standard"),
+        "fdu": (lambda: texts(data / "fdu_mtl.parquet"), HashedText(), "quick"),
     }
 
 
