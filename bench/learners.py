@@ -277,7 +277,7 @@ def texts(path: Path) -> dict[str, DomainRows]:
     words = HashingVectorizer(
         n_features=HASHED, alternate_sign=False, token_pattern=r"\S+", norm="l2"
     )
-    x = words.transform(table["text"].to_pylist()).tocsr()
+    x: Any = words.transform(table["text"].to_pylist())
     y = np.asarray(table["label"]).astype(np.int64)
     domain, split = np.asarray(table["domain"]), np.asarray(table["split"])
     found, rng = {}, np.random.default_rng(0)
