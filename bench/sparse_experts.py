@@ -12,6 +12,7 @@ and permuted; on InstEval too, where its folder is given. A run that was stopped
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,26 +95,27 @@ def trained(data: Numbers, model: Numbers, folder: Path, **train: Any) -> isthmu
     return isthmus.fit(settings, out=folder / f"run-{number}", cache=folder / "cache")
 
 
-def against_dense(found: Numbers, folder: Path) -> None:
-    """Sparse experts and dense networks."""
+def against_dense(found: Numbers, folder: Path, keep: Callable[[], object]) -> None:
+    """Sparse experts and dense networks; ``keep`` writes what is found so far."""
     for name, model in networks().items():
         if name in found:
             continue
         tried = {}
         for lr in RATES:
             run = trained(section_of(CHOOSING, folder), model, folder, lr=lr, seed=CHOOSING)
-            tried[lr] = run.evaluate("validation").macro.auc.value
+            tried[lr] = run.evaluate("validation").macro.auc
         lr = max(tried, key=lambda one: tried[one] or 0.0)
         runs = [trained(section_of(s, folder), model, folder, lr=lr, seed=s) for s in SEEDS]
         found[name] = {
             "lr": lr,
-            "auc": [run.evaluate().macro.auc.value for run in runs],
+            "auc": [run.evaluate().macro.auc for run in runs],
             "parameters": runs[0].bundle.model.parameter_report().trunk,
             "seconds": round(sum(run.state.seconds for run in runs), 1),
             "steps": sum(run.state.steps for run in runs),
         }
         if model["backbone"]["name"] == "sparse_moe":
             found[name]["gates"] = runs[0].gates().to_dict()
+        keep()
     base = np.array(found["dense, equal products"]["auc"])
     for name in networks():
         found[name]["minus equal products"] = difference(np.array(found[name]["auc"]) - base)
@@ -125,7 +127,13 @@ def difference(gain: np.ndarray) -> list[float]:
     return [float(gain.mean()), float(half)]
 
 
-def under_dropout(found: Numbers, folder: Path, sections: list[Numbers], rate: float) -> None:
+def under_dropout(
+    found: Numbers,
+    folder: Path,
+    sections: list[Numbers],
+    rate: float,
+    keep: Callable[[], object],
+) -> None:
     """The domain as it is, hidden and permuted, for each share of domain dropout."""
     model = networks()["dense, equal products"]
     for share in DROPOUTS:
@@ -134,35 +142,32 @@ def under_dropout(found: Numbers, folder: Path, sections: list[Numbers], rate: f
         values: Numbers = {"plain": [], "hidden": [], "permuted": []}
         for seed, data in zip(SEEDS, sections, strict=True):
             run = trained(data, model, folder, lr=rate, seed=seed, domain_dropout=share)
-            values["plain"].append(run.evaluate().macro.auc.value)
+            values["plain"].append(run.evaluate().macro.auc)
             for changed in ("hidden", "permuted"):
                 figures = run.robustness(changed).evaluation
-                values[changed].append(figures.macro.auc.value)
+                values[changed].append(figures.macro.auc)
         found[str(share)] = values
+        keep()
 
 
 def main(out: Path, insteval: Path | None) -> None:
     """Every number, written after each part."""
     found: Numbers = json.loads(out.read_text()) if out.exists() else {}
+
+    def keep() -> None:
+        out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        parts = [lambda: against_dense(found.setdefault("networks", {}), folder)]
+        against_dense(found.setdefault("networks", {}), folder, keep)
         tables = [section_of(seed, folder) for seed in SEEDS]
-        parts.append(
-            lambda: under_dropout(found.setdefault("planted", {}), folder, tables, max(RATES))
-        )
+        under_dropout(found.setdefault("planted", {}), folder, tables, max(RATES), keep)
         if insteval is not None:
             data = read_yaml(insteval / "config.yaml")["data"]
             data["table"] = str(insteval / data["table"])
             same = [data] * len(SEEDS)
-            parts.append(
-                lambda: under_dropout(found.setdefault("insteval", {}), folder, same, min(RATES))
-            )
-        for part in parts:
-            try:
-                part()
-            finally:
-                out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            under_dropout(found.setdefault("insteval", {}), folder, same, min(RATES), keep)
+        keep()
 
 
 if __name__ == "__main__":

@@ -36,16 +36,16 @@ def auc(run: isthmus.Run, logits: np.ndarray) -> float | None:
         split="test", logits=logits, label=rows.label, domain=rows.domain, names=rows.names,
         group=rows.group,
     )  # fmt: skip
-    return found.pooled.auc.value
+    return found.pooled.auc
 
 
 def test_hidden_is_a_table_without_its_domain(run: isthmus.Run):
     rows = run.scored().row
     logits = run.bundle.logits(changed(clicks(), [None] * len(clicks())))[rows]
     found = run.robustness("hidden")
-    assert found.evaluation.pooled.auc.value == pytest.approx(auc(run, logits))
+    assert found.evaluation.pooled.auc == pytest.approx(auc(run, logits))
     pooled = found.comparison.pooled.auc
-    assert pooled.a == pytest.approx(run.evaluate().pooled.auc.value)
+    assert pooled.a == pytest.approx(run.evaluate().pooled.auc)
     assert pooled.b == pytest.approx(auc(run, logits))
     # Rows count in the domain that they belong to.
     for name, figures in run.evaluate().domains.items():
@@ -59,10 +59,10 @@ def test_permuted_is_a_table_whose_test_rows_bear_each_others_domains(run: isthm
     tab[rows] = tab[rows][np.random.default_rng(3).permutation(len(rows))]
     logits = run.bundle.logits(changed(table, tab.tolist()))[run.scored().row]
     found = run.robustness("permuted", seed=3)
-    assert found.evaluation.pooled.auc.value == pytest.approx(auc(run, logits))
+    assert found.evaluation.pooled.auc == pytest.approx(auc(run, logits))
     assert found.to_dict() == run.robustness("permuted", seed=3).to_dict()
     other = run.robustness("permuted", seed=4)
-    assert other.evaluation.pooled.auc.value != found.evaluation.pooled.auc.value
+    assert other.evaluation.pooled.auc != found.evaluation.pooled.auc
 
 
 def test_a_table_of_its_own_and_the_other_split(run: isthmus.Run):
@@ -87,12 +87,12 @@ def test_a_label_that_hangs_on_the_domain_alone_is_lost_and_nothing_else_is(tmp_
     click = (rng.random(2_000) < np.where(tab == "home", 0.9, 0.1)).astype(np.int8)
     place = table.schema.get_field_index("click")
     found = fitted(tmp_path, table.set_column(place, "click", pa.array(click)))
-    ordinary = found.evaluate().pooled.auc.value
+    ordinary = found.evaluate().pooled.auc
     assert ordinary is not None
     assert ordinary > 0.8
     for domain_as in ("hidden", "permuted"):
         lost = found.robustness(domain_as)
-        assert lost.evaluation.pooled.auc.value == pytest.approx(0.5, abs=0.1)
+        assert lost.evaluation.pooled.auc == pytest.approx(0.5, abs=0.1)
         difference = lost.comparison.pooled.auc
         assert difference.ci is not None
         assert difference.ci[1] < -0.2

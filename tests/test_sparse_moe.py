@@ -22,7 +22,8 @@ from isthmus.layers.per_domain import domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.testing import Subject
-from small_runs import clicks, settings as run_settings
+from small_runs import clicks
+from small_runs import settings as run_settings
 
 N_DOMAINS = 3
 WIDTH = 6
@@ -70,7 +71,7 @@ def test_4_a_network_is_its_formula_row_by_row(k):
     def run(rows: Tensor, domain: Tensor) -> Tensor:
         return network(x[rows], Routing(domain, N_DOMAINS))
 
-    def formula(rows: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG001
+    def formula(rows: Tensor, domain: Tensor) -> Tensor:
         return torch.stack([slow(network, x[r]) for r in rows.tolist()])
 
     subject = Subject(network, torch.arange(24) % (N_DOMAINS + 1), N_DOMAINS, run)
@@ -278,7 +279,7 @@ for k, capacity in ((1, None), (2, 1.0)):
             gradients = [one.grad for one in model.parameters()]
             found.append([output.logits, *output.told.values(), *gradients])
         for left, right in zip(*found, strict=True):
-            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-4)
 
     network = SparseMoE(in_width=6, widths=(5, 4), experts=3, k=k).eval()
     graph = torch.export.export(
