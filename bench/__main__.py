@@ -42,6 +42,7 @@ def main() -> None:
             "7": lambda: inputs.everything(folder),
             "8": adapters.attached_step,
             "9": lambda: networks.everything(folder),
+            "10": networks.sparse_experts,
         }
         for number, part in parts.items():
             if not only or number in only:
@@ -56,10 +57,15 @@ def main() -> None:
 def write(found: list[Row], number: str, load: float) -> None:
     """Put one number's lines in place of its former ones, on the page and in the record."""
     held = [Row(**row) for row in json.loads(RECORD.read_text())] if RECORD.exists() else []
-    others = (row for row in held if row.name[0] != number)
-    rows = sorted([*found, *others], key=lambda row: row.name[0])
+    others = (row for row in held if number_of(row) != int(number))
+    rows = sorted([*found, *others], key=number_of)
     RECORD.write_text(json.dumps([row.to_dict() for row in rows], indent=2) + "\n")
     PAGE.write_text(to_markdown(rows, load))
+
+
+def number_of(row: Row) -> int:
+    """The number that a line belongs to: how its name begins."""
+    return int(row.name.split()[0].rstrip("."))
 
 
 def to_markdown(rows: list[Row], load: float) -> str:

@@ -1,10 +1,12 @@
-"""Number 9: every network on equal terms. ``python -m bench --only 9``.
+"""Numbers 9 and 10: every network on equal terms. ``python -m bench --only 9,10``.
 
 - A training step at 30 domains over the network's own step at 3, and at 1,000: time, and products,
   which are the multiplications of one step. The widths are those of a trunk of 100,000 at 3 domains.
 - An epoch of MovieLens-1M with a trunk of 100,000; where the time goes, for a network that is slow.
 - STAR, PLE and M2M against the same formulas written as the code of a benchmark writes them: every
   domain's layers run on all rows, and each row keeps its own; M2M's attention runs among the rows.
+- Number 10: a training step of sparse experts, a row to one of them, over that of a dense network with as
+  many products a row.
 """
 
 import copy
@@ -116,6 +118,36 @@ def references() -> list[Row]:
                 if domains == 3
                 else informative(what, ratio, **told)
             )
+    return rows
+
+
+def sparse_experts() -> list[Row]:
+    """Number 10."""
+    keep_freed_memory()
+    domain = draw_domains(3, zipf=0.0)
+    rows = []
+    for experts in (4, 16):
+        backbone = {"name": "sparse_moe", "widths": [128, 64], "experts": experts}
+        sparse = network(ModelConfig.model_validate({"backbone": backbone}), 3)
+        banked = sum(p.numel() for name, p in sparse.named_parameters() if ".bank." in name)
+        a_row = sparse.parameter_report().trunk - banked + banked // experts
+        dense = {"backbone": {"name": "mlp", "widths": [128, 64]}, "sizes": {"trunk": a_row}}
+        config = sized(ModelConfig.model_validate(dense), fields_of(3), 3)
+        work = {"sparse": step_of(sparse, domain), "dense": step_of(network(config, 3), domain)}
+        seconds = alternate({name: times(step, 3) for name, step in work.items()}, RUNS)
+        products = {name: products_of(step) / 1e6 for name, step in work.items()}
+        rows.append(
+            at_most(
+                f"10 one of {experts} experts a row, training step over the dense network's of equal"
+                " products",
+                seconds["sparse"] / seconds["dense"],
+                1.5,
+                sparse=milliseconds(seconds["sparse"] / 3),
+                dense=milliseconds(seconds["dense"] / 3),
+                products=f"{products['sparse']:,.0f} and {products['dense']:,.0f} million",
+                dense_widths=" and ".join(map(str, config.backbone.sizes)),
+            )
+        )
     return rows
 
 

@@ -12,8 +12,10 @@ from isthmus.backbones.backbone import (
     AbstractPassing,
     Adapt,
     BackboneSpec,
+    add_loss,
     leave_alone,
     meeting,
+    tell,
 )
 from isthmus.backbones.dcn import DCN, DcnConfig
 from isthmus.backbones.deepfm import DeepFM, DeepFMConfig
@@ -30,6 +32,8 @@ from isthmus.backbones.experts import (
     PleConfig,
     SharedBottom,
     SharedBottomConfig,
+    SparseMoE,
+    SparseMoeConfig,
 )
 from isthmus.backbones.mlp import MLP, MlpConfig
 from isthmus.backbones.modulated import (
@@ -64,6 +68,7 @@ BackboneConfig = Annotated[
     | HinetConfig
     | AdlConfig
     | M3oeConfig
+    | SparseMoeConfig
     | StarConfig
     | SarNetConfig
     | M2mConfig
@@ -115,10 +120,14 @@ __all__ = [
     "SarNetConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "SparseMoE",
+    "SparseMoeConfig",
     "Star",
     "StarConfig",
     "WideDeep",
     "WideDeepConfig",
+    "add_loss",
     "leave_alone",
     "meeting",
+    "tell",
 ]

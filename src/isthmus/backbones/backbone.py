@@ -117,10 +117,28 @@ class AbstractPassing(ABC):
     def meet(self, linear: int) -> Meet | None:
         """What changes the output of a Linear; None where it stays as it is."""
 
+    def add_loss(self, name: str, loss: Float[Tensor, ""]) -> None:  # noqa: B027
+        """Take a loss of the network's own, with its weight, for training to add. Or let it go."""
+
+    def tell(self, name: str, value: Float[Tensor, ""]) -> None:  # noqa: B027
+        """Take a number for training to log. Or let it go."""
+
 
 def meeting(adapt: Adapt, linear: int) -> Meet | None:
     """What ``adapt`` makes of the Linear in the block before site ``linear``; for `DeepBlock`."""
     return adapt.meet(linear) if isinstance(adapt, AbstractPassing) else None
+
+
+def add_loss(adapt: Adapt, name: str, loss: Float[Tensor, ""]) -> None:
+    """Hand a loss of a backbone's own, with its weight, to who trains it, if anybody does."""
+    if isinstance(adapt, AbstractPassing):
+        adapt.add_loss(name, loss)
+
+
+def tell(adapt: Adapt, name: str, value: Float[Tensor, ""]) -> None:
+    """Hand a number of a batch to who trains the backbone, who logs it beside the losses."""
+    if isinstance(adapt, AbstractPassing):
+        adapt.tell(name, value)
 
 
 class AbstractBackbone(nn.Module, ABC):

@@ -6,6 +6,7 @@ A model knows no optimiser, device, file or metric. A model returns logits, neve
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,14 @@ class Output(NamedTuple):
 
     ``logits``: (rows,) float. ``hidden``: the hidden states at the sites that were asked for, each
     (rows, width), after the adapter. ``losses``: losses of the model's own, each a scalar (), which
-    training adds to the loss of the rows; most models have none.
+    training adds to the loss of the rows; most models have none. ``told``: other numbers of the batch,
+    each a scalar (), which training logs.
     """
 
     logits: Tensor
     hidden: Mapping[Site, Tensor]
     losses: Mapping[str, Tensor]
+    told: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

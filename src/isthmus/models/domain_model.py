@@ -87,7 +87,7 @@ class DomainModel(AbstractModel):
             logits = logits + beside
         if self._score is not None:
             logits = logits + batch.numeric[:, self._score]
-        return Output(logits, passing.kept, {})
+        return Output(logits, passing.kept, passing.losses, passing.told)
 
     def start_at(self, logit: float) -> None:
         """Set the head's offsets, one for all domains or one each. A forest's score comes on top."""
@@ -128,6 +128,8 @@ class _Passing(AbstractPassing):
     ) -> None:
         self.adapter, self.state, self.wanted = adapter, state, wanted
         self.kept: dict[Site, Tensor] = {}
+        self.losses: dict[str, Tensor] = {}
+        self.told: dict[str, Tensor] = {}
 
     def __call__(self, site: Site, h: Tensor) -> Tensor:
         if self.adapter is not None:
@@ -142,6 +144,12 @@ class _Passing(AbstractPassing):
             return None
         assert self.state is not None
         return partial(self.adapter.meet, linear, state=self.state)
+
+    def add_loss(self, name: str, loss: Tensor) -> None:
+        self.losses[name] = loss
+
+    def tell(self, name: str, value: Tensor) -> None:
+        self.told[name] = value
 
 
 def _count(module: nn.Module) -> int:

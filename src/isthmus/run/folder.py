@@ -222,15 +222,17 @@ class LookWriter:
             self.board.add_scalar("train/loss", look.loss, look.step)
             for name, loss in look.losses.items():
                 self.board.add_scalar(f"train/loss_{name}", loss, look.step)
+            for name, value in look.told.items():
+                self.board.add_scalar(f"train/{name}", value, look.step)
             for name, value in look.metrics.items():
                 if value is not None:
                     self.board.add_scalar(f"validation/{name}", value, look.step)
 
     def _line(self, look: Look) -> str:
         values = {"method": self.method, **asdict(look)}
-        metrics, losses = values.pop("metrics"), values.pop("losses")
+        metrics, losses, told = (values.pop(key) for key in ("metrics", "losses", "told"))
         beside = {f"loss_{name}": loss for name, loss in losses.items()}
-        return json.dumps(values | beside | metrics, allow_nan=False) + "\n"
+        return json.dumps(values | beside | told | metrics, allow_nan=False) + "\n"
 
     def sync(self) -> None:
         """Make sure that the disk holds what was written."""

@@ -9,14 +9,16 @@ import numpy as np
 
 from isthmus.bundle import Bundle
 from isthmus.config import Config
+from isthmus.data import open_table
 from isthmus.errors import RunError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
-from isthmus.run.external import predict, predict_to, score_external
+from isthmus.run.external import fingerprint, predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
 from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_gates
 from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Listener, silent
+from isthmus.run.robustness import DomainAs, Robustness, robustness
 from isthmus.run.scores import read_scores
 
 SPLITS = ("test", "validation")
@@ -121,6 +123,44 @@ class Run:
         bundle = Bundle.load(RunFolder(self.path).bundle, reproduction=True)
         tell = progress or silent
         return evaluate_rows(score_external(bundle, data, source=self.name, progress=tell))
+
+    def robustness(
+        self,
+        domain_as: DomainAs,
+        split: str = "test",
+        *,
+        data: Any = None,
+        seed: int = 0,
+        progress: Listener | None = None,
+    ) -> Robustness:
+        """Score rows with the domain hidden, or permuted among them, and compare with the ordinary scores.
+
+        ``domain_as``: ``hidden`` or ``permuted``, see `isthmus.run.robustness`. ``seed``: of the
+        permutation. ``split``, ``data``, ``progress``: as for `evaluate`. The rows of a split are read
+        again from the config's table. Raises RunError for another word, where the config names no table,
+        and where the table is not the one that was trained on.
+        """
+        if domain_as not in ("hidden", "permuted"):
+            raise RunError(f"domain_as must be hidden or permuted, got {domain_as!r}")
+        tell = progress or silent
+        bundle = Bundle.load(RunFolder(self.path).bundle, reproduction=True)
+        if data is not None:
+            opened = open_table(data)
+            ordinary = score_external(bundle, opened, source=self.name, progress=tell)
+        else:
+            ordinary = self.scored(split)
+            if self.config.data.table is None:
+                raise RunError(
+                    f"rows can be scored again where the config names their table, but run {self.path}"
+                    " was given one from Python; give data, a table with labels"
+                )
+            opened = open_table(self.config.data.table)
+            if fingerprint(opened) != ordinary.fingerprint:
+                raise RunError(
+                    f"rows can be scored again while their table is as it was, but {opened.source} is"
+                    f" not the table of run {self.path}"
+                )
+        return robustness(bundle, opened, ordinary, domain_as, seed=seed, progress=tell)
 
     def predict(self, table: Any, *, strength: float | None = None) -> np.ndarray:
         """Give the probability of a positive label for each row, (rows,) float64, in table order.

@@ -48,9 +48,12 @@ class Look:
     loss: float  # mean of the batch losses since the last look
     metrics: dict[str, float | None]  # every ``Monitor`` name; None where it is undefined
     better: bool
-    losses: dict[str, float] = field(default_factory=dict)  # means likewise, of objectives by name
+    losses: dict[str, float] = field(
+        default_factory=dict
+    )  # means likewise, of losses beside by name
     phase: int = 1
     start: bool = False
+    told: dict[str, float] = field(default_factory=dict)  # means likewise, of what the model tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class TrainState:
     config: dict[str, Any]  # the ``train`` section
     weighting: dict[str, Tensor] = field(default_factory=dict)  # what `Weighting` keeps
     objectives: dict[str, Tensor] = field(default_factory=dict)  # their parameters
-    loss_sums: dict[str, Tensor] = field(default_factory=dict)  # of objectives, as ``loss_sum``
+    loss_sums: dict[str, Tensor] = field(default_factory=dict)  # of losses beside and what is told
     method: dict[str, Tensor] = field(default_factory=dict)  # what `AbstractMethod` keeps
     phase: int = 1  # the phase under way
     phase_step: int = 0  # steps done before it

@@ -229,7 +229,7 @@ class _Loop:
             parameters = [*self.model.parameters(), *self.objectives.parameters()]
             clip_gradients(parameters, self.config.clip_norm)
         self.method.update(self.optimiser)
-        self.record.add(loss, losses)
+        self.record.add(loss, losses, output.told)
         self.watch.rows += batch.rows
         self.step += 1
         self.step_in_epoch += 1
@@ -271,6 +271,7 @@ class _Loop:
         """
         loss = self.record.loss(self.step) if before is None else before.loss
         losses = self.record.losses(self.step) if before is None else before.losses
+        told = self.record.told(self.step) if before is None else before.told
         with self.method.settled():
             logits = score_rows(self.model, self.validation)
             if not np.isfinite(logits).all():
@@ -285,6 +286,7 @@ class _Loop:
                 metrics=metrics,
                 better=self.record.is_better(metrics),
                 losses=losses,
+                told=told,
                 phase=self.phase,
                 start=before is not None,
             )

@@ -10,6 +10,8 @@ from isthmus.errors import RunError
 from isthmus.train.events import Look, TrainState
 from isthmus.train.scoring import Monitor
 
+TOLD = "told "  # before the names of what a model tells, among the sums of losses
+
 
 class Record:
     """Losses and looks of one training. The losses wait for the device only when they are read."""
@@ -24,10 +26,11 @@ class Record:
         self.loss_sums: dict[str, Tensor] = {}
         self.loss_steps = 0
 
-    def add(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
-        """Count the losses of a step."""
+    def add(self, loss: Tensor, losses: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> None:
+        """Count the losses of a step, and what the model told beside."""
         self.loss_sum += loss
-        for name, one in losses.items():
+        more = {f"{TOLD}{name}": value for name, value in told.items()}
+        for name, one in {**losses, **more}.items():
             self.loss_sums[name] = self.loss_sums.get(name, 0) + one.detach().double()
         self.loss_steps += 1
 
@@ -36,8 +39,21 @@ class Record:
         return self._finite("the training loss", self.loss_sum, step)
 
     def losses(self, step: int) -> dict[str, float]:
-        """Means likewise, of the objectives by name."""
-        return {n: self._finite(f"the loss {n!r}", s, step) for n, s in self.loss_sums.items()}
+        """Means likewise, of the objectives and of the model's own losses by name."""
+        return {
+            name: self._finite(f"the loss {name!r}", total, step)
+            for name, total in self.loss_sums.items()
+            if not name.startswith(TOLD)
+        }
+
+    def told(self, step: int) -> dict[str, float]:
+        """Means likewise, of what the model told by name."""
+        told = {
+            name.removeprefix(TOLD): total
+            for name, total in self.loss_sums.items()
+            if name.startswith(TOLD)
+        }
+        return {n: self._finite(f"{n!r}, told by the model,", s, step) for n, s in told.items()}
 
     def _finite(self, what: str, total: Tensor, step: int) -> float:
         loss = total.item() / max(self.loss_steps, 1)

@@ -6,6 +6,7 @@ from isthmus.backbones.experts.m3oe import M3oE, M3oeConfig
 from isthmus.backbones.experts.mmoe import MMoE, MmoeConfig
 from isthmus.backbones.experts.ple import PLE, PleConfig
 from isthmus.backbones.experts.shared_bottom import SharedBottom, SharedBottomConfig
+from isthmus.backbones.experts.sparse_moe import SparseMoE, SparseMoeConfig
 
 __all__ = [
     "ADL",
@@ -20,4 +21,6 @@ __all__ = [
     "PleConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "SparseMoE",
+    "SparseMoeConfig",
 ]
