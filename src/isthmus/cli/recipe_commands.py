@@ -26,7 +26,7 @@ def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Print a recipe as YAML, with its comments."""
     from isthmus.recipe import recipe_of
 
-    show(recipe_of(name))
+    show(str(recipe_of(name)).rstrip())
 
 
 @recipes_app.callback(invoke_without_command=True)
