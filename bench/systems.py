@@ -11,6 +11,7 @@ the trainings. A run that was stopped goes on.
 import json
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def trained(name: str, dataset: Dataset, seed: int) -> dict[str, Any]:
         "own": sum(bank[0].numel() for bank in model.domain_parameters().values()),
         "parameters": model.parameter_report().total,
         "steps": end.step,
+        "brought": [  # what each later phase added on validation rows; 0 gave the phase before back
+            last - first
+            for first, last in pairwise(
+                max(look.metrics["auc_macro"] or 0.0 for look in end.history if look.phase == phase)
+                for phase in sorted({look.phase for look in end.history})
+            )
+        ],
         "seconds": round(end.seconds, 1),
     }
 
