@@ -32,6 +32,7 @@ WALK = [
     "checkpoint",
     "report",
     "config",
+    "recipe",
     "inspect",
     "sources",
     "bundle",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
+    from isthmus.recipe import SystemRecipe, recipes
     from isthmus.run import Run, compare, fit
     from isthmus.schema import DataConfig
     from isthmus.train import TrainConfig
@@ -53,6 +54,7 @@ _PLACES = {
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
+    "isthmus.recipe": ("SystemRecipe", "recipes"),
     "isthmus.run": ("Run", "compare", "fit"),
     "isthmus.schema": ("DataConfig",),
     "isthmus.train": ("TrainConfig",),
@@ -79,6 +81,7 @@ __all__ = [
     "Run",
     "RunError",
     "SchemaError",
+    "SystemRecipe",
     "TrainConfig",
     "Tuning",
     "__version__",
@@ -94,6 +97,7 @@ __all__ = [
     "merge_adapters",
     "plan_benchmark",
     "plan_diagnosis",
+    "recipes",
     "save_adapters",
     "sites_of",
     "tune",

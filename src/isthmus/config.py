@@ -64,11 +64,15 @@ class Config(Section):
 
 
 def load_config(
-    source: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()
+    source: str | Path | Mapping[str, Any] | Config,
+    overrides: Sequence[str] = (),
+    *,
+    over: Mapping[str, Any] | None = None,
 ) -> Config:
     """Read a config from a YAML file, a nested dict or a `Config`, and check all of it.
 
-    ``overrides``: texts like ``train.epochs=3``, values read as YAML, applied in order.
+    ``overrides``: texts like ``train.epochs=3``, values read as YAML, applied in order. ``over``:
+    values by dotted key, such as those of a recipe, put in before the overrides.
     A relative ``data.table`` is taken from the folder of the file (of a dict: as it stands).
     Raises `ConfigError`: not a YAML mapping, an unknown key, a value that a rule forbids.
     """
@@ -82,6 +86,8 @@ def load_config(
         folder = Path(source).absolute().parent
     # A section whose keys are all commented out is an empty one.
     raw = {key: {} if value is None else value for key, value in raw.items()}
+    for key, value in (over or {}).items():
+        _put(raw, key.split("."), value)
     raw = apply_overrides(raw, overrides)
     config = validate(Config, raw)
     table = config.data.table

@@ -8,6 +8,7 @@ trees              a boosted forest
 ple, star, ...     a backbone, without an adapter
 hamur, film, ...   an adapter on the control; the same as mlp+hamur
 ple+hamur          an adapter on a backbone
+recipe:mlora, ...  a published system, on the control where the recipe names no backbone
 """
 
 import difflib
@@ -19,6 +20,7 @@ from isthmus.adapters import AdapterConfig
 from isthmus.backbones import BackboneConfig
 from isthmus.errors import ConfigError
 from isthmus.family import members
+from isthmus.recipe import SystemRecipe, recipe_of
 
 Kind = Literal["network", "blind", "wide", "solo", "trees"]
 CONTROL = "mlp"
@@ -30,6 +32,7 @@ SPECIAL: dict[str, tuple[Kind, str]] = {
     "solo": ("solo", "an MLP for each domain, on its own rows"),
     TREES: ("trees", "boosted trees (LightGBM)"),
 }
+RECIPE = "recipe:"  # before a recipe's name: adapters have some of the names too
 ADAPTED = ("hamur",)  # adapters on the control, where no models are named
 
 
@@ -38,6 +41,7 @@ class Contender:
     """One row of the table. ``name``: as the table shows it. ``told``: what it is, in words.
 
     ``backbone``, ``adapter``: members of their families; ``mlp`` and ``none`` for special ones.
+    ``recipe``: whose settings are put over the control's; None for all that are no recipe.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Contender:
     told: str
     backbone: str = CONTROL
     adapter: str = "none"
+    recipe: SystemRecipe | None = None
 
 
 def contenders(names: Sequence[str] | None) -> tuple[Contender, ...]:
@@ -67,6 +72,9 @@ def contender(name: str) -> Contender:
     if name in SPECIAL:
         kind, told = SPECIAL[name]
         return Contender(name, kind, told)
+    if name.startswith(RECIPE):
+        recipe = recipe_of(name.removeprefix(RECIPE).strip())
+        return _of_recipe(recipe)
     backbones, adapters = _backbones(), _adapters()
     if name in adapters:
         name = f"{CONTROL}+{name}"
@@ -79,6 +87,13 @@ def contender(name: str) -> Contender:
     if adapter not in adapters:
         raise ConfigError(_unknown("adapter", adapter, adapters, name))
     return Contender(name, "network", f"{adapter} on {backbone}", backbone, adapter)
+
+
+def _of_recipe(recipe: SystemRecipe) -> Contender:
+    backbone = recipe.settings.get("model.backbone.name", CONTROL)
+    adapter = recipe.settings.get("model.adapter.name", "none")
+    told = f"{recipe.told_on(backbone)} ({recipe.head.paper})"
+    return Contender(f"{RECIPE}{recipe.name}", "network", told, backbone, adapter, recipe)
 
 
 def _backbones() -> list[str]:

@@ -205,6 +205,12 @@ def _prepared(
     alone = OwnNetworks(dataset).refusal()
     if alone is not None:
         left_out |= {one.name: alone for one in chosen if one.kind == "solo"}
+    for one in chosen:
+        if one.recipe is not None:
+            try:
+                one.recipe.check(dataset.n_domains, printable(opened.source))
+            except ConfigError as fault:
+                left_out[one.name] = str(fault)
     forest = None
     of_trees = data_for_trees(settings.data)
     if isinstance(of_trees, str):

@@ -38,8 +38,9 @@ class ContestFolder:
 
     def study(self, terms: Terms) -> Path:
         """The folder of a contender's search. A widened control is another one by its size."""
+        name = terms.name.replace(":", "-")  # of a recipe
         wide = terms.contender.kind == "wide"
-        return self.path / "studies" / (f"{terms.name}-{terms.trunk}" if wide else terms.name)
+        return self.path / "studies" / (f"{name}-{terms.trunk}" if wide else name)
 
     def cost(self, key: str) -> Path:
         """The file of a contender's cost. ``key``: of the training that was measured."""

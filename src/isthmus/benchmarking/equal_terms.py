@@ -5,7 +5,9 @@ defaults, and takes the dropout and the norm that the config's backbone has besi
 Towers are shared. The widths keep their proportions, and the trunk fills the budget: backbone, adapter
 and head, parameters of domains counted once for each domain and once for the unknown one.
 
-Every network is trained by the config's ``train.method``. A network that the method does not suit, such
+A recipe is put over the control, and says which backbone, adapter and method it has.
+
+Every other network is trained by the config's ``train.method``. A network that the method does not suit, such
 as one without the part that a phase trains, is trained jointly, and so is one that reads no domain.
 """
 
@@ -68,7 +70,9 @@ class Terms:
 
         ``dataset``: what the contender reads.
         """
-        return Space.of(self.config, dataset, held=(*HELD, *self._without))
+        recipe = self.contender.recipe
+        said = () if recipe is None else tuple(recipe.settings)
+        return Space.of(self.config, dataset, held=(*HELD, *self._without, *said))
 
     @property
     def _without(self) -> list[str]:
@@ -123,6 +127,8 @@ def terms_of(
 
 def _sized(config: Config, contender: Contender, trunk: int, dataset: Dataset) -> Terms:
     changed = _with(config, model_for(config.model, contender, trunk))
+    if contender.recipe is not None:
+        changed = contender.recipe.over(changed)
     training = Training(model=sized_for(changed.model, dataset), train=changed.train)
     network = build(training, dataset)
     return Terms(contender, _suited(changed, contender, network), network.parameter_report())
@@ -131,6 +137,9 @@ def _sized(config: Config, contender: Contender, trunk: int, dataset: Dataset) -
 def _suited(config: Config, contender: Contender, network: AbstractModel) -> Config:
     """The config, by the joint method where its own does not suit the network."""
     train = config.train
+    if contender.recipe is not None:
+        train.method.check(network, train)
+        return config
     try:
         train.method.check(network, train)
         if contender.kind not in ("blind", "solo"):

@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(no_args_is_help=True, help="The encoded tables that fit keeps.")
 app.add_typer(cache_app, name="cache")
+recipes_app = typer.Typer(help="Settings of published systems, for fit, tune and benchmark.")
+app.add_typer(recipes_app, name="recipes")
 
 FAULT = 2  # exit code of everything that isthmus refuses by name
 INTERRUPTED = 130
@@ -31,6 +33,10 @@ Arguments = ParamSpec("Arguments")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key of the config")
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help="Put the settings of a published system over it"),
 ]
 JsonTarget = Annotated[
     str | None,

@@ -9,6 +9,7 @@ from isthmus.cli.app import (
     Changes,
     ConfigFile,
     JsonTarget,
+    RecipeName,
     app,
     cache_app,
     command,
@@ -125,6 +126,7 @@ def fit(
     jobs: Annotated[
         int, typer.Option(min=1, help="With --guard: trainings side by side, one thread each")
     ] = 1,
+    recipe: RecipeName = None,
 ) -> None:
     """Train one model over all domains, and report every domain."""
     import isthmus
@@ -142,6 +144,7 @@ def fit(
             block_rows=block_rows,
             guard=guard,
             jobs=jobs,
+            recipe=recipe,
             progress=progress,
         )
     show(run.evaluate())

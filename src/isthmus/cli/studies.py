@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli.app import Changes, ConfigFile, app, command, say, show
+from isthmus.cli.app import Changes, ConfigFile, RecipeName, app, command, say, show
 from isthmus.cli.progress_view import ProgressView
 from isthmus.printable import shown
 
@@ -65,13 +65,20 @@ def tune(
         float | None, typer.Option(help="Minutes in all, after which no trial begins")
     ] = None,
     set_: Changes = None,
+    recipe: RecipeName = None,
 ) -> None:
     """Try known recipes and then new ones on the validation rows, and write the best as a config."""
     import isthmus
 
     with ProgressView() as progress:
         study = isthmus.tune(
-            config, out, trials=trials, minutes=minutes, set=set_ or (), progress=progress
+            config,
+            out,
+            trials=trials,
+            minutes=minutes,
+            set=set_ or (),
+            recipe=recipe,
+            progress=progress,
         )
     show(study)
     say(f"report: {study.path / 'report.html'}, {study.path / 'trials.md'}")

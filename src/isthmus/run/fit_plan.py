@@ -24,7 +24,7 @@ class FitPlan:
 
     ``target``: the run folder. ``resume``: go on with the run in ``target``.
     ``allow_other_threads``: go on with another number of threads, too. ``guard``: ``strict``,
-    ``balanced``, or empty for none.
+    ``balanced``, or empty for none. ``recipe``: which recipe was put over the config, in words.
     """
 
     config: Config
@@ -32,6 +32,12 @@ class FitPlan:
     resume: bool
     allow_other_threads: bool
     guard: str = ""
+    recipe: str = ""
+
+    @property
+    def told_recipe(self) -> str:
+        """Which recipe the run began with: a run goes on by its own config, too."""
+        return self.folder.read_state().recipe if self.begun else self.recipe
 
     @property
     def trunk(self) -> int:

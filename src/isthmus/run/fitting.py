@@ -15,7 +15,7 @@ from typing import Any
 
 from isthmus import checkpoint
 from isthmus.bundle import Bundle
-from isthmus.config import Config, load_config
+from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.store.dataset import dataset_key
 from isthmus.data.tables import BLOCK_ROWS
@@ -26,6 +26,7 @@ from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
+from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
 from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
@@ -42,6 +43,7 @@ from isthmus.run.texts import (
     look_text,
     method_text,
     model_text,
+    parameters_text,
     progress_text,
     sizes_text,
     unread_text,
@@ -64,6 +66,7 @@ def fit(
     allow_other_threads: bool = False,
     guard: Guard | None = None,
     jobs: int = 1,
+    recipe: str | None = None,
     progress: Listener | None = None,
 ) -> Run:
     """Train one model over the domains of a table, and score its validation and test rows.
@@ -84,6 +87,8 @@ def fit(
     ``guard``: train the alternatives of each domain, too, and ship what serves each domain best.
     See `isthmus.run.guard.choosing`. ``jobs``: with a guard, the number of processes that train
     side by side.
+    ``recipe``: the name of a published system, whose settings take the place of the config's; ``set``
+    takes the place of the recipe's. See `isthmus.recipes`.
     ``progress``: is called with each `Notice`. Try ``print``.
 
     Fits in threads of one process take turns, and each gives what it gives alone. Use processes for
@@ -93,11 +98,12 @@ def fit(
     refused fit leaves no run folder, unless a checkpoint makes the folder worth resuming.
     """
     tell = progress or silent
-    settings = load_config(config, set)
+    settled = SettledConfig.of(config, set, recipe)
+    settings = settled.config
     if guard is not None:
         check_guard(settings, guard)
     target = target_folder(config, out, resume)
-    plan = FitPlan(settings, target, resume, allow_other_threads, guard or "")
+    plan = FitPlan(settings, target, resume, allow_other_threads, guard or "", settled.told)
     plan.check()
     if plan.finished:
         told = f"run {printable(str(target))} is finished already: nothing to resume"
@@ -116,7 +122,10 @@ def fit(
         block_rows=block_rows,
         progress=encoding(tell),
     )
+    settled.check(dataset.n_domains, printable(opened.source))
     tell(Notice("encode", dataset_text(dataset)))
+    if plan.recipe:
+        tell(Notice("train", f"recipe {plan.recipe}"))
     if told := unread_text(dataset):
         tell(Notice("encode", told))
     for trial in dataset.encoder.crosses:
@@ -160,7 +169,7 @@ class _Fit:
         self.folder = plan.folder
         self.scores = SplitScores(config, dataset, table, self.folder)
         self.state = replace(
-            RunState.running(dataset, table, trunk=plan.trunk),
+            RunState.running(dataset, table, trunk=plan.trunk, recipe=plan.told_recipe),
             parameters=model.parameter_report().total,
         )
 
@@ -257,9 +266,11 @@ class _Fit:
         """Give the lines of the report that tell of the training."""
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
+        if self.state.recipe:
+            yield f"- Recipe: {printable(self.state.recipe)}."
         if not self.config.model.is_trees:
             yield f"- Method: {method_text(settings, end)}."
-        yield f"- Model: {self.state.parameters:,} parameters; {model_text(self.config, self.dataset)}."
+        yield f"- Model: {parameters_text(self.model)}; {model_text(self.config, self.dataset)}."
         if self.plan.trunk:
             yield f"- Sizes: {sizes_text(self.plan.trunk, self.config, self.model)}."
         if not self.config.model.is_trees:

@@ -58,11 +58,12 @@ class RunState:
     stopped: str = ""
     guard: str = ""  # strict, balanced, or none
     trunk: int = 0  # the budget in model.sizes that the run began with, or none
+    recipe: str = ""  # which recipe was put over the config, in words, or none
     format: int = FORMAT
 
     @classmethod
     def running(
-        cls, dataset: Dataset, table: Table, *, guard: str = "", trunk: int = 0
+        cls, dataset: Dataset, table: Table, *, guard: str = "", trunk: int = 0, recipe: str = ""
     ) -> "RunState":
         """Give the state of a run that begins now."""
         return cls(
@@ -76,6 +77,7 @@ class RunState:
             torch=torch.__version__,
             guard=guard,
             trunk=trunk,
+            recipe=recipe,
         )
 
 

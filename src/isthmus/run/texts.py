@@ -79,6 +79,13 @@ def model_text(config: Config, dataset: Dataset) -> str:
     )
 
 
+def parameters_text(model: AbstractModel) -> str:
+    """Say how many parameters a model has, and how many of them each domain owns."""
+    own = sum(bank[0].numel() for bank in model.domain_parameters().values())
+    each = f", {own:,} of them for each domain and for the unknown one" if own else ""
+    return f"{model.parameter_report().total:,} parameters{each}"
+
+
 def sizes_text(trunk: int, config: Config, model: AbstractModel) -> str:
     """Say which widths a budget for the trunk led to. ``config``: with these widths."""
     widths = ", ".join(map(str, config.model.backbone.sizes))

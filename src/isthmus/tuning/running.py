@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isthmus.config import Config, load_config
+from isthmus.config import Config
 from isthmus.data import Dataset, open_table
 from isthmus.data.store.dataset import dataset_key
 from isthmus.errors import ConfigError, RunError, SchemaError
@@ -21,6 +21,7 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import sized_for
 from isthmus.metrics.text_table import TextTable, count_text, number
 from isthmus.printable import printable, shown
+from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
 from isthmus.report.diagnosis.words import duration
 from isthmus.report.tuning import trial_table, tuning_page
@@ -81,13 +82,15 @@ def tune(
     trials: int | None = None,
     minutes: float | None = None,
     set: Sequence[str] = (),
+    recipe: str | None = None,
     progress: Listener | None = None,
 ) -> Tuning:
     """Search a recipe for the table of a config: model and training, never the data.
 
     Of ``model.name: trees``, how the forest is grown: the keys of ``data.trees``.
 
-    ``config``, ``set``, ``progress``: as for `isthmus.fit`. The config must name its table.
+    ``config``, ``set``, ``recipe``, ``progress``: as for `isthmus.fit`. The config must name its table.
+    What the recipe says is not searched: the study stays one of that system.
     ``out``: the study folder; the default is ``studies/NAME``. Where the folder holds a study of the
     same config and table, the study goes on.
     ``trials``: trials that end, in all parts of the study together; 40 where there is no budget.
@@ -103,7 +106,8 @@ def tune(
     tell = progress or silent
     check_optuna()
     budget = TrialBudget(trials, minutes)
-    settings = with_table(load_config(config, set))
+    settled = SettledConfig.of(config, set, recipe)
+    settings = with_table(settled.config)
     folder = StudyFolder(_target(config, out))
     folder.check(settings)
     opened = open_table(settings.data.table)
@@ -111,8 +115,11 @@ def tune(
     folder.check_table(key)
     dataset = Dataset.from_table(settings.data, opened, progress=encoding(tell))
     check_validation(settings, dataset)
+    settled.check(dataset.n_domains, printable(opened.source))
+    if settled.told:
+        tell(Notice("tune", f"recipe {settled.told}"))
     fitted = settings.model_copy(update={"model": sized_for(settings.model, dataset)})
-    space = Space.of(fitted, dataset)
+    space = Space.of(fitted, dataset, held=settled.held)
     recipes, left_out = chosen_recipes(space)
     tell(Notice("tune", "taking a few steps to see how fast they go"))
     plain, _ = joint_and_adapted(fitted.model)  # costs are told from those without an adapter

@@ -62,7 +62,7 @@ class Space:
     def of(cls, config: Config, dataset: Dataset, held: Collection[str] = ()) -> "Space":
         """Make the space that holds the config. Each network is built once, to see that it fits.
 
-        ``held``: keys that stay as the config has them. Of trees, nothing is held or built.
+        ``held``: keys that stay as the config has them, in the space or beside it. Of trees, nothing is held or built.
         """
         if config.model.is_trees:
             settled = with_leaves(config, dataset)
@@ -106,7 +106,7 @@ class Space:
             "model.adapter.name": fitting("model.adapter.name", ADAPTERS),
             "model.towers": fitting("model.towers", TOWERS),
         }
-        alone = {key: Options((stands[key],)) for key in held}
+        alone = {key: Options((value,)) for key, value in stands.items() if key in held}
         return cls(config, parameters | alone, refused)
 
     def params(self, recipe: PortfolioRecipe) -> dict[str, Value]:

@@ -83,7 +83,9 @@ class GuardedFit:
         self.scores = SplitScores(config, dataset, table, self.folder)
         self.trainings = self.folder.path / "trainings"
         self.candidates = Candidates(config, dataset)
-        self.state = RunState.running(dataset, table, guard=guard, trunk=plan.trunk)
+        self.state = RunState.running(
+            dataset, table, guard=guard, trunk=plan.trunk, recipe=plan.told_recipe
+        )
 
     def run(self) -> Run:
         """Train, choose and fill the folder. A fault before any training is done leaves none."""
@@ -181,6 +183,8 @@ class GuardedFit:
     def _facts(self, arms: TrainedArms, engine: Engine) -> Iterator[str]:
         """Give the lines of the report that tell of the trainings."""
         train = self.config.train
+        if self.state.recipe:
+            yield f"- Recipe: {printable(self.state.recipe)}."
         yield (
             f"- Trainings: {engine.trained} trained, {engine.cached} found from before; monitor"
             f" {train.monitor}, seed {train.seed}; half of the validation rows stopped them, half"
