@@ -1,5 +1,6 @@
 """Rows scored with the domain hidden or permuted: against tables changed by hand, and planted answers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import isthmus
+from command_line import isthmus_in_process, told
 from isthmus.errors import RunError
 from small_runs import clicks, settings
 
@@ -108,3 +110,15 @@ def test_what_cannot_be_scored_again_is_refused(run: isthmus.Run, tmp_path: Path
     pq.write_table(clicks(seed=1).slice(0, 700), tmp_path / "table.parquet")
     with pytest.raises(RunError, match="is not the table of run"):
         lost.robustness("hidden")
+
+
+def test_evaluate_says_how_much_a_run_leans_on_the_domain(run: isthmus.Run, tmp_path: Path):
+    out = tmp_path / "out.json"
+    result = isthmus_in_process("evaluate", run.path, "--domain-as", "hidden", "--json", out)
+    found = run.robustness("hidden")
+    assert result.stdout.rstrip().endswith(str(found).rstrip())
+    content = json.loads(out.read_text())
+    assert content.pop("robustness") == found.to_dict()
+    assert content == run.evaluate().to_dict()
+    fault = told(isthmus_in_process("evaluate", run.path, "--domain-as", "away"))
+    assert fault == "--domain-as must be hidden or permuted, got 'away'"

@@ -165,6 +165,14 @@ def evaluate(
         bool,
         typer.Option("--gates", help="Show what share of each expert each domain uses, too"),
     ] = False,
+    domain_as: Annotated[
+        str | None,
+        typer.Option(
+            "--domain-as",
+            metavar="hidden|permuted",
+            help="Score the rows again with the domain hidden, or permuted among them, too",
+        ),
+    ] = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Print the metrics of every domain with 95 % intervals."""
@@ -174,18 +182,20 @@ def evaluate(
         opened = isthmus.Run.open(run)
         if data is not None and split is not None:
             raise IsthmusError(f"--split must stand without --data, got {split!r} and {data!r}")
-        shares = None
+        if domain_as is not None and domain_as not in ("hidden", "permuted"):
+            raise IsthmusError(f"--domain-as must be hidden or permuted, got {domain_as!r}")
+        shown, content = [], {}
         if gates:  # first: a network without gates is refused before a table is scored
             shares = opened.gates(split or "test", data=data, progress=progress)
+            shown, content = [shares], {"gates": shares.to_dict()}
+        if domain_as is not None:
+            found = opened.robustness(domain_as, split or "test", data=data, progress=progress)
+            shown, content = [found, *shown], content | {"robustness": found.to_dict()}
         if data is None:
             result = opened.evaluate(split or "test")
         else:
             result = opened.evaluate(data=data, progress=progress)
-    content = result.to_dict()
-    if shares is None:
-        deliver(result, content, json_target)
-    else:
-        deliver(f"{result}\n\n{shares}", content | {"gates": shares.to_dict()}, json_target)
+    deliver("\n\n".join(map(str, [result, *shown])), result.to_dict() | content, json_target)
 
 
 @command(app, "predict")
