@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.app import command, recipes_app, show
-from isthmus.metrics.text_table import TextTable
 
 
 @command(recipes_app, "list")
 def list_recipes() -> None:
     """List the recipes: what each is for, what it costs, and its paper."""
     import isthmus
+    from isthmus.metrics.text_table import TextTable
 
     rows = [
         (one.name, one.head.purpose, one.head.costs, one.head.paper) for one in isthmus.recipes()
