@@ -126,8 +126,11 @@ def finished(folder: Path, rows: int) -> list[tuple[Subject, Benchmark]]:
     ]
 
 
-def results(found: Sequence[tuple[Subject, Benchmark]]) -> Iterator[str]:
+def results(found: Sequence[tuple[Subject, Benchmark]], wanted: Sequence[Subject]) -> Iterator[str]:
     """The lines between the marks of the page. Each table says its own trials and seeds."""
+    done = {subject.name for subject, _ in found}
+    if missing := [subject.title for subject in wanted if subject.name not in done]:
+        yield f"Not run yet: {'; '.join(missing)}."
     for subject, one in found:
         yield f"### {subject.title}"
         yield f"[The page](pages/benchmark-{subject.name}.html)."
@@ -179,7 +182,8 @@ def main(arguments: list[str] | None = None, tell: Callable[[str], None] = print
         page = asked.docs / "pages" / f"benchmark-{subject.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, (one.path / "report.html").read_text(encoding="utf-8"))
-        put(asked.docs / "benchmark.md", list(results(finished(asked.folder, asked.rows))))
+        lines = results(finished(asked.folder, asked.rows), subjects(asked.rows))
+        put(asked.docs / "benchmark.md", list(lines))
 
 
 if __name__ == "__main__":
