@@ -27,8 +27,8 @@ from isthmus.exporting.graph_file import (
     TRACED,
     Parity,
     check_libraries,
-    onnx_scorer,
     parity_of,
+    traced,
     write_onnx,
     write_pt2,
 )
@@ -133,12 +133,9 @@ def _write(
             known=part.known,
         )
         (place / name).parent.mkdir(exist_ok=True)
-        example = part.read(rows.take(torch.arange(TRACED)))
-        if form == "pt2":
-            score = write_pt2(graph, inputs, example, place / name)
-        else:
-            write_onnx(graph, inputs, example, place / name)
-            score = onnx_scorer(place / name, inputs)
+        program = traced(graph, inputs, part.read(rows.take(torch.arange(TRACED))))
+        write = write_pt2 if form == "pt2" else write_onnx
+        score = write(program, inputs, place / name)
         parity[name] = parity_of(
             lambda batch, part=part, score=score: score(part.read(batch)),
             lambda batch, part=part: _served(bundle, part, batch),

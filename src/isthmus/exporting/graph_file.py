@@ -36,25 +36,27 @@ def check_libraries() -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """What an exporter is given: example tensors in the order of the inputs, and their free sizes."""
+def traced(
+    graph: ServedGraph, inputs: Sequence[GraphInput], example: Batch
+) -> torch.export.ExportedProgram:
+    """The graph as a program, its numbers of rows and of items free.
 
-    given: tuple[Tensor, ...]
-    shapes: tuple[dict[int, Any], ...]
-
-    @classmethod
-    def of(cls, inputs: Sequence[GraphInput], example: Batch) -> "Traced":
-        """``example``: a few rows, more than one, so that no size of 1 is built in."""
-        free: dict[str, Any] = {"rows": Dim("rows")}
-        free["ends"] = free["rows"] + 1
-        for number, size in enumerate(_free_sizes(inputs)):
-            free.setdefault(size, Dim(f"items_{number}", min=0))
-        shapes = tuple(
-            {axis: free[size] for axis, size in enumerate(one.shape) if isinstance(size, str)}
-            for one in inputs
-        )
-        return cls(tensors(inputs, example), shapes)
+    ``example``: a few rows, more than one, so that no size of 1 is built in. Raises BundleError where
+    the network cannot be traced.
+    """
+    free: dict[str, Any] = {"rows": Dim("rows", min=1)}
+    sizes = (size for one in inputs for size in one.shape if isinstance(size, str))
+    for number, size in enumerate(sizes):
+        free.setdefault(size, Dim(f"items_{number}", min=0))
+    shapes = tuple(
+        {axis: free[size] for axis, size in enumerate(one.shape) if isinstance(size, str)}
+        for one in inputs
+    )
+    given = tensors(inputs, example)
+    try:
+        return torch.export.export(graph.eval(), given, dynamic_shapes=(shapes,))
+    except (RuntimeError, ValueError) as fault:  # what torch raises for a guard on a free size
+        raise BundleError(f"the network cannot be exported: {fault}") from fault
 
 
 def tensors(inputs: Sequence[GraphInput], batch: Batch) -> tuple[Tensor, ...]:
@@ -64,38 +66,47 @@ def tensors(inputs: Sequence[GraphInput], batch: Batch) -> tuple[Tensor, ...]:
 
 
 def write_onnx(
-    graph: ServedGraph, inputs: Sequence[GraphInput], example: Batch, path: Path
-) -> None:
-    """Write the graph, its numbers of rows and of items free. Raises BundleError where it cannot be."""
-    traced = Traced.of(inputs, example)
+    program: torch.export.ExportedProgram, inputs: Sequence[GraphInput], path: Path
+) -> Scorer:
+    """Write a traced graph as ONNX; give the file at work in ONNX Runtime, on one thread.
+
+    Raises BundleError where an operation has no counterpart there, and where the file does not run.
+    """
+    import onnxruntime
+
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet():
         warnings.simplefilter("ignore")  # of the exporter, about itself
         try:
-            program = torch.onnx.export(
-                graph.eval(),
-                traced.given,
+            written = torch.onnx.export(
+                program,
                 input_names=[one.name for one in inputs],
                 output_names=list(OUTPUTS),
-                dynamic_shapes=(traced.shapes,),
                 opset_version=OPSET,
-                dynamo=True,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as fault:
             raise BundleError(f"the network cannot be exported to ONNX: {fault}") from fault
-    assert program is not None
-    program.save(path)
+    assert written is not None
+    written.save(path)
+    session = session_of(path)
+
+    def score(batch: Batch) -> dict[str, np.ndarray]:
+        try:
+            found = session.run(list(OUTPUTS), graph_arrays(tuple(inputs), batch))
+        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as fault:
+            raise BundleError(f"the exported graph does not run: {fault}") from fault
+        return dict(zip(OUTPUTS, found, strict=True))
+
+    return score
 
 
 def write_pt2(
-    graph: ServedGraph, inputs: Sequence[GraphInput], example: Batch, path: Path
+    program: torch.export.ExportedProgram, inputs: Sequence[GraphInput], path: Path
 ) -> Scorer:
-    """Write the graph for torch.export.load of others; give the program that was written.
+    """Write a traced graph for torch.export.load of others; give the program itself at work.
 
     Nothing here loads such a file: loading unpickles.
     """
-    traced = Traced.of(inputs, example)
-    program = torch.export.export(graph.eval(), traced.given, dynamic_shapes=(traced.shapes,))
     torch.export.save(program, path)
     run = program.module()
 
@@ -103,17 +114,6 @@ def write_pt2(
         with torch.no_grad():
             found = run(*tensors(inputs, batch))
         return {name: one.numpy() for name, one in zip(OUTPUTS, found, strict=True)}
-
-    return score
-
-
-def onnx_scorer(path: Path, inputs: Sequence[GraphInput]) -> Scorer:
-    """The file at work in ONNX Runtime, on one thread."""
-    session = session_of(path)
-
-    def score(batch: Batch) -> dict[str, np.ndarray]:
-        found = session.run(list(OUTPUTS), graph_arrays(tuple(inputs), batch))
-        return dict(zip(OUTPUTS, found, strict=True))
 
     return score
 
@@ -158,10 +158,6 @@ def session_of(path: Path, threads: int = 1) -> Any:
     return onnxruntime.InferenceSession(
         str(path), sess_options=options, providers=["CPUExecutionProvider"]
     )
-
-
-def _free_sizes(inputs: Sequence[GraphInput]) -> list[str]:
-    return [size for one in inputs for size in one.shape if isinstance(size, str)]
 
 
 @contextmanager

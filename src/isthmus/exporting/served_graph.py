@@ -4,7 +4,7 @@
     categorical     (rows, columns) int64: ids, a column a categorical feature; where there are some
     numeric         (rows, columns) float32: numbers as the encoder scales them; where there are some
     NAME.values     (items,) int64 ids or float32 numbers of a list feature
-    NAME.offsets    (rows + 1,) int64: row r holds the items offsets[r] to offsets[r + 1]
+    NAME.lengths    (rows,) int64: how many of the items belong to each row, in their order
 
     logits          (rows,) float32, calibrated
     scores          (rows,) float32 = sigmoid(logits + log(negative_rate))
@@ -33,7 +33,7 @@ OUTPUTS = ("logits", "scores")
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """One input. ``shape``: sizes, or the names of free ones: ``rows``, ``ends``, ``NAME.items``."""
+    """One input. ``shape``: sizes, or the names of free ones: ``rows``, ``NAME.items``."""
 
     name: str
     dtype: Literal["int64", "float32"]
@@ -52,13 +52,13 @@ def graph_inputs(fields: tuple[FittedField, ...], batch: Batch) -> tuple[GraphIn
             "int64" if field.kind == "categorical_list" else "float32"
         )
         found.append(GraphInput(f"{field.name}.values", kind, (f"{field.name}.items",)))
-        found.append(GraphInput(f"{field.name}.offsets", "int64", ("ends",)))
+        found.append(GraphInput(f"{field.name}.lengths", "int64", ("rows",)))
     return tuple(found)
 
 
 def graph_arrays(inputs: tuple[GraphInput, ...], batch: Batch) -> dict[str, np.ndarray]:
     """A batch as the inputs of the graph, by name."""
-    listed = [tensor for column in batch.lists for tensor in (column.values, column.offsets)]
+    listed = [each for column in batch.lists for each in (column.values, column.offsets.diff())]
     held = {"domain": batch.domain, "categorical": batch.categorical, "numeric": batch.numeric}
     lists = iter(listed)
     return {
@@ -130,7 +130,7 @@ class ServedGraph(nn.Module):
             lists=tuple(
                 Jagged(
                     self._checked_list(field, held[f"{field.name}.values"]),
-                    held[f"{field.name}.offsets"],
+                    _offsets(held[f"{field.name}.lengths"]),
                 )
                 for field in _listed(self.fields)
             ),
@@ -170,3 +170,7 @@ class ServedGraph(nn.Module):
 
 def _listed(fields: tuple[FittedField, ...]) -> list[FittedField]:
     return [field for field in fields if field.kind in ("categorical_list", "numeric_list")]
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
