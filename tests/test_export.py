@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ import torch
 
 import isthmus
 from command_line import ISTHMUS, isthmus_in_process, told
+from isthmus.bundle import Part
 from isthmus.data.batch import Batch
+from isthmus.data.encoding.taught import Taught
+from isthmus.data.store.subset import Known
 from isthmus.disk import sha256
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.exporting import export
 from isthmus.exporting.graph_file import COUNTS, parity_of, session_of
 from isthmus.exporting.served_graph import GraphInput, graph_arrays
+from isthmus.models import build_model
 from small_runs import clicks, content, settings
 
 CHANGES = ["model.calibration=per_domain", "data.negative_rate=0.5"]
@@ -59,8 +64,10 @@ def given(folder: Path, batch: Batch) -> dict[str, np.ndarray]:
     )
 
 
-def answers(folder: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    session = session_of(folder / "model.onnx")
+def answers(
+    folder: Path, arrays: Mapping[str, np.ndarray], file: str = "model.onnx"
+) -> dict[str, np.ndarray]:
+    session = session_of(folder / file)
     names = [one.name for one in session.get_outputs()]
     return dict(zip(names, session.run(names, dict(arrays)), strict=True))
 
@@ -128,6 +135,38 @@ def test_a_pt2_file_is_written_for_others(run: isthmus.Run, tmp_path: Path):
         logits, scores = program(*map(torch.from_numpy, arrays.values()))
     np.testing.assert_allclose(scores.numpy(), run.bundle.score(clicks(9)), atol=1e-5)
     np.testing.assert_allclose(logits.numpy(), run.bundle.logits(clicks(9)), atol=1e-5)
+
+
+def test_a_domain_with_a_network_of_its_own_has_a_file_of_its_own(run: isthmus.Run, tmp_path: Path):
+    whole = run.bundle
+    rng = np.random.default_rng(0)
+    tables = {f.table: rng.random(f.table_rows) < 0.5 for f in whole.encoder.fields if f.table}
+    domain = np.array([True, False, True, True])
+    known = Known.of_tables(whole.encoder.fields, tables, domain, Taught())
+    torch.manual_seed(5)
+    other = build_model(whole.config.model, whole.encoder.fields, whole.encoder.n_domains).eval()
+    bundle = isthmus.Bundle(
+        config=whole.config,
+        encoder=whole.encoder,
+        model=whole.model,
+        calibration=whole.calibration,
+        parts={"own": Part(other, whole.config.model, known)},
+        routes={whole.domains[1]: "own"},
+    )
+    bundle.save(tmp_path / "bundle")
+    script = "import sys, isthmus as i; i.export(i.Bundle.load(sys.argv[1]), sys.argv[2], table=sys.argv[3])"
+    words = [tmp_path / "bundle", tmp_path / "made", run.state.table]
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = read(tmp_path / "made")
+    assert told["routes"] == {whole.domains[1]: "parts/0.onnx"}
+    assert set(told["parity"]) == {"model.onnx", "parts/0.onnx"}
+    batch = encoded(run, clicks(200))
+    arrays = given(tmp_path / "made", batch)  # ids as they are: the graph itself forgets
+    found = answers(tmp_path / "made", arrays, "parts/0.onnx")
+    served = whole.calibrated(bundle.parts["own"].logits(batch), batch.domain.numpy())
+    np.testing.assert_allclose(found["logits"], served, atol=1e-5, rtol=1e-5)
+    assert np.abs(served - whole.logits_of(batch)).max() > 0.01
 
 
 def test_a_graph_that_differs_is_refused():

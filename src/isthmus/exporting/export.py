@@ -9,7 +9,7 @@ Ids and numbers are those that the bundle's encoder makes of a raw row.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -133,15 +133,20 @@ def _write(
             known=part.known,
         )
         (place / name).parent.mkdir(exist_ok=True)
-        program = traced(graph, inputs, part.read(rows.take(torch.arange(TRACED))))
+        program = traced(graph, inputs, _as_given(part, rows.take(torch.arange(TRACED))))
         write = write_pt2 if form == "pt2" else write_onnx
         score = write(program, inputs, place / name)
         parity[name] = parity_of(
-            lambda batch, part=part, score=score: score(part.read(batch)),
+            lambda batch, part=part, score=score: score(_as_given(part, batch)),
             lambda batch, part=part: _served(bundle, part, batch),
             rows,
         )
     return parity
+
+
+def _as_given(part: Part, batch: Batch) -> Batch:
+    """Rows as the part's graph reads them: ids as they are, numbers as the part was taught."""
+    return replace(batch, numeric=part.read(batch).numeric)
 
 
 def _served(bundle: Bundle, part: Part, batch: Batch) -> dict[str, np.ndarray]:

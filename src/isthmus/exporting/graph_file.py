@@ -72,7 +72,7 @@ def write_onnx(
 
     Raises BundleError where an operation has no counterpart there, and where the file does not run.
     """
-    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet():
         warnings.simplefilter("ignore")  # of the exporter, about itself
@@ -93,7 +93,7 @@ def write_onnx(
     def score(batch: Batch) -> dict[str, np.ndarray]:
         try:
             found = session.run(list(OUTPUTS), graph_arrays(tuple(inputs), batch))
-        except onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument as fault:
+        except InvalidArgument as fault:
             raise BundleError(f"the exported graph does not run: {fault}") from fault
         return dict(zip(OUTPUTS, found, strict=True))
 

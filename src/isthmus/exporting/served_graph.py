@@ -28,7 +28,7 @@ from isthmus.data.store.subset import Known
 from isthmus.models import AbstractModel
 from isthmus.schema import FittedField
 
-OUTPUTS = ("logits", "scores")
+OUTPUTS: tuple[str, ...] = ("logits", "scores")
 
 
 @dataclass(frozen=True, slots=True)
