@@ -47,14 +47,13 @@ from isthmus.models.domain_teller import DomainTeller
 from isthmus.train.generators import seeded
 from isthmus.train.methods.joint import MixedBatches
 from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
-from isthmus.train.methods.telling import learn_to_tell
+from isthmus.train.methods.telling import LEAST_ROWS, learn_to_tell
 from isthmus.train.methods.trained_parts import TrainedParts
 
 if TYPE_CHECKING:
     from isthmus.train.train_config import TrainConfig
 
 LEAST_SHARE = 1e-3  # of a batch in the running mean: SoftMatch's 1 - 0.999
-LEAST_ROWS = 20  # of all small domains: fewer teach nobody to tell them apart
 TELLER = "teller."  # before the names of the classifier's weights, in the state
 
 

@@ -16,6 +16,7 @@ from isthmus.data.batch import Batch
 from isthmus.data.store.by_domain import RowsByDomain
 from isthmus.models.domain_teller import DomainTeller
 
+LEAST_ROWS = 20  # fewer teach nobody to tell domains apart
 LR = 0.01
 BATCH_ROWS = 256
 LEAST_STEPS = 20  # of an epoch: few rows come in smaller batches
@@ -32,7 +33,7 @@ def learn_to_tell(
 ) -> float:
     """Train ``teller`` in place on the rows of ``domains``; give its accuracy on the held out rows.
 
-    ``domains``: the domain of each class, rising; together they have 20 rows or more. All random numbers
+    ``domains``: the domain of each class, rising; together they have `LEAST_ROWS` rows or more. All random numbers
     come from ``random``, so the same call gives the same weights.
     """
     ends = np.cumsum(rows.counts)
