@@ -34,7 +34,7 @@ class Phase:
 class Lesson:
     """What one step learns from.
 
-    ``batch``: as the network reads it. ``domain``: the true domain of each row. ``dropout``: whether
+    ``batch``: as the network reads it. ``domain``: the domain that each row counts for. ``dropout``: whether
     domain dropout may hide domains of the batch. ``told``: numbers of the step, each a scalar (), which
     training logs.
     """
