@@ -27,6 +27,7 @@ from scipy import stats
 from torch import Tensor
 
 import isthmus
+from isthmus.bundle import DetectBy
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset
 from isthmus.data.store.subset import Subset
@@ -96,12 +97,13 @@ def told(seed: int, folder: Path) -> Numbers:
     place = rows.schema.get_field_index("domain")
     hidden = rows.set_column(place, "domain", pa.nulls(rows.num_rows, pa.string()))
     found: Numbers = {}
-    for name, of, by in (
+    ways: tuple[tuple[str, pa.Table, DetectBy | None], ...] = (
         ("known", rows, None),
         ("hidden", hidden, None),
         ("row", hidden, "row"),
         ("group", hidden, "group"),
-    ):
+    )
+    for name, of, by in ways:
         blocks = list(run.bundle.score_blocks(of, detect_domain=by))
         logits = np.concatenate([one.logits for one in blocks])
         each = [auc(logits[truth == d], label[truth == d].astype(float)) for d in np.unique(truth)]

@@ -154,7 +154,8 @@ def test_copies_of_the_large_domain_stand_behind_the_batch(tmp_path: Path, weigh
         assert torch.equal(head.weight, torch.ones(rows))
         weight = tail.weight
     else:
-        assert torch.equal(head.weight, batch.weight if batch.weight is not None else None)
+        assert batch.weight is not None
+        assert torch.equal(head.weight, batch.weight)
         weight = tail.weight / twins.weight
     assert weight.min() > 0
     assert weight.max() == pytest.approx(1.0)

@@ -23,7 +23,6 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
@@ -169,7 +168,8 @@ class Telling:
         if pa.types.is_null(column.type):
             column = values.take(told)
         else:
-            column = pc.if_else(pa.array(where), values.take(told), column)
+            at = np.where(where, len(column) + names, np.arange(len(column)))
+            column = pa.concat_arrays([column, values]).take(pa.array(at))
         batch = block.batch.set_column(place, self.encoder.config.domain, column)
         return batch, pa.array(self.encoder.domains, pa.string()).take(told)
 

@@ -36,9 +36,8 @@ def learn_to_tell(
     ``domains``: the domain of each class, rising; together they have `LEAST_ROWS` rows or more. All random numbers
     come from ``random``, so the same call gives the same weights.
     """
-    ends = np.cumsum(rows.counts)
-    every = np.concatenate([np.arange(ends[d] - rows.counts[d], ends[d]) for d in domains])
-    every = random.permutation(every)
+    wanted = np.isin(np.arange(len(rows.counts)), domains)
+    every = random.permutation(np.flatnonzero(np.repeat(wanted, rows.counts)))
     held, taught = every[: len(every) // 10], every[len(every) // 10 :]
     size = max(2, min(BATCH_ROWS, len(taught) // LEAST_STEPS))
     optimiser = torch.optim.Adam(teller.parameters(), lr=LR)
