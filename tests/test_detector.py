@@ -229,3 +229,24 @@ def test_nothing_to_tell_and_nothing_to_tell_by_are_refused_before_training(tmp_
     with pytest.raises(ConfigError, match=r"model\.detector needs 20 train rows, got"):
         isthmus.fit(config_of(), table_of(25), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_trees_and_guarded_runs_ship_a_detector_too(tmp_path: Path):
+    table = table_of(1_500)
+    trees = config_of()
+    trees["model"] = {"name": "trees", "detector": True}
+    of_trees = isthmus.fit(trees, table, tmp_path / "trees")
+    short = config_of()
+    short["train"]["epochs"] = 1
+    guarded = isthmus.fit(short, table, tmp_path / "guarded", guard="balanced")
+    named = table.slice(0, 100)
+    for run in (of_trees, guarded):
+        bundle = isthmus.Bundle.load(run.path / "bundle")
+        assert bundle.detector is not None
+        names = told_by(run, nameless(named), "group")
+        place = named.schema.get_field_index("tab")
+        written = named.set_column(place, "tab", pa.array(names))
+        assert np.array_equal(
+            run.predict(nameless(named), detect_domain="group"), run.predict(written)
+        )
+        assert np.array_equal(run.predict(named, detect_domain="row"), run.predict(named))

@@ -85,6 +85,10 @@ def test_every_recipe_trains_a_table(name: str, table: Path, tmp_path: Path):
         assert f"{key} (was '{before[key]}')" in report
     if name != "sparse_moe":  # in which domains own nothing
         assert re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
+    if name == "sparse_moe":
+        used = fitted.gates().to_dict()
+        assert "expert 8" in json.dumps(used), "who uses which expert is kept with the run"
+        assert "expert 8" in report
     assert np.isfinite(fitted.predict(table)).all()
 
 
