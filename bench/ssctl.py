@@ -5,7 +5,7 @@
 A planted table has a large domain and three small ones, each with effects of items of its own, and a
 feature, the place, that tells the small ones apart in part. In `copies`, half of the large domain's rows
 are drawn and labelled as rows of a small domain. In `alike`, the same rows are drawn so, and labelled by
-the large domain's own effects. Five tables of each kind, with a training seed each.
+the large domain's own effects. Ten tables of each kind, with a training seed each.
 
 One network for all, that of the recipe `ssctl`: trained jointly; jointly with all domains drawn alike
 often; by pseudo-domains; and by pseudo-domains that are dealt out at random among the large domain's rows
@@ -37,7 +37,7 @@ from isthmus.recipe import recipe_of
 from isthmus.train import Budget, score_rows, train
 from isthmus.train.methods import AbstractMethodConfig, PseudoDomains, PseudoDomainsConfig
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = tuple(range(10))  # of planted tables; Adult has the first five
 SMALL, ROWS, LARGE = 3, 2_000, 20_000
 ITEMS, USERS, PLACES = 200, 500, 40
 KINDS = ("copies", "alike")
@@ -226,7 +226,7 @@ def main(out: Path, adult: Path | None) -> None:
     with tempfile.TemporaryDirectory() as cache:
         for kind in (*KINDS, *(() if adult is None else ("adult",))):
             of = found.setdefault(kind, {"runs": [], "partition": []})
-            for seed in SEEDS:
+            for seed in SEEDS[:5] if kind == "adult" else SEEDS:
                 missing = [
                     arm
                     for arm in ARMS
