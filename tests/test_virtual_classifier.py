@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import isthmus
-from isthmus.adapters import AdapterConfig
+from isthmus.adapters import AdapterConfig, InstanceModulation
 from isthmus.data import Dataset
 from isthmus.errors import ConfigError
 from isthmus.family import members
@@ -266,10 +266,10 @@ def test_a_latent_that_is_not_there_is_refused(dataset: Dataset):
     with pytest.raises(ConfigError, match=r"objectives\.site may be 'latent' where"):
         next(train(make_model(dataset), dataset, asked))
     fields = dataset.encoder.fields
+    with pytest.raises(ConfigError, match=r"model\.adapter\.sites\[0\] must be .*input"):
+        isthmus.load_config(settings() | {"model": {"adapter": ADAPTER | {"sites": ["latent"]}}})
     with pytest.raises(ValueError, match=r"adapter\.sites may be 'latent' where an objective"):
-        build_network(
-            ModelConfig.model_validate({"adapter": ADAPTER | {"sites": ["latent"]}}), fields, 3
-        )
+        InstanceModulation(site_widths=(4,), condition_width=3, n_domains=2, sites=("latent",))
     with pytest.raises(ValueError, match="'without_domain' must leave a feature"):
         build_network(
             ModelConfig.model_validate({"adapter": LATENT_ONLY}),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from isthmus.family import Member
 from isthmus.layers.routing import Routing
-from isthmus.layers.sites import Linears, Site, SiteSpec, Widths
+from isthmus.layers.sites import Linears, Passed, Site, SiteSpec, Widths
 
 Condition = Literal["all", "without_domain"] | tuple[str, ...]
 
@@ -23,7 +23,7 @@ Condition = Literal["all", "without_domain"] | tuple[str, ...]
 class AbstractAdapterConfig(Member, ABC):
     """The config of one adapter."""
 
-    sites: tuple[Site, ...] = Field(
+    sites: tuple[Passed, ...] = Field(
         default=(-1,),
         min_length=1,
         description="where a cell sits: behind which deep blocks, negative numbers count from the"

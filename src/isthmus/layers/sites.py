@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Site = int | Literal["input", "latent"]
+Passed = int | Literal["input"]  # where an adapter may sit
+Site = Passed | Literal["latent"]
 Linears = Literal["all"] | tuple[int, ...]
 Widths = tuple[int, int]
 INPUT: Literal["input"] = "input"
