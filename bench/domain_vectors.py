@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from scipy import sparse
@@ -137,7 +138,7 @@ def of_planted(seed: int, cache: Path) -> dict[str, Any]:
 def of_fdu(path: Path, cache: Path) -> dict[str, Any]:
     """FDU-MTL."""
     table = pq.read_table(path)
-    table = table.filter(pa.compute.not_equal(table["split"], "unlabel"))
+    table = table.filter(pc.not_equal(table["split"], "unlabel"))
     domain = np.array(table["domain"].to_pylist())
     names = sorted(set(domain))
     label = table["label"].to_numpy().astype(np.float64)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diagnosis_example import example
 from isthmus.data import Dataset
 from isthmus.diagnosis.measures.domain2vec import _Apart, learnt_vectors, vectors_of
 from isthmus.diagnosis.measures.likeness import distances
+from isthmus.report.diagnosis import page
 from isthmus.schema import DataConfig
 from small_runs import clicks, settings
 from test_likeness import a_model
@@ -147,3 +149,13 @@ def test_too_few_rows_are_refused():
     x, label, domain = two_camps(0, 1)
     with pytest.raises(ValueError, match="2 rows of domains or more, got 1"):
         vectors_of(x, label, domain, NAMES)
+
+
+def test_the_page_tells_what_the_vectors_foretell():
+    report = example()
+    report["likeness"]["domain2vec"]["spearman_pairwise"] = -0.27
+    assert "That of learnt vectors (Domain2Vec) is" in page(report)
+    report["likeness"]["domain2vec"]["spearman_pairwise"] = None
+    assert "learnt vectors" not in page(report)
+    del report["likeness"]["domain2vec"]  # of an earlier release
+    assert "learnt vectors" not in page(report)
