@@ -33,22 +33,22 @@ def mantel(
 
     ``beside``: matrices whose ranks are taken out of both first. The domains of ``one`` are permuted.
     """
-    above = np.triu_indices(len(one), 1)
+    n = len(one)
+    above = np.triu_indices(n, 1)
     known = np.column_stack([np.ones(len(above[0])), *(rankdata(m[above]) for m in beside)])
     basis, _ = np.linalg.qr(known)
 
-    def left(values: np.ndarray) -> np.ndarray:
-        ranks = rankdata(values)
-        rest = ranks - basis @ (basis.T @ ranks)
-        return rest / max(float(np.linalg.norm(rest)), 1e-12)
+    def left(ranks: np.ndarray) -> np.ndarray:
+        rest = ranks - ranks @ basis @ basis.T
+        return rest / np.linalg.norm(rest, axis=1, keepdims=True).clip(min=1e-12)
 
-    held = left(other[above])
-    found = float(left(one[above]) @ held)
-    rng, as_far = np.random.default_rng(seed), 1
-    for _ in range(permutations):
-        order = rng.permutation(len(one))
-        as_far += abs(float(left(one[np.ix_(order, order)][above]) @ held)) >= abs(found) - 1e-12
-    return found, as_far / (permutations + 1)
+    ranks = np.zeros((n, n))  # the ranks of permuted pairs are the permuted ranks
+    ranks[above] = ranks.T[above] = rankdata(one[above])
+    rng = np.random.default_rng(seed)
+    orders = np.stack([np.arange(n), *(rng.permutation(n) for _ in range(permutations))])
+    moved = ranks[orders[:, above[0]], orders[:, above[1]]]
+    found = left(moved) @ left(rankdata(other[above])[None])[0]
+    return float(found[0]), float((np.abs(found) >= abs(found[0]) - 1e-12).mean())
 
 
 def foretold(target: np.ndarray, told: Sequence[np.ndarray]) -> float:
