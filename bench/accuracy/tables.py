@@ -68,8 +68,8 @@ def subjects(folder: Path) -> list[Subject]:
         ("clothing", "clothing", "Clothing reviews by department, random", clothing),
         ("movies", "movies", "Films by decade, random", movies),
         ("census", "census", "Census-Income by class of worker, random", census),
-        ("flights", "flights", "nycflights13 by airport, random", _flights),
-        ("flights-time", "flights", "nycflights13 by airport, time", _by_time(_flights, "time")),
+        ("flights", "flights", "nycflights13 by airport, random", flights),
+        ("flights-time", "flights", "nycflights13 by airport, time", _by_time(flights, "time")),
         ("planted-alike", "planted-alike", "Planted: four domains alike, random", _alike),
         (
             "planted-conflict",
@@ -192,7 +192,7 @@ def _open_bandit(folder: Path) -> dict[str, Any]:
     }
 
 
-def _flights(folder: Path) -> dict[str, Any]:
+def flights(folder: Path) -> dict[str, Any]:
     path = folder / "flights.parquet"
     if not path.exists():
         frame = pl.read_csv(io.BytesIO(_flights_file()), null_values="NA", infer_schema_length=None)
