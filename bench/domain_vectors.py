@@ -138,22 +138,23 @@ def of_planted(seed: int, cache: Path) -> dict[str, Any]:
 def of_fdu(path: Path, cache: Path) -> dict[str, Any]:
     """FDU-MTL."""
     table = pq.read_table(path)
-    table = table.filter(pc.not_equal(table["split"], "unlabel"))
+    table = table.filter(pc.field("split") != "unlabel")
     domain = np.array(table["domain"].to_pylist())
     names = sorted(set(domain))
     label = table["label"].to_numpy().astype(np.float64)
     words = HashingVectorizer(n_features=HASHED, binary=True, alternate_sign=False)
-    x = words.transform(table["text"].to_pylist())
+    x = sparse.csr_matrix(words.transform(table["text"].to_pylist()))
     rng = np.random.default_rng(0)
     train_split = np.array(table["split"].to_pylist()) == "train"
     pool = {d: rng.permutation(np.flatnonzero((domain == d) & train_split))[:POOL] for d in names}
     every = np.concatenate(list(pool.values()))
-    draws = [
-        [(x[one], label[one]) for one in (rng.permutation(pool[d])[:TEXTS] for d in names)]
-        for _ in SEEDS
-    ]
+
+    def rows(chosen: np.ndarray) -> Rows:
+        return x[chosen], label[chosen]  # pyright: ignore[reportReturnType]
+
+    draws = [[rows(rng.permutation(pool[d])[:TEXTS]) for d in names] for _ in SEEDS]
     others = [np.setdiff1d(np.flatnonzero(domain == d), pool[d]) for d in names]
-    helped = pairwise(draws, [(x[rest], label[rest]) for rest in others])
+    helped = pairwise(draws, [rows(rest) for rest in others])
     seen = TruncatedSVD(COMPONENTS, random_state=0).fit_transform(x[every])
     columns = {f"c{k}": seen[:, k] for k in range(COMPONENTS)}
     features: dict[str, Any] = {"domain": "categorical"} | dict.fromkeys(columns, "numeric")

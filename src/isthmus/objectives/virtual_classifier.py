@@ -112,6 +112,7 @@ class VirtualClassifier(AbstractObjective):
     torch.Size([5, 6])
     """
 
+    pairs: Tensor  # (domains, domains) int64: `pair_classes`
     sums: Tensor  # (domains, classes) float64: predictions of the window under way, by domain
     counts: Tensor  # (domains,) float64: how many rows or how much weight stands behind them
     mean: Tensor  # (domains, classes) float64: P of the last window; 0 before its end
