@@ -163,4 +163,8 @@ def likeness(names: tuple[str, ...]) -> dict[str, Any]:
         "map": spot,
         "spearman_pairwise": -0.41,
         "parts": ["hidden mean", "hidden second moment", "label rate", "feature marginals"],
+        "domain2vec": {
+            "distance": {a: {b: math.dist(spot[a], spot[b]) for b in names} for a in names},
+            "spearman_pairwise": -0.27,
+        },
     }

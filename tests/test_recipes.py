@@ -27,6 +27,7 @@ NAMES = [recipe.name for recipe in isthmus.recipes()]
 PHASES = {
     "dynagan": 2,
     "mamdr": 1,
+    "mdknet": 1,
     "mlora": 2,
     "moe_mlora": 3,
     "multi_bert": 2,
@@ -34,6 +35,7 @@ PHASES = {
     "ssctl": 1,
 }
 LEAST_DOMAINS = {"ssctl": 3}  # 2 of all others
+WITHOUT_OWN = {"mdknet", "sparse_moe"}  # in which domains own nothing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -81,10 +83,10 @@ def test_every_recipe_trains_a_table(name: str, table: Path, tmp_path: Path):
         "model.backbone.name": "mlp",
         "train.method.name": "joint",
     }
-    for key in said:
-        assert f"{key} (was '{before[key]}')" in report
-    if name != "sparse_moe":  # in which domains own nothing
-        assert re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
+    for key, value in said.items():
+        assert (f"{key} (was '{before[key]}')" in report) == (value != before[key])
+    owned = re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
+    assert (owned is None) == (name in WITHOUT_OWN)
     if name == "sparse_moe":
         used = fitted.gates().to_dict()
         assert "expert 8" in json.dumps(used), "who uses which expert is kept with the run"

@@ -74,6 +74,19 @@ def test_what_a_recipe_says_is_not_searched(tmp_path: Path):
     assert one["told"] == "mlora on mlp, trained by mamdr (arXiv:2202.12524)"
 
 
+def test_a_recipe_of_one_stage_keeps_its_objective(tmp_path: Path):
+    config = written_conflict(tmp_path)
+    found = small_benchmark(
+        config, tmp_path / "b", models=("recipe:mdknet",), trials=2, seeds=1, trunk=4000
+    )
+    (one,) = [one for one in found.report["models"] if one["name"] == "recipe:mdknet"]
+    assert one["method"] == "joint"
+    best = isthmus.load_config(found.path / "studies" / "recipe-mdknet" / "best.yaml")
+    assert best.model.adapter.model_dump()["condition"] == "without_domain"
+    (objective,) = best.train.objectives
+    assert (objective.name, objective.weight) == ("virtual_classifier", 0.1)
+
+
 def test_a_recipe_that_the_table_does_not_suit_is_left_out(tmp_path: Path):
     config = written_conflict(tmp_path)
     file = tmp_path / "table.parquet"

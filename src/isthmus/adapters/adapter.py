@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from isthmus.family import Member
 from isthmus.layers.routing import Routing
-from isthmus.layers.sites import Linears, Site, SiteSpec, Widths
+from isthmus.layers.sites import Linears, Passed, Site, SiteSpec, Widths
 
-Condition = Literal["all"] | tuple[str, ...]
+Condition = Literal["all", "without_domain"] | tuple[str, ...]
 
 
 class AbstractAdapterConfig(Member, ABC):
     """The config of one adapter."""
 
-    sites: tuple[Site, ...] = Field(
+    sites: tuple[Passed, ...] = Field(
         default=(-1,),
         min_length=1,
         description="where a cell sits: behind which deep blocks, negative numbers count from the"
@@ -60,7 +60,9 @@ class AbstractConditionedConfig(AbstractAdapterConfig, ABC):
     """The config of an adapter that reads features of the row."""
 
     condition: Condition = Field(
-        default="all", description="the features that the adapter reads: all, or the named ones"
+        default="all",
+        description="the features that the adapter reads: all, `without_domain`, all but the domain's"
+        " own column, or the named ones",
     )
 
 
@@ -93,12 +95,15 @@ class AbstractAdapter(nn.Module, ABC):
 
     ``strength``: how far the adapter is turned on, 1 as trained, 0 the network without it exactly;
     None for an adapter that cannot be turned down. ``tiled``: whether ``shared`` has a line for each
-    tile of the routing, which the domain alone decides, and not one for each row.
+    tile of the routing, which the domain alone decides, and not one for each row. ``latent_width``:
+    width of ``shared`` where that is a hidden state of each row, which objectives read as the site
+    ``latent``; None where it is not.
     """
 
     cells: nn.ModuleDict
     strength: float | None = None
     tiled: bool = False
+    latent_width: int | None = None
 
     def __init__(
         self,

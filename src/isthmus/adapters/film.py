@@ -92,6 +92,7 @@ class Film(AbstractAdapter):
         super().__init__(
             site_widths=site_widths, n_domains=n_domains, sites=sites, input_width=input_width
         )
+        self.latent_width = hidden_width
         self.reader = nn.Sequential(nn.Linear(condition_width, hidden_width), nn.ReLU())
         self.cells = self.at_each_site(
             lambda width: FilmCell(width=width, hidden_width=hidden_width, n_domains=n_domains)

@@ -12,9 +12,9 @@ Departures:
 - A branch is a map of low rank. The authors' branches are convolutions of four dilations.
 - Every branch has a gain g_k for each unit that starts at 0: a fresh adapter changes nothing and leaves
   that smoothly. The authors' start adds half of every branch.
-- The latent f is a hidden layer of the row's features. The authors pool a feature map, and teach f to
-  know the domain by a classifier of domains and pairs of domains: `domain_classifier` is the
-  objective for that here, at a site.
+- The latent f is a hidden layer of the row's features. The authors pool a feature map. They teach f to
+  know the domain by a classifier of domains and pairs of domains: here that is the objective
+  `virtual_classifier`, which reads f as the site ``latent``.
 - The norm keeps running statistics in eval, where one of the authors' layers takes the batch's.
 """
 
@@ -111,6 +111,7 @@ class InstanceModulation(AbstractAdapter):
         super().__init__(
             site_widths=site_widths, n_domains=n_domains, sites=sites, input_width=input_width
         )
+        self.latent_width = hidden_width
         self.reader = nn.Sequential(nn.Linear(condition_width, hidden_width), nn.ReLU())
         self.cells = self.at_each_site(
             lambda width: InstanceModulationCell(

@@ -96,6 +96,14 @@ def _condition(config: ModelConfig, inputs: FeatureEmbedding) -> tuple[str, ...]
     condition = config.adapter.condition
     if condition == "all":
         return None
+    if condition == "without_domain":
+        own = {field.name for field in inputs.fields if field.is_domain}
+        condition = tuple(f.name for f in inputs.fields if not {f.name, f.source} & own)
+        if not condition:
+            raise ValueError(
+                "adapter.condition 'without_domain' must leave a feature beside the domain's own"
+                f" column, got {list(inputs.columns)}"
+            )
     missing = [name for name in condition if name not in inputs.columns]
     if missing or not condition:
         raise ValueError(

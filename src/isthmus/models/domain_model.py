@@ -19,7 +19,7 @@ from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Meet
 from isthmus.layers.embedding import FeatureEmbedding
 from isthmus.layers.routing import Routing
-from isthmus.layers.sites import INPUT, Site, SiteSpec
+from isthmus.layers.sites import INPUT, LATENT, Site, SiteSpec
 from isthmus.layers.tables import tables_of
 from isthmus.models.abstract_model import AbstractModel, Output, ParameterReport
 
@@ -65,7 +65,13 @@ class DomainModel(AbstractModel):
     ) -> None:
         super().__init__()
         self.fields = inputs.fields
-        self.spec = SiteSpec(backbone.site_widths, n_domains, inputs.width, dict(backbone.linears))
+        self.spec = SiteSpec(
+            backbone.site_widths,
+            n_domains,
+            inputs.width,
+            dict(backbone.linears),
+            None if adapter is None else adapter.latent_width,
+        )
         self._score = self.domain_places.score
         self.inputs = inputs
         self.backbone = backbone
@@ -79,7 +85,12 @@ class DomainModel(AbstractModel):
         """Logits, and the hidden states at ``sites``, as the adapter left them."""
         x = self.inputs(batch)
         routing = Routing(batch.domain, self.spec.n_domains)
-        passing = _Passing(self.adapter, self._state(x, routing), sites)
+        state = self._state(x, routing)
+        passing = _Passing(self.adapter, state, sites)
+        if LATENT in sites:
+            assert state is not None
+            assert state.shared is not None
+            passing.kept[LATENT] = state.shared
         x = passing(INPUT, x)
         logits = self.head(self.backbone(x, routing, passing), routing)
         beside = self.backbone.shortcut(batch, self.inputs, x)

@@ -10,9 +10,11 @@ from isthmus.objectives.domain_classifier import DomainClassifier, DomainClassif
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 from isthmus.objectives.row_loss import binary_cross_entropy
 from isthmus.objectives.together import Objectives
+from isthmus.objectives.virtual_classifier import VirtualClassifier, VirtualClassifierConfig
 
 ObjectiveConfig = Annotated[
-    DomainClassifierConfig,
+    DomainClassifierConfig
+    | VirtualClassifierConfig,
     Family("isthmus.objectives"),
 ]  # fmt: skip
 
@@ -23,5 +25,7 @@ __all__ = [
     "DomainClassifierConfig",
     "ObjectiveConfig",
     "Objectives",
+    "VirtualClassifier",
+    "VirtualClassifierConfig",
     "binary_cross_entropy",
 ]

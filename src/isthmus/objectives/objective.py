@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -42,7 +42,10 @@ class AbstractObjectiveConfig(Member, ABC):
 
 
 class AbstractObjective(nn.Module, ABC):
-    """A loss beside that of the rows. ``sites``: the resolved sites that the objective reads."""
+    """A loss beside that of the rows. ``sites``: the resolved sites that the objective reads.
+
+    What an objective gathers over batches stands in buffers: a checkpoint keeps them.
+    """
 
     sites: tuple[Site, ...]
 
@@ -55,3 +58,13 @@ class AbstractObjective(nn.Module, ABC):
         ``hidden``: (rows, width) at each of ``sites``, with its graph. ``domain``: (rows,) int64, the
         true domain of each row, 0 for none; in ``batch.domain`` domain dropout has hidden some.
         """
+
+    def end_epoch(self) -> None:
+        """Do what is due between two epochs."""
+
+    def between_domains(self) -> Float64[Tensor, "domains domains"] | None:
+        """What the objective has found between every two domains, lines first; None for most.
+
+        Asked at the end of a training, and kept with the run.
+        """
+        return None

@@ -1,14 +1,14 @@
 """The objectives of one training, together: whose hidden states they read, what they add up to."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.layers.sites import Site, SiteSpec
-from isthmus.objectives.objective import AbstractObjectiveConfig
+from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 
 
 class Objectives(nn.Module):
@@ -41,6 +41,21 @@ class Objectives(nn.Module):
             return {}
         domain = domain.to(batch.domain.device)
         return {name: objective(hidden, batch, domain) for name, objective in self.members.items()}
+
+    def end_epoch(self) -> None:
+        """Tell every objective that an epoch is over."""
+        for _, objective in self._each():
+            objective.end_epoch()
+
+    def between_domains(self) -> dict[str, Float64[Tensor, "domains domains"]]:
+        """What each objective found between domains, by name, on the CPU; see `AbstractObjective`."""
+        found = {name: objective.between_domains() for name, objective in self._each()}
+        return {name: matrix.cpu() for name, matrix in found.items() if matrix is not None}
+
+    def _each(self) -> Iterator[tuple[str, AbstractObjective]]:
+        for name, objective in self.members.items():
+            assert isinstance(objective, AbstractObjective)
+            yield name, objective
 
     def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """Sum of the losses with their weights; a loss of the model's own counts once. None for none."""

@@ -23,11 +23,13 @@ from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build_to_train, sized_for
 from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.metrics.text_table import DOMAIN_LIMIT
 from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
 from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
+from isthmus.run.between_domains import found_between, write_between
 from isthmus.run.fit_plan import FitPlan, target_folder
 from isthmus.run.folder import LookWriter, RunState, has_tensorboard
 from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
@@ -251,6 +253,9 @@ class _Fit:
         del scored  # one split at a time bounds the memory
         scored = self.scores.write(bundle, self._score("test"))
         tables = [to_markdown(evaluate_rows(scored))]
+        found = found_between(end.between_domains, self._domains())
+        write_between(self.folder.path, found)
+        tables += [to_markdown(one.table()) for one in found if len(one.domains) <= DOMAIN_LIMIT]
         if self.gates:
             write_gates(self.folder.path, self.gates)
             tables += map(to_markdown, self.gates[-1].tables())
@@ -292,6 +297,10 @@ class _Fit:
         with watch.watching():
             logits = score_rows(self.model, self.dataset.rows(split))
         if watch.gates:
-            names = self.dataset.domain_names[: self.dataset.n_domains]
-            self.gates.append(watch.shares(split, domains=names, source=self.folder.path.name))
+            source = self.folder.path.name
+            self.gates.append(watch.shares(split, domains=self._domains(), source=source))
         return self.scores.of(split, logits)
+
+    def _domains(self) -> tuple[str, ...]:
+        """Names of the trained domains, in the order of their ids."""
+        return self.dataset.domain_names[: self.dataset.n_domains]

@@ -8,6 +8,7 @@
     bundle/              what is shipped
     scores/              logits of the validation and test rows
     gates.json           what share of each expert each domain uses, of a network with gates
+    between_domains.json what an objective found between domains, where one looks for that
     report.md            the table of the test rows
 
 ``config.yaml`` and ``run.json`` are the first files in a new folder. ``run.json`` says "finished"

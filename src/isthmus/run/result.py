@@ -13,6 +13,7 @@ from isthmus.data import open_table
 from isthmus.errors import RunError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
+from isthmus.run.between_domains import BetweenDomains, read_between
 from isthmus.run.external import fingerprint, predict, predict_to, score_external
 from isthmus.run.folder import RunFolder, RunState
 from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_gates
@@ -107,6 +108,14 @@ class Run:
                 f" {self.path}, kept none; --data TABLE looks at them now"
             )
         return external_gates(bundle, data, source=self.name, progress=progress or silent)
+
+    def between_domains(self) -> tuple[BetweenDomains, ...]:
+        """Give what each objective found between domains; none where no objective looks for that.
+
+        A guarded run has many trainings and keeps nothing of the kind. Raises RunError for a damaged
+        file.
+        """
+        return read_between(self.path)
 
     def evaluate(
         self, split: str = "test", *, data: Any = None, progress: Listener | None = None

@@ -80,7 +80,7 @@ class TrainState:
     torch_version: str
     config: dict[str, Any]  # the ``train`` section
     weighting: dict[str, Tensor] = field(default_factory=dict)  # what `Weighting` keeps
-    objectives: dict[str, Tensor] = field(default_factory=dict)  # their parameters
+    objectives: dict[str, Tensor] = field(default_factory=dict)  # parameters, and what they gather
     loss_sums: dict[str, Tensor] = field(default_factory=dict)  # of losses beside and what is told
     method: dict[str, Tensor] = field(default_factory=dict)  # what `AbstractMethod` keeps
     phase: int = 1  # the phase under way
@@ -104,6 +104,7 @@ class End:
     history: tuple[Look, ...]
     stopped: Stopped
     seconds: float
+    between_domains: dict[str, Tensor] = field(default_factory=dict)  # by objective, lines first
 
 
 TrainEvent = Progress | Look | CheckpointDue | End

@@ -236,6 +236,7 @@ class _Loop:
         if self.step_in_epoch == self.steps_per_epoch:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
             self.weighting.end_epoch()
+            self.objectives.end_epoch()
 
     def events(self) -> Iterator[TrainEvent]:
         """What is due after a step."""
@@ -350,6 +351,7 @@ class _Loop:
             history=self.record.history,
             stopped=self.stopped,
             seconds=self.watch.seconds(),
+            between_domains=self.objectives.between_domains(),
         )
 
 

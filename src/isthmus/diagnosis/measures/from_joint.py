@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.diagnosis.measures.domain2vec import learnt_vectors
 from isthmus.diagnosis.measures.gradients import early_cosines
 from isthmus.diagnosis.measures.likeness import agreement, distances, domain_vectors, flat_map
 from isthmus.diagnosis.measures.matrices import Cells
@@ -19,19 +20,29 @@ def likeness(study: Study, pairwise: Cells | None) -> dict[str, Any]:
     """Measure distances between domains, draw a map of them, and see how well they foretell A."""
     outcome = study.joint[0]
     training = outcome.training
-    vectors = domain_vectors(outcome.model(), training.subset(study.arms.dataset(0)))
+    model, subset = outcome.model(), training.subset(study.arms.dataset(0))
+    vectors = domain_vectors(model, subset)
     of = [vectors.names.index(name) for name in study.measured.names]
     between = distances(vectors)[np.ix_(of, of)]
+    learnt = distances(learnt_vectors(model, subset))[np.ix_(of, of)]
     places = flat_map(between)
     names = study.measured.names
     return {
-        "distance": {
-            left: {right: _plain(between[i, j]) for j, right in enumerate(names)}
-            for i, left in enumerate(names)
-        },
+        "distance": _named(between, names),
         "map": {name: [_plain(x) for x in places[i]] for i, name in enumerate(names)},
         "spearman_pairwise": _foretold(study, between, pairwise),
         "parts": list(vectors.parts),
+        "domain2vec": {
+            "distance": _named(learnt, names),
+            "spearman_pairwise": _foretold(study, learnt, pairwise),
+        },
+    }
+
+
+def _named(between: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    return {
+        left: {right: _plain(between[i, j]) for j, right in enumerate(names)}
+        for i, left in enumerate(names)
     }
 
 

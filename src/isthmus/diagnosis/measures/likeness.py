@@ -56,7 +56,7 @@ class DomainVectors:
     names: tuple[str, ...]
 
 
-class _Sums:
+class RowSums:
     """Sums over the rows of each domain of statistics and of their squares."""
 
     def __init__(self, n_domains: int) -> None:
@@ -130,7 +130,7 @@ def domain_vectors(
     if not len(at):
         raise ValueError("the train split must hold rows of domains, got none")
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
-    sums = _Sums(len(names))
+    sums = RowSums(len(names))
     places = DomainPlaces.of(dataset.encoder.fields)
     # Statistics and trees come behind; they tell of labels and of other domains.
     kinds = ("numeric", "vector")
@@ -154,10 +154,10 @@ def domain_vectors(
     finally:
         handle.remove()
     _add_hidden(sums, domain, np.concatenate(kept), np.asarray(rows.label)[at], count)
-    return _joined(sums, count, names)
+    return joined(sums, count, names)
 
 
-def _joined(sums: _Sums, count: np.ndarray, names: tuple[str, ...]) -> DomainVectors:
+def joined(sums: RowSums, count: np.ndarray, names: tuple[str, ...]) -> DomainVectors:
     """Put the parts side by side. All that belongs to the inputs is one part."""
     vectors = sums.vectors(count)
     order = sorted(vectors, key=lambda name: name.startswith("feature marginals"))
@@ -176,7 +176,7 @@ def _joined(sums: _Sums, count: np.ndarray, names: tuple[str, ...]) -> DomainVec
 
 
 def _add_hidden(
-    sums: _Sums,
+    sums: RowSums,
     domain: np.ndarray,
     hidden: np.ndarray,
     label: np.ndarray,
@@ -201,7 +201,7 @@ def _add_hidden(
 
 
 def _add_marginals(
-    sums: _Sums, domain: np.ndarray, ids: np.ndarray, numbers: np.ndarray, buckets: int
+    sums: RowSums, domain: np.ndarray, ids: np.ndarray, numbers: np.ndarray, buckets: int
 ) -> None:
     """Add numbers, and histograms of ids: column by column, all rows at once."""
     if numbers.shape[1]:
@@ -213,7 +213,7 @@ def _add_marginals(
 
 
 def _add_list(
-    sums: _Sums,
+    sums: RowSums,
     domain: np.ndarray,
     place: int,
     items: np.ndarray,
