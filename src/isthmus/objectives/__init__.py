@@ -7,12 +7,13 @@ from typing import Annotated
 
 from isthmus.family import Family
 from isthmus.objectives.domain_classifier import DomainClassifier, DomainClassifierConfig
+from isthmus.objectives.domain_contrast import DomainContrast, DomainContrastConfig
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 from isthmus.objectives.row_loss import binary_cross_entropy
 from isthmus.objectives.together import Objectives
 
 ObjectiveConfig = Annotated[
-    DomainClassifierConfig,
+    DomainClassifierConfig | DomainContrastConfig,
     Family("isthmus.objectives"),
 ]  # fmt: skip
 
@@ -21,6 +22,8 @@ __all__ = [
     "AbstractObjectiveConfig",
     "DomainClassifier",
     "DomainClassifierConfig",
+    "DomainContrast",
+    "DomainContrastConfig",
     "ObjectiveConfig",
     "Objectives",
     "binary_cross_entropy",

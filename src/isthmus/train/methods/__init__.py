@@ -10,6 +10,7 @@ from isthmus.train.methods.in_phases import InPhases, PhaseConfig, PhasesConfig
 from isthmus.train.methods.joint import Joint, JointConfig
 from isthmus.train.methods.mamdr import Mamdr, MamdrConfig
 from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+from isthmus.train.methods.priority import Priority, PriorityConfig
 
 MethodConfig = Annotated[
     JointConfig | PhasesConfig | MamdrConfig,
@@ -29,4 +30,6 @@ __all__ = [
     "Phase",
     "PhaseConfig",
     "PhasesConfig",
+    "Priority",
+    "PriorityConfig",
 ]
