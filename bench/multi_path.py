@@ -30,6 +30,7 @@ from isthmus.experiments import Training
 from isthmus.experiments.outcome import build_to_train
 from isthmus.metrics.formulas.auc import auc
 from isthmus.models import DomainModel, ModelConfig
+from isthmus.recipe import recipe_of
 from isthmus.sources.planted import angles, planted
 from isthmus.train import End, TrainConfig, score_rows, train
 
@@ -67,6 +68,7 @@ def models() -> dict[str, Numbers]:
         "MLP, equal parameters": {**mlp, "sizes": {"trunk": trunk}},
         **{f"gumbel, cost {cost:g}": {"backbone": {**PATHS, "cost": cost}} for cost in COSTS},
         "reinforce": {"backbone": {**PATHS, "estimator": "reinforce"}},
+        "gumbel, recipe": {"backbone": PATHS},
         "gumbel, priority": {"backbone": PATHS},
         "gumbel, blind": {"backbone": PATHS},
         "MLP, blind": {**mlp, "sizes": {"trunk": max(products(model))}},
@@ -135,6 +137,9 @@ def contest(name: str, model: Numbers, dataset: Dataset, seed: int, solo: Number
     if "priority" in name:
         reference = dict(zip(NAMES, solo["validation"], strict=True))
         changes = {"domain_sampling": {"name": "priority", "reference": reference}}
+    if "recipe" in name:
+        phases = recipe_of("multi_path").settings["train.method.phases"]
+        changes = {"method": {"name": "phases", "phases": phases}}
     training = Training(
         model=ModelConfig.model_validate(model),
         train=config_of(seed, **changes),

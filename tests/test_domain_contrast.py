@@ -119,10 +119,10 @@ def test_a_large_batch_compares_its_first_rows():
 
 def test_descent_brings_domains_together_and_apart():
     torch.manual_seed(0)
-    h = torch.randn(60, 2).requires_grad_()
+    h = torch.randn(60, 6).requires_grad_()
     domain, label = (torch.arange(60) % 3 + 1).tolist(), [1.0] * 60
     optimiser = torch.optim.Adam([h], lr=0.05)
-    for _ in range(150):
+    for _ in range(200):
         optimiser.zero_grad()
         loss_of(h, domain, label, temperature=0.3).backward()
         optimiser.step()

@@ -28,7 +28,7 @@ from isthmus.layers.routing import Routing
 from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.sources.planted import conflict, planted
 from isthmus.testing import Subject
-from isthmus.train import End, train
+from isthmus.train import Budget, End, train
 from resumed import in_pieces
 from small_runs import clicks
 from small_runs import settings as run_settings
@@ -87,7 +87,7 @@ def block(layer: PathLayer, number: int, u: Tensor) -> Tensor:
 def test_a_path_by_hand():
     """Width 1: the stem gives relu(2 x), block 1 adds 3 h, block 2 adds 10 h, block 3 nothing."""
     network = MultiPath(
-        in_width=1, n_domains=2, width=1, layers=2, blocks=(1, 1, 0), dropout=0.0, norm="none"
+        in_width=1, n_domains=2, width=1, layers=2, blocks=(1.0, 1.0, 0.0), dropout=0.0, norm="none"
     ).eval()
     with torch.no_grad():
         network.stem.linear.weight.fill_(2.0)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue, reportArgumentType]
@@ -220,7 +220,9 @@ def test_the_straight_through_gradient_against_a_slow_formula():
         chosen.append(int(logits.argmax()))
         h = F.linear(x[row], network.stem.linear.weight, network.stem.linear.bias).relu()  # pyright: ignore[reportArgumentType, reportCallIssue]
         f = block(layer, chosen[-1], h).detach()
-        signal.append(float((2 * (h + f - target[row])) @ f))  # of a weight of 1 on the block
+        signal.append(
+            float((2 * (h.detach() + f - target[row])) @ f)
+        )  # of a weight of 1 on the block
     expected = torch.zeros_like(found)
     for row in range(rows):
         d = int(domain[row])
@@ -518,11 +520,12 @@ def test_towers_of_domains_are_refused():
         ModelConfig.model_validate({"backbone": {"name": "multi_path"}, "towers": "per_domain"})
 
 
-def test_the_end_of_a_training_is_an_end(tmp_path: Path):
-    """An alone row of a domain and a batch of one domain train too."""
+def test_a_batch_of_two_rows_trains(tmp_path: Path):
+    """Batches of two rows, where a row may be the only one of its domain."""
     dataset = make_dataset(tmp_path)
     torch.manual_seed(0)
     config = ModelConfig.model_validate({"backbone": {"name": "multi_path", **SMALL}})
     model = build_network(config, dataset.encoder.fields, dataset.n_domains)
-    *_, end = train(model, dataset, settings(batch_rows=2, epochs=1))
+    budget = Budget(steps=30, looks=1)
+    *_, end = train(model, dataset, settings(batch_rows=2), budget=budget)
     assert isinstance(end, End)

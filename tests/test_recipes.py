@@ -24,7 +24,7 @@ from small_runs import clicks, write_table
 from small_runs import settings as run_settings
 
 NAMES = [recipe.name for recipe in isthmus.recipes()]
-PHASES = {"dynagan": 2, "mlora": 2, "multi_bert": 2, "moe_mlora": 3, "mamdr": 1}
+PHASES = {"dynagan": 2, "mlora": 2, "multi_bert": 2, "moe_mlora": 3, "mamdr": 1, "multi_path": 2}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -53,14 +53,15 @@ def test_every_recipe_is_known_by_its_file():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_trains_a_table(name: str, table: Path, tmp_path: Path):
     fitted = isthmus.fit(plain(epochs=1), table, tmp_path / "run", recipe=name)
-    adapter = recipe_of(name).settings["model.adapter.name"]
-    assert fitted.config.model.adapter.name == adapter
+    (part,) = {"model.adapter.name", "model.backbone.name"} & recipe_of(name).settings.keys()
+    kind = part.split(".")[1]
+    assert getattr(fitted.config.model, kind).name == recipe_of(name).settings[part]
     assert not differences(fitted.config, replaced_train(fitted.config, name))
     lines = (fitted.path / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["phase"] for line in lines} == set(range(1, PHASES[name] + 1))
     report = (fitted.path / "report.md").read_text()
     assert f"- Recipe: {name} ({recipe_of(name).head.paper}); it replaced " in report
-    assert "model.adapter.name (was 'none')" in report
+    assert f"{part} (was '{'none' if kind == 'adapter' else 'mlp'}')" in report
     assert "train.method.name (was 'joint')" in report
     assert re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
     assert np.isfinite(fitted.predict(table)).all()
@@ -78,7 +79,8 @@ def test_a_recipe_changes_the_keys_that_it_names_and_no_other(name: str):
     recipe = recipe_of(name)
     after = recipe.over(raw)
     changed = {text.split(" was ")[0] for text in differences(before, after)}
-    families = ("model.adapter", "train.method")  # another member has keys of its own
+    # Another member has keys of its own.
+    families = ("model.adapter", "model.backbone", "train.method")
     assert {key for key in changed if not key.startswith(families)} <= set(recipe.settings)
     assert after.data == before.data
     assert (after.train.lr, after.train.seed) == (0.02, 7)
