@@ -361,8 +361,8 @@ def camps_apart(seed: int, cache: Path) -> float:
 
 
 def test_domains_of_one_camp_end_on_more_common_blocks_than_opposite_camps(tmp_path: Path):
-    """Four tables with a training seed each."""
-    found = np.array([camps_apart(seed, tmp_path) for seed in range(4)])
+    """Three tables with a training seed each."""
+    found = np.array([camps_apart(seed, tmp_path) for seed in range(3)])
     assert (found >= 0).all()
     assert found.mean() > 0.4
 
