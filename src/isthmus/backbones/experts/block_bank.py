@@ -47,10 +47,7 @@ class Blocks(nn.Module):
 
         (blocks, width, units), (blocks, units), (blocks, units, width), (blocks, width).
         """
-        held = [(part.weight, part.bias) for part in (self.up, self.down)]
-        if self.count == 1:
-            held = [(weight.t().unsqueeze(0), bias.unsqueeze(0)) for weight, bias in held]
-        (up, up_bias), (down, down_bias) = held
+        (up, up_bias), (down, down_bias) = map(_as_bank, (self.up, self.down))
         more = units - self.units
         return (
             F.pad(up, (0, more)),
@@ -58,6 +55,15 @@ class Blocks(nn.Module):
             F.pad(down, (0, 0, 0, more)),
             down_bias,
         )
+
+
+def _as_bank(part: BankLinear | nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight (blocks, in_width, out_width) and bias (blocks, out_width)."""
+    weight, bias = part.weight, part.bias
+    assert bias is not None
+    if isinstance(part, BankLinear):
+        return weight, bias
+    return weight.t().unsqueeze(0), bias.unsqueeze(0)
 
 
 class BlockBank(nn.Module):
@@ -84,7 +90,7 @@ class BlockBank(nn.Module):
         if in_graph():
             return self._filled(u, chosen)
         y, first = torch.zeros_like(u), 0
-        for kind in self.kinds:
+        for kind in self._kinds():
             last = first + kind.count
             at = torch.nonzero((chosen >= first) & (chosen < last)).squeeze(1)
             if len(at):
@@ -94,7 +100,7 @@ class BlockBank(nn.Module):
         return y
 
     def _filled(self, u: Tensor, chosen: Tensor) -> Tensor:
-        parts = zip(*(kind.filled(self.units[0]) for kind in self.kinds), strict=True)
+        parts = zip(*(kind.filled(self.units[0]) for kind in self._kinds()), strict=True)
         none = self.units.count(0)
         up, up_bias, down, down_bias = (
             F.pad(torch.cat(part), (*(0, 0) * (part[0].ndim - 1), 0, none)) for part in parts
@@ -102,6 +108,9 @@ class BlockBank(nn.Module):
         routing = Routing(chosen, len(self.units) - 1)
         z = (routing.apply(u, up) + routing.take(up_bias)).relu()
         return routing.apply(z, down) + routing.take(down_bias)
+
+    def _kinds(self) -> list[Blocks]:
+        return [kind for kind in self.kinds if isinstance(kind, Blocks)]
 
     def extra_repr(self) -> str:
         """The hidden units of the blocks, for printing."""

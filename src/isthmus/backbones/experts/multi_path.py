@@ -327,8 +327,8 @@ class MultiPath(AbstractBackbone):
         gates = [gate for gate in self.paths if isinstance(gate, PathGate)]
         if self.estimator == "gumbel":
             if self.cost:
-                expected = sum(gate.logits(routing).softmax(dim=1) @ price for gate in gates)
-                add_loss(adapt, COST, self.cost * expected.mean())
+                each = [gate.logits(routing).softmax(dim=1) @ price for gate in gates]
+                add_loss(adapt, COST, self.cost * torch.stack(each).sum(dim=0).mean())
             return
         chance = sum(gate.log_chance(w, routing) for gate, w in zip(gates, drawn, strict=True))
 
