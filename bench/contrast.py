@@ -2,17 +2,19 @@
 
     python -m bench.contrast OUT.json
 
-Two camps in conflict, 3,000 rows a domain, three tables with a training seed each, figures of test rows.
+Five domains of two camps in conflict, 3,000 rows each, three tables with a training seed each, figures of test
+rows. Four domains train, two of each camp. "field" is the recipe `dynagan`, where the domain is a
+field. "blind" networks know a domain by its code alone, and learn with their modulation, since a frozen network
+that never told the camps apart has nothing to modulate. Each is trained with and without `domain_contrast`.
 
-First, four domains: the recipe `dynagan` with and without `domain_contrast`, where the domain is a field and
-where the code alone tells it ("blind"). Scored at strengths from 0 to 1; and how well the domains can be told
-from the hidden state behind the last block: by a logistic regression on half of the test rows, counted
-on the other half (chance .25), and by the mean silhouette of cosines.
+Measured are the AUC of the four domains at strengths from 0 to 1, and how well domains can be told from the
+hidden state behind the last block: by a logistic regression on half of the test rows, counted on the other
+half (chance .25), and by the mean silhouette of cosines.
 
-Then a new domain, blind: `dynagan` is trained on four domains. The fifth one's code is trained on its first 50,
-200 or 1,000 rows by a second call of `train` with all else frozen, 300 steps and no validation rows. Beside it
-the answer for unknown domains, and a network of these rows alone, which its validation rows stop. Nothing is
-chosen. A run that was stopped goes on.
+Then the fifth domain joins a blind network: its code alone is trained on its first 50, 200 or 1,000 rows by a
+second call of `train` with all else frozen, 300 steps and no validation rows. Beside it stand the answer for
+unknown domains, and a network of these rows alone, which its validation rows stop. Nothing is chosen. A run
+that was stopped goes on.
 """
 
 import json
@@ -28,6 +30,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import silhouette_score
 
+from isthmus.adapters import NoAdapterConfig
 from isthmus.bundle.strength import turned
 from isthmus.config import Config, load_config
 from isthmus.data import Dataset, Rows, Subset
@@ -50,23 +53,22 @@ OBJECTIVES: dict[str, list[Numbers]] = {
     "field, contrast": [CONTRAST],
     "blind": [],
     "blind, contrast": [CONTRAST],
-    "blind, contrast of weight 1": [{**CONTRAST, "weight": 1.0}],
     "blind, contrast, labels ignored": [{**CONTRAST, "labels": "ignored"}],
 }
 LAST = 1  # the site behind the last block
 
 
-def dataset_of(domains: int, seed: int, folder: Path) -> Dataset:
+def dataset_of(seed: int, folder: Path) -> Dataset:
     """One table; a fifth of its rows are validation rows, a fifth test rows."""
-    relation = angles([180 * (number % 2) for number in range(domains)])
+    relation = angles([180 * (number % 2) for number in range(len(OLD) + 1)])
     made = planted(rows=ROWS, relation=relation, seed=seed, items=100)
     section = made.config()
     section["split"] = {"by": "random", "fractions": [0.6, 0.2, 0.2], "seed": seed}
     return Dataset.from_table(load_config({"data": section}).data, made.table, cache=folder)
 
 
-def config_of(dataset: Dataset, seed: int, objectives: list[Numbers]) -> Config:
-    """The recipe over the config of `bench.systems`."""
+def config_of(name: str, dataset: Dataset, seed: int) -> Config:
+    """The recipe over the config of `bench.systems`; without its phases for a blind network."""
     control = {
         "data": dataset.config.model_dump(mode="json"),
         "model": {"backbone": {"name": "mlp", "widths": [64, 32], "norm": "none"}},
@@ -79,9 +81,13 @@ def config_of(dataset: Dataset, seed: int, objectives: list[Numbers]) -> Config:
             "lr": 3e-3,
             "seed": seed,
             "device": "cpu",
-            "objectives": objectives,
+            "objectives": OBJECTIVES[name],
         },
     }
+    if "blind" in name:
+        return load_config(
+            {**control, "model": {**control["model"], "adapter": {"name": "modulation"}}}
+        )
     return recipe_of("dynagan").over(control)
 
 
@@ -112,50 +118,52 @@ def apart(model: AbstractModel, rows: Rows) -> tuple[float, float]:
     return said, float(silhouette_score(h[live], domain[live], metric="cosine"))
 
 
-def turned_down(name: str, dataset: Dataset, seed: int) -> Numbers:
-    """One training, at every strength."""
-    config = config_of(dataset, seed, OBJECTIVES[name])
-    training = Training(model=config.model, train=config.train, hide_domain="blind" in name)
-    model = fitted(training, dataset)
-    rows = training.subset(dataset).scored("test", OLD)
+def measured(name: str, dataset: Dataset, seed: int) -> Numbers:
+    """One training, at every strength, and what a new domain makes of it."""
+    config = config_of(name, dataset, seed)
+    base = Training(
+        model=config.model, train=config.train, domains=OLD, hide_domain="blind" in name
+    )
+    model, part = fitted(base, dataset), base.subset(dataset)
+    rows = part.scored("test", OLD)
     told, silhouette = apart(model, rows)
-    return {
+    found: Numbers = {
         "auc": {str(s): aucs(turned(model, s), rows) for s in STRENGTHS},
         "told": told,
         "silhouette": silhouette,
     }
+    if "blind" in name:
+        found["unknown"] = aucs(model, part.scored("test", (NEW,)))[0]
+        found |= {f"code, {few}": joined(model, base, dataset, few) for few in FEW}
+    return found
 
 
-def few_shot(name: str, dataset: Dataset, seed: int) -> Numbers:
-    """The new domain: by its code, by the unknown answer, and by itself."""
-    config = config_of(dataset, seed, OBJECTIVES[name])
-    base = Training(model=config.model, train=config.train, domains=OLD, hide_domain=True)
-    model = fitted(base, dataset)
-    found: Numbers = {"unknown": aucs(model, base.subset(dataset).scored("test", (NEW,)))[0]}
-    for rows in FEW:
-        part = Subset(
-            dataset, domains=(NEW,), rows_per_domain=rows, hide_domain=True, all_known=True
-        )
-        method = {"name": "phases", "phases": [{"trains": ["adapter.code"], "lr": 0.03}]}
-        changes = {"method": method, "domain_dropout": 0.0, "batch_rows": 50, "objectives": []}
-        changed = base.with_recipe(**changes).train
-        adapted = deepcopy(model)
-        for _ in train(adapted, part, changed, budget=Budget(steps=300, looks=1)):
-            pass
-        found[f"code, {rows}"] = aucs(adapted, part.scored("test", (NEW,)))[0]
-        plain = {"adapter": {"name": "none"}}
-        alone = Training(
-            model=type(config.model).model_validate(config.model.model_dump() | plain),
-            train=config.train.model_copy(
-                update={"method": type(config.train)().method, "objectives": (), "batch_rows": 50}
-            ),
+def joined(model: AbstractModel, base: Training, dataset: Dataset, few: int) -> float:
+    """The AUC of the new domain, whose code alone was trained on so many rows."""
+    part = Subset(dataset, domains=(NEW,), rows_per_domain=few, hide_domain=True, all_known=True)
+    method = {"name": "phases", "phases": [{"trains": ["adapter.code"], "lr": 0.03}]}
+    changes = {"method": method, "domain_dropout": 0.0, "batch_rows": 50, "objectives": []}
+    adapted = deepcopy(model)
+    for _ in train(adapted, part, base.with_recipe(**changes).train, budget=Budget(300, 1)):
+        pass
+    return aucs(adapted, part.scored("test", (NEW,)))[0]
+
+
+def alone(dataset: Dataset, seed: int) -> Numbers:
+    """The AUC of the new domain by a network of so many rows alone."""
+    control = config_of("blind", dataset, seed)
+    model = control.model.model_copy(update={"adapter": NoAdapterConfig()})
+    found = {}
+    for few in FEW:
+        training = Training(
+            model=model,
+            train=control.train.model_copy(update={"batch_rows": 50}),
             domains=(NEW,),
-            rows_per_domain=rows,
+            rows_per_domain=few,
             hide_domain=True,
         )
-        found[f"alone, {rows}"] = aucs(
-            fitted(alone, dataset), alone.subset(dataset).scored("test", (NEW,))
-        )[0]
+        rows = training.subset(dataset).scored("test", (NEW,))
+        found[str(few)] = aucs(fitted(training, dataset), rows)[0]
     return found
 
 
@@ -169,42 +177,40 @@ def spread(values: list[float]) -> str:
 def main(out: Path) -> None:
     """Train, and write every number."""
     found: Numbers = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    parts = {
-        "strength": (4, turned_down, OBJECTIVES),
-        "few": (5, few_shot, ("blind", "blind, contrast")),
-    }
     with tempfile.TemporaryDirectory() as folder:
-        for part, (domains, measured, names) in parts.items():
-            for place, seed in enumerate(SEEDS):
-                dataset = dataset_of(domains, seed, Path(folder))
-                for name in names:
-                    done = found.setdefault(part, {}).setdefault(name, [])
-                    if len(done) == place:
-                        done.append(measured(name, dataset, seed))
-                        out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    for name, runs in found["strength"].items():
-        base = found["strength"][name.split(",")[0]]
+        for place, seed in enumerate(SEEDS):
+            dataset = dataset_of(seed, Path(folder))
+            for name in ("alone", *OBJECTIVES):
+                done = found.setdefault(name, [])
+                if len(done) == place:
+                    run = alone(dataset, seed) if name == "alone" else measured(name, dataset, seed)
+                    done.append(run)
+                    out.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    solos = found.pop("alone")
+    for name, runs in found.items():
+        base = found[name.split(",")[0]]
         for strength in map(str, STRENGTHS):
             each = np.array([run["auc"][strength] for run in runs])
-            less = [
+            more = [
                 float(np.mean(run["auc"][strength]) - np.mean(plain["auc"][strength]))
                 for run, plain in zip(runs, base, strict=True)
             ]
             domains = " ".join(f"{value:.4f}" for value in each.mean(axis=0))
-            print(f"{name:32} {strength:5} {each.mean():.4f} ({domains}) {spread(less)}")
+            print(f"{name:32} {strength:5} {each.mean():.4f} ({domains}) {spread(more)}")
         for key in ("told", "silhouette"):
-            less = [run[key] - plain[key] for run, plain in zip(runs, base, strict=True)]
-            print(f"{name:32} {key}: {np.mean([run[key] for run in runs]):.3f} {spread(less)}")
-    for name, runs in found["few"].items():
+            more = [run[key] - plain[key] for run, plain in zip(runs, base, strict=True)]
+            print(f"{name:32} {key}: {np.mean([run[key] for run in runs]):.3f} {spread(more)}")
+        if "unknown" not in runs[0]:
+            continue
         print(f"{name:32} unknown {np.mean([run['unknown'] for run in runs]):.4f}")
-        for rows in FEW:
-            code = np.array([run[f"code, {rows}"] for run in runs])
-            lead = {"unknown": [], "alone": []}
-            for run in runs:
-                lead["unknown"].append(run[f"code, {rows}"] - run["unknown"])
-                lead["alone"].append(run[f"code, {rows}"] - run[f"alone, {rows}"])
-            told = ", ".join(f"minus {key} {spread(gain)}" for key, gain in lead.items())
-            print(f"{name:32} {rows:5} rows: code {code.mean():.4f}, {told}")
+        for few in FEW:
+            code = np.array([run[f"code, {few}"] for run in runs])
+            own = np.array([solo[str(few)] for solo in solos])
+            unknown = np.array([run["unknown"] for run in runs])
+            print(
+                f"{name:32} {few:5} rows: code {code.mean():.4f}, alone {own.mean():.4f}, minus"
+                f" unknown {spread(list(code - unknown))}, minus alone {spread(list(code - own))}"
+            )
 
 
 if __name__ == "__main__":
