@@ -2,14 +2,17 @@
 
     python -m bench.multi_path OUT.json
 
-Two camps of three domains, 1,000 rows a domain, at 0, 90 and 180 degrees; two tables a level with a
-training seed each. Differences are paired over all six tables. The MLPs have as many products a row as the widest path, and as many parameters in the
-trunk as the whole network; the MLP of equal products is the control. Nothing is chosen: one rate, batch and
-patience for all, and validation rows stop each training. The price of products is swept. Domains alone give
-the reference for regret and for the priority, and by their scores on other domains' rows the measured
-relation, against which the overlap of paths is ranked; p is exact, over all permutations of the domains. Paths
-that show something are those of networks that do not read the domain as a field ("blind"), since the others
-tell the camps by the field. A run that was stopped goes on.
+Two camps of three domains, 1,000 rows a domain, at 0, 90 and 180 degrees; two tables a level with a training
+seed each. Differences are paired over all six tables. The MLPs have as many products a row as the widest path,
+and as many parameters in the trunk as the whole network; the MLP of equal products is the control. One rate,
+batch and patience hold for all, and validation rows stop each training. Size of the tables, batch and patience
+were settled after two tries with others, which were given up: they took too long, and patience ended
+networks that do not read the domain before their paths had parted.
+
+Domains alone give the reference for regret and for the priority, and by their scores on other domains' rows
+the measured relation, against which the overlap of paths is ranked; p is exact, over all permutations of the
+domains. "blind" networks do not read the domain as a field, so the path alone tells it. A run that was stopped
+goes on.
 """
 
 import json
