@@ -28,7 +28,7 @@ from isthmus.schema import (
     Vector,
 )
 from isthmus.train import TrainConfig
-from isthmus.train.methods import PhaseConfig
+from isthmus.train.methods import PhaseConfig, PriorityConfig
 
 # Heading of the page -> the model that its table describes.
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -45,6 +45,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "`model`": ModelConfig,
     "`model.sizes`": SizesConfig,
     "`train`": TrainConfig,
+    "`train.domain_sampling`": PriorityConfig,
     "`train.method.phases`": PhaseConfig,
 }
 

@@ -31,6 +31,7 @@ PHASES = {
     "mlora": 2,
     "moe_mlora": 3,
     "multi_bert": 2,
+    "multi_path": 2,
     "sparse_moe": 1,
     "ssctl": 1,
 }

@@ -13,6 +13,7 @@ from isthmus.backbones.backbone import (
     Adapt,
     BackboneSpec,
     add_loss,
+    await_losses,
     leave_alone,
     meeting,
     tell,
@@ -29,6 +30,8 @@ from isthmus.backbones.experts import (
     M3oeConfig,
     MMoE,
     MmoeConfig,
+    MultiPath,
+    MultiPathConfig,
     PleConfig,
     SharedBottom,
     SharedBottomConfig,
@@ -69,6 +72,7 @@ BackboneConfig = Annotated[
     | AdlConfig
     | M3oeConfig
     | SparseMoeConfig
+    | MultiPathConfig
     | StarConfig
     | SarNetConfig
     | M2mConfig
@@ -111,6 +115,8 @@ __all__ = [
     "MMoE",
     "MlpConfig",
     "MmoeConfig",
+    "MultiPath",
+    "MultiPathConfig",
     "PEPNet",
     "PPNet",
     "PepnetConfig",
@@ -127,6 +133,7 @@ __all__ = [
     "WideDeep",
     "WideDeepConfig",
     "add_loss",
+    "await_losses",
     "leave_alone",
     "meeting",
     "tell",

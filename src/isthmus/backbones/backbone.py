@@ -18,6 +18,7 @@ from isthmus.layers.routing import Routing
 from isthmus.layers.sites import Site, Widths
 
 Adapt = Callable[[Site, Tensor], Tensor]
+OfLosses = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,24 @@ class AbstractPassing(ABC):
     def add_loss(self, name: str, loss: Float[Tensor, ""]) -> None:  # noqa: B027
         """Take a loss of the network's own, with its weight, for training to add. Or let it go."""
 
+    def await_losses(self, name: str, of: OfLosses) -> None:  # noqa: B027
+        """Take what makes a loss, as in `add_loss`, of the rows' own. Or let it go.
+
+        ``of(loss, share)``: both (rows,) without a graph; a row's cross-entropy in nats, and its share of
+        the batch's weight, which sum to 1.
+        """
+
     def tell(self, name: str, value: Float[Tensor, ""]) -> None:  # noqa: B027
         """Take a number for training to log. Or let it go."""
+
+
+def await_losses(adapt: Adapt, name: str, of: OfLosses) -> None:
+    """Hand a loss of a backbone's own that follows from the losses of the rows, known behind the head.
+
+    For rewards: see `AbstractPassing.await_losses`.
+    """
+    if isinstance(adapt, AbstractPassing):
+        adapt.await_losses(name, of)
 
 
 def meeting(adapt: Adapt, linear: int) -> Meet | None:

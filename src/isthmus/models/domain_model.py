@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from isthmus.adapters import AbstractAdapter, AdapterState
 from isthmus.backbones import AbstractBackbone, AbstractPassing
+from isthmus.backbones.backbone import OfLosses
 from isthmus.data.batch import Batch
 from isthmus.layers.blocks import Meet
 from isthmus.layers.embedding import FeatureEmbedding
@@ -98,6 +99,7 @@ class DomainModel(AbstractModel):
             logits = logits + beside
         if self._score is not None:
             logits = logits + batch.numeric[:, self._score]
+        passing.judge(logits, batch)
         return Output(logits, passing.kept, passing.losses, passing.told)
 
     def start_at(self, logit: float) -> None:
@@ -141,6 +143,7 @@ class _Passing(AbstractPassing):
         self.kept: dict[Site, Tensor] = {}
         self.losses: dict[str, Tensor] = {}
         self.told: dict[str, Tensor] = {}
+        self.waiting: dict[str, OfLosses] = {}
 
     def __call__(self, site: Site, h: Tensor) -> Tensor:
         if self.adapter is not None:
@@ -159,8 +162,20 @@ class _Passing(AbstractPassing):
     def add_loss(self, name: str, loss: Tensor) -> None:
         self.losses[name] = loss
 
+    def await_losses(self, name: str, of: OfLosses) -> None:
+        self.waiting[name] = of
+
     def tell(self, name: str, value: Tensor) -> None:
         self.told[name] = value
+
+    def judge(self, logits: Tensor, batch: Batch) -> None:
+        """Make the losses that wait for those of the rows."""
+        if not self.waiting:
+            return
+        loss = F.binary_cross_entropy_with_logits(logits.detach(), batch.label, reduction="none")
+        weight = torch.ones_like(loss) if batch.weight is None else batch.weight
+        for name, of in self.waiting.items():
+            self.losses[name] = of(loss, weight / weight.sum())
 
 
 def _count(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from isthmus.family import Family
 from isthmus.objectives.domain_classifier import DomainClassifier, DomainClassifierConfig
+from isthmus.objectives.domain_contrast import DomainContrast, DomainContrastConfig
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 from isthmus.objectives.row_loss import binary_cross_entropy
 from isthmus.objectives.together import Objectives
@@ -14,6 +15,7 @@ from isthmus.objectives.virtual_classifier import VirtualClassifier, VirtualClas
 
 ObjectiveConfig = Annotated[
     DomainClassifierConfig
+    | DomainContrastConfig
     | VirtualClassifierConfig,
     Family("isthmus.objectives"),
 ]  # fmt: skip
@@ -23,6 +25,8 @@ __all__ = [
     "AbstractObjectiveConfig",
     "DomainClassifier",
     "DomainClassifierConfig",
+    "DomainContrast",
+    "DomainContrastConfig",
     "ObjectiveConfig",
     "Objectives",
     "VirtualClassifier",

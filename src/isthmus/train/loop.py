@@ -47,6 +47,7 @@ from isthmus.train.record import Record
 from isthmus.train.resuming import check_state
 from isthmus.train.scoring import (
     check_monitor,
+    domain_aucs,
     move,
     resolve_device,
     score_rows,
@@ -137,6 +138,7 @@ class _Loop:
             n_domains=self.n_domains,
             places=self.domain_places,
         )
+        self.method.name_domains(dataset.domain_names)
         self.phases = self.method.phases
         self.steps_per_epoch = self.method.steps_per_epoch
         self.courses = courses(self.phases, self.steps_per_epoch, config, budget)
@@ -280,6 +282,8 @@ class _Loop:
                     f"validation logits must stay finite, got nan or inf at step {self.step}"
                 )
             metrics = self.measure(logits)
+            if self.method.priority is not None:
+                self.method.priority.note(domain_aucs(logits, self.validation, self.n_domains))
             look = Look(
                 step=self.step,
                 epoch=self.step / self.steps_per_epoch,

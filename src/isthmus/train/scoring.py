@@ -77,6 +77,16 @@ def check_monitor(monitor: Monitor, rows: Rows, n_domains: int) -> None:
         )
 
 
+def domain_aucs(
+    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int
+) -> Float64[np.ndarray, " sets"]:
+    """The AUC of each domain's scored rows, by report id from 0; nan where it is not defined."""
+    domain = np.asarray(rows.domain, dtype=np.int64)
+    weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
+    ranking = Ranking.of(logits, domain, n_domains + 1, Ranking.of(logits).order)
+    return segment_auc(ranking, np.asarray(rows.label) > 0, weight).value
+
+
 def watch_metrics(
     logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int
 ) -> dict[str, float | None]:

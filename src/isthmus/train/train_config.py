@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from isthmus.objectives import ObjectiveConfig
 from isthmus.schema import Section
-from isthmus.train.methods import JointConfig, MethodConfig
+from isthmus.train.methods import JointConfig, MethodConfig, PriorityConfig
 from isthmus.train.scoring import Monitor
 from isthmus.train.weighting import WeightingName
 
@@ -25,7 +25,8 @@ class TrainConfig(Section):
     - ``patience``: training stops after so many epochs' worth of looks, ``patience *
       looks_per_epoch``, without a better one. Whatever stops it, the best look's weights come back.
     - ``domain_sampling``: domains are drawn in proportion to ``rows ** exponent``; ``proportional``
-      is 1, ``uniform`` 0.
+      is 1, ``uniform`` 0; ``{name: priority}`` lets those that lag come more often, see
+      `isthmus.train.methods.priority`.
     - ``weighting``: how the domains' losses make one gradient; see `isthmus.train.weighting`.
     - ``objectives``: losses beside that of the rows, read from hidden states; see
       `isthmus.objectives`.
@@ -49,7 +50,7 @@ class TrainConfig(Section):
     looks_per_epoch: int = Field(default=4, ge=1)
     monitor: Monitor = "auc_pooled"
     seed: int = Field(default=0, ge=0)
-    domain_sampling: Literal["proportional", "uniform"] | Exponent = "proportional"
+    domain_sampling: Literal["proportional", "uniform"] | Exponent | PriorityConfig = "proportional"
     weighting: WeightingName = "proportional"
     objectives: tuple[ObjectiveConfig, ...] = ()
     method: MethodConfig = Field(default_factory=JointConfig)

@@ -4,6 +4,7 @@ from isthmus.backbones.experts.adl import ADL, AdlConfig
 from isthmus.backbones.experts.hinet import HiNet, HinetConfig
 from isthmus.backbones.experts.m3oe import M3oE, M3oeConfig
 from isthmus.backbones.experts.mmoe import MMoE, MmoeConfig
+from isthmus.backbones.experts.multi_path import MultiPath, MultiPathConfig
 from isthmus.backbones.experts.ple import PLE, PleConfig
 from isthmus.backbones.experts.shared_bottom import SharedBottom, SharedBottomConfig
 from isthmus.backbones.experts.sparse_moe import SparseMoE, SparseMoeConfig
@@ -18,6 +19,8 @@ __all__ = [
     "M3oeConfig",
     "MMoE",
     "MmoeConfig",
+    "MultiPath",
+    "MultiPathConfig",
     "PleConfig",
     "SharedBottom",
     "SharedBottomConfig",

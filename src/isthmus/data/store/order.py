@@ -5,7 +5,7 @@ buffer, and the rows of the buffer are permuted. A split that fits one buffer is
 completely. What is read depends on (seed, epoch) only, never on threads or on where one starts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from isthmus.data.batch import Batch, Jagged
 from isthmus.data.store.arrays import Arrays
 
-Sampling = Literal["proportional", "uniform"] | float
+Sampling = Literal["proportional", "uniform"] | float | np.ndarray
 
 # Contiguous rows that travel together into a buffer.
 SHUFFLE_BLOCK_ROWS = 4096
@@ -37,7 +37,8 @@ class Shuffle:
 
     ``sampling``: ``proportional`` gives every row once. A number ``e`` gives domain ``d``, with
     ``n_d`` rows, a share of the stream proportional to ``n_d ** e`` (``uniform`` is 0), and each
-    of its rows as often as the others, to within one. The shares are exact in every epoch.
+    of its rows as often as the others, to within one. The shares are exact in every epoch. An array
+    of positive numbers, one a domain id from 0, gives shares proportional to ``n_d`` times these.
     """
 
     def __init__(
@@ -47,20 +48,16 @@ class Shuffle:
         self.n_domains = n_domains
         self.rows = rows = len(arrays.domain)
         self._seed = (seed, epoch)
-        exponent = {"proportional": 1.0, "uniform": 0.0}.get(sampling, sampling)  # type: ignore[arg-type]
-        if not isinstance(exponent, int | float) or not 0 <= exponent <= 1:
-            raise ValueError(
-                f"sampling must be 'proportional', 'uniform' or from 0 to 1, got {sampling!r}"
-            )
         n_blocks = -(-rows // SHUFFLE_BLOCK_ROWS)
         order = self._random(0).permutation(n_blocks)
         fitting = min(BUFFER_ROWS, BUFFER_BYTES // arrays.row_bytes) // SHUFFLE_BLOCK_ROWS
         # Buffers of about equal size: none is so small that its rows stay together.
         n_buffers = max(1, -(-n_blocks // max(1, fitting)))
         self._buffers = np.array_split(order, n_buffers)
+        weights = _weights(sampling)
         self._plan = None
-        if exponent != 1.0:
-            self._plan = _Plan(arrays.domain, float(exponent), self._random(1))
+        if weights is not None:
+            self._plan = _Plan(arrays.domain, weights, self._random(1))
 
     def _random(self, *place: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._seed, *place])))
@@ -118,6 +115,25 @@ class Shuffle:
         return order
 
 
+def _weights(sampling: Sampling) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What makes relative shares of the domains' numbers of rows; None where each row comes once."""
+    if isinstance(sampling, np.ndarray):
+        if not (np.isfinite(sampling).all() and (sampling > 0).all()):
+            raise ValueError(f"sampling must hold positive numbers, got {sampling.tolist()}")
+        equal = bool((sampling == sampling[0]).all())
+        return None if equal else lambda have: have * sampling[: len(have)]
+    exponent = {"proportional": 1.0, "uniform": 0.0}.get(sampling, sampling)  # type: ignore[arg-type]
+    if not isinstance(exponent, int | float) or not 0 <= exponent <= 1:
+        raise ValueError(
+            f"sampling must be 'proportional', 'uniform' or from 0 to 1, got {sampling!r}"
+        )
+    if exponent == 1.0:
+        return None
+    return lambda have: np.where(
+        have > 0, np.power(np.maximum(have, 1).astype(np.float64), exponent), 0.0
+    )
+
+
 class _Plan:
     """How many copies of each row an epoch takes, so that each domain gets its exact share.
 
@@ -126,9 +142,14 @@ class _Plan:
     offset ``o`` in ``0 .. n - 1``, and each row as often as the others to within one.
     """
 
-    def __init__(self, domain: np.ndarray, exponent: float, random: np.random.Generator) -> None:
+    def __init__(
+        self,
+        domain: np.ndarray,
+        weights: Callable[[np.ndarray], np.ndarray],
+        random: np.random.Generator,
+    ) -> None:
         self.have = _count(domain)
-        self.want = _shares(self.have, exponent)
+        self.want = _shares(self.have, weights(self.have))
         self.offset = (random.random(len(self.have)) * self.have).astype(np.int64)
         self.seen = np.zeros(len(self.have), dtype=np.int64)
 
@@ -171,9 +192,8 @@ def _count(domain: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _shares(have: np.ndarray, exponent: float) -> np.ndarray:
+def _shares(have: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Rows int64 of each domain in an epoch as long as the split, by largest remainder."""
-    share = np.where(have > 0, np.power(np.maximum(have, 1).astype(np.float64), exponent), 0.0)
     exact = share / share.sum() * have.sum()
     want = np.floor(exact).astype(np.int64)
     missing = int(have.sum() - want.sum())

@@ -120,7 +120,7 @@ class Rows:
         part, parts = _check_shard(shard)
         size = len(self) // parts
         if seed is None:
-            if sampling != "proportional":
+            if isinstance(sampling, np.ndarray) or sampling != "proportional":
                 raise ValueError(f"sampling needs a seed, got {sampling=} and none")
             first, last = len(self) * part // parts, len(self) * (part + 1) // parts
             yield from in_order(

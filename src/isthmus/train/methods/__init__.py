@@ -10,6 +10,7 @@ from isthmus.train.methods.in_phases import InPhases, PhaseConfig, PhasesConfig
 from isthmus.train.methods.joint import Joint, JointConfig
 from isthmus.train.methods.mamdr import Mamdr, MamdrConfig
 from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+from isthmus.train.methods.priority import Priority, PriorityConfig
 from isthmus.train.methods.pseudo_domains import PseudoDomains, PseudoDomainsConfig
 
 MethodConfig = Annotated[
@@ -30,6 +31,8 @@ __all__ = [
     "Phase",
     "PhaseConfig",
     "PhasesConfig",
+    "Priority",
+    "PriorityConfig",
     "PseudoDomains",
     "PseudoDomainsConfig",
 ]

@@ -15,7 +15,6 @@ Departures:
   the shared network is taken before phase 2, and theirs after phase 2 has no look 0.
 """
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -24,8 +23,8 @@ from torch import nn
 from isthmus.data.batch import DomainPlaces
 from isthmus.data.store.rows import Rows
 from isthmus.schema import Section
-from isthmus.train.methods.joint import MixedBatches
-from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+from isthmus.train.methods.joint import AbstractMixed, MixedBatches
+from isthmus.train.methods.method import AbstractMethodConfig, Phase
 from isthmus.train.methods.trained_parts import TrainedParts
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class PhasesConfig(AbstractMethodConfig):
         )
 
 
-class InPhases(AbstractMethod):
+class InPhases(AbstractMixed):
     """Training in phases at work. ``names``: the parameters that each phase trains."""
 
     def __init__(
@@ -101,18 +100,9 @@ class InPhases(AbstractMethod):
         self.batches, self.phases = batches, phases
         self.parts, self.names = parts, names
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of all rows."""
-        return self.batches.steps
-
     def begin(self, phase: int) -> None:
         """Train the parts of the phase."""
         self.parts.only(self.names[phase])
-
-    def lessons(self, epoch: int, start: int) -> Iterator[Lesson]:
-        """The mixed batches."""
-        return self.batches.lessons(epoch, start)
 
     def release(self) -> None:
         """Nothing is frozen any longer."""

@@ -13,6 +13,7 @@ from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.store.rows import Rows
 from isthmus.family import Member
 from isthmus.optimisers import ModelOptimiser
+from isthmus.train.methods.priority import Priority
 
 if TYPE_CHECKING:
     from isthmus.train.train_config import TrainConfig
@@ -90,6 +91,14 @@ class AbstractMethod(ABC):
     @abstractmethod
     def steps_per_epoch(self) -> int:
         """Steps of an epoch, the same for every epoch."""
+
+    @property
+    def priority(self) -> Priority | None:
+        """What is to note the domains' AUC at each look. None where nobody asks."""
+        return None
+
+    def name_domains(self, names: Sequence[str]) -> None:  # noqa: B027
+        """Say the domains' names, in the order of their ids from 1, before anything else."""
 
     @abstractmethod
     def begin(self, phase: int) -> None:

@@ -45,8 +45,8 @@ from isthmus.errors import ConfigError
 from isthmus.models import AbstractModel
 from isthmus.models.domain_teller import DomainTeller
 from isthmus.train.generators import seeded
-from isthmus.train.methods.joint import MixedBatches
-from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+from isthmus.train.methods.joint import AbstractMixed, MixedBatches
+from isthmus.train.methods.method import AbstractMethodConfig, Lesson, Phase
 from isthmus.train.methods.telling import LEAST_ROWS, learn_to_tell
 from isthmus.train.methods.trained_parts import TrainedParts
 
@@ -220,32 +220,28 @@ class Partition:
         self.accuracy.copy_(state["accuracy"])
 
 
-class PseudoDomains(AbstractMethod):
+class PseudoDomains(AbstractMixed):
     """Training with pseudo-domains at work."""
 
     def __init__(self, batches: MixedBatches, phase: Phase, partition: Partition) -> None:
         self.batches, self.phases, self.partition = batches, (phase,), partition
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of all rows, whatever stands in them a second time."""
-        return self.batches.steps
-
     def begin(self, phase: int) -> None:
         """Nothing is frozen."""
 
     def lessons(self, epoch: int, start: int) -> Iterator[Lesson]:
-        """The mixed batches, each with its copies."""
+        """The mixed batches, each with its copies. An epoch has as many steps as without copies."""
         self.partition.learn()
-        for lesson in self.batches.lessons(epoch, start):
+        for lesson in super().lessons(epoch, start):
             yield self.partition.lesson(lesson.batch)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The classifier, and what is known of its confidence."""
-        return self.partition.state_dict()
+        """The classifier, what is known of its confidence, and what shares an epoch out."""
+        return {**super().state_dict(), **self.partition.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state_dict` gave."""
+        super().load_state_dict(state)
         self.partition.load_state_dict(state)
 
 
