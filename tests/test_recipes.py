@@ -263,7 +263,8 @@ def test_what_is_no_recipe_and_what_is_no_network_are_refused():
 
 def test_the_commands_list_show_and_apply_recipes(tmp_path: Path):
     listed = isthmus_in_process("recipes").stdout.splitlines()
-    assert [line.split()[0] for line in listed[4:]] == NAMES
+    assert [line.split()[0] for line in listed[2::2]] == NAMES
+    assert all(" costs " in line for line in listed[3::2])
     assert listed == isthmus_in_process("recipes", "list").stdout.splitlines()
     shown = isthmus_in_process("recipes", "show", "dynagan").stdout
     assert shown == str(recipe_of("dynagan"))

@@ -11,14 +11,13 @@ from isthmus.cli.app import command, recipes_app, show
 def list_recipes() -> None:
     """List the recipes: what each is for, what it costs, and its paper."""
     import isthmus
-    from isthmus.metrics.text_table import TextTable
 
-    rows = [
-        (one.name, one.head.purpose, one.head.costs, one.head.paper) for one in isthmus.recipes()
-    ]
-    header = ("recipe", "for", "costs, beside a joint training", "paper")
-    title = "isthmus fit CONFIG.yaml --recipe NAME"
-    show(TextTable(title=title, header=header, rows=tuple(rows), left=(0, 1, 2, 3)))
+    show("isthmus fit CONFIG.yaml --recipe NAME; costs are told beside a joint training\n")
+    known = isthmus.recipes()
+    width = max(len(one.name) for one in known) + 2
+    for one in known:
+        show(f"{one.name:<{width}}{one.head.purpose}")
+        show(f"{'':<{width}}costs {one.head.costs}; {one.head.paper}")
 
 
 @command(recipes_app, "show")
