@@ -46,6 +46,7 @@ from isthmus.run.texts import (
     parameters_text,
     progress_text,
     sizes_text,
+    unlabelled_text,
     unread_text,
     weightless_text,
 )
@@ -122,7 +123,7 @@ def fit(
         block_rows=block_rows,
         progress=encoding(tell),
     )
-    settled.check(dataset.n_domains, printable(opened.source))
+    settled.check(dataset, printable(opened.source))
     tell(Notice("encode", dataset_text(dataset)))
     if plan.recipe:
         tell(Notice("train", f"recipe {plan.recipe}"))
@@ -277,6 +278,8 @@ class _Fit:
             yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
+        if self.dataset.config.keeps_unlabelled:
+            yield f"- {unlabelled_text(self.dataset)}."
 
     def _score(self, split: SplitName) -> ScoredRows:
         """Score a split, and keep what the gates of the network said of it, where it has gates."""

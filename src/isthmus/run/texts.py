@@ -17,12 +17,21 @@ def dataset_text(dataset: Dataset) -> str:
     untrained = len(dataset.domain_names) - dataset.n_domains
     more = f", {untrained} more without train rows" if untrained else ""
     left = f"; {weightless_text(dataset)}" if dataset.weightless else ""
+    left += f"; {unlabelled_text(dataset)}" if dataset.config.keeps_unlabelled else ""
     return f"{rows} rows; {dataset.n_domains} domains{more}{left}"
 
 
 def weightless_text(dataset: Dataset) -> str:
     """Say how many rows take no part because their weight is 0."""
     return f"{dataset.weightless:,} rows of weight 0 were left out"
+
+
+def unlabelled_text(dataset: Dataset) -> str:
+    """Say how many rows have no label, and what becomes of them."""
+    kept = 0 if dataset.unlabelled is None else len(dataset.unlabelled)
+    left_out = dataset.unlabelled_left_out
+    more = f", {left_out:,} more were left out by the split" if left_out else ""
+    return f"{kept:,} unlabelled train rows{more}"
 
 
 def progress_text(event: Progress) -> str:
