@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,8 +86,21 @@ class DomainModel(AbstractModel):
         if beside is not None:
             logits = logits + beside
         if self._score is not None:
-            logits = logits + batch.numeric[:, self._score]
-        return Output(logits, passing.kept, passing.losses, passing.told)
+            score = batch.numeric[:, self._score]
+            logits = logits + score
+            beside = score if beside is None else beside + score
+        return Output(logits, passing.kept, passing.losses, passing.told, beside)
+
+    def from_input(
+        self, x: Float[Tensor, "rows width"], domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, " rows"]:
+        """Backbone, adapter and head, from the embedded rows on. The losses of the parts are let go.
+
+        A hyper-network reads its condition of ``x``.
+        """
+        routing = Routing(domain, self.spec.n_domains)
+        passing = _Passing(self.adapter, self._state(x, routing), ())
+        return self.head(self.backbone(x, routing, passing), routing)
 
     def start_at(self, logit: float) -> None:
         """Set the head's offsets, one for all domains or one each. A forest's score comes on top."""
