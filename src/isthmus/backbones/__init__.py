@@ -32,6 +32,8 @@ from isthmus.backbones.experts import (
     PleConfig,
     SharedBottom,
     SharedBottomConfig,
+    SharedPrivate,
+    SharedPrivateConfig,
     SparseMoE,
     SparseMoeConfig,
 )
@@ -69,6 +71,7 @@ BackboneConfig = Annotated[
     | AdlConfig
     | M3oeConfig
     | SparseMoeConfig
+    | SharedPrivateConfig
     | StarConfig
     | SarNetConfig
     | M2mConfig
@@ -120,6 +123,8 @@ __all__ = [
     "SarNetConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "SharedPrivate",
+    "SharedPrivateConfig",
     "SparseMoE",
     "SparseMoeConfig",
     "Star",
