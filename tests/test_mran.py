@@ -29,13 +29,11 @@ from test_unlabelled import settings as train_settings
 ROWS = 600
 OBJECTIVES = recipe_of("mran").settings["train.objectives"]
 NETWORK = {
-    "backbone": {
-        "name": "shared_private",
-        "widths": [8, 6],
-        "private_widths": [4],
-        "norm": "none",
-        "dropout": 0.1,
-    }
+    "name": "shared_private",
+    "widths": [8, 6],
+    "private_widths": [4],
+    "norm": "none",
+    "dropout": 0.1,
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,10 +99,10 @@ def test_the_network_is_the_formula_row_by_row():
 def test_a_config_scales_both_parts_and_says_what_it_needs():
     small = SharedPrivateConfig(widths=(8, 4), private_widths=(6,)).scaled(0.5)
     assert small.sizes == (4, 2, 3)
-    bad = {"model": {"backbone": NETWORK["backbone"], "towers": "per_domain"}}
+    bad = {"model": {"backbone": NETWORK, "towers": "per_domain"}}
     with pytest.raises(ConfigError, match="towers must be shared for backbone 'shared_private'"):
         isthmus.load_config(raw() | bad)
-    empty = {"model": {"backbone": NETWORK["backbone"] | {"private_widths": []}}}
+    empty = {"model": {"backbone": NETWORK | {"private_widths": []}}}
     with pytest.raises(ConfigError, match=r"private_widths is refused: .* at least 1 item"):
         isthmus.load_config(raw() | empty)
 
@@ -113,7 +111,7 @@ def test_a_config_scales_both_parts_and_says_what_it_needs():
 
 
 def run(dataset: Dataset, settings: TrainConfig) -> tuple[nn.Module, list[Look], End]:
-    model, looks, end = net(dataset, **NETWORK), [], None
+    model, looks, end = net(dataset, backbone=NETWORK), [], None
     for event in train(model, dataset, settings):
         match event:
             case Look():
@@ -142,7 +140,7 @@ def test_a_stopped_training_goes_on_with_the_same_bits(
     model, looks, end = run(dataset, settings)
     assert end.step > 8
     other, again, other_end = in_pieces(
-        lambda seed: net(dataset, seed, **NETWORK), dataset, settings, [1, 5, 8], tmp_path
+        lambda seed: net(dataset, seed, backbone=NETWORK), dataset, settings, [1, 5, 8], tmp_path
     )
     assert again == looks
     assert other_end.best == end.best

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.layers.sites import Site, SiteSpec
+from isthmus.models import AbstractModel, Output
 from isthmus.objectives.mixing import Answers
 from isthmus.objectives.objective import AbstractObjectiveConfig
 
@@ -60,6 +61,13 @@ class Objectives(nn.Module):
             else objective(hidden, batch, domain)
             for name, objective in self.members.items()
         }
+
+    def answers(self, model: nn.Module, output: Output, batch: Batch) -> Answers | None:
+        """What the objectives that ask are given of a batch; None where none asks."""
+        if self.asking is None:
+            return None
+        assert isinstance(model, AbstractModel)
+        return Answers(model, output, batch)
 
     def total(self, losses: Mapping[str, Tensor]) -> Float[Tensor, ""] | None:
         """Sum of the losses with their weights; a loss of the model's own counts once. None for none."""

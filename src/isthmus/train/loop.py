@@ -27,7 +27,7 @@ from isthmus.data.store.subset import Subset
 from isthmus.errors import ConfigError, RunError
 from isthmus.layers.sites import SiteSpec
 from isthmus.models import AbstractModel, Output
-from isthmus.objectives import Answers, Objectives
+from isthmus.objectives import Objectives
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
 from isthmus.train.allocator import keep_freed_memory
 from isthmus.train.course import courses
@@ -231,7 +231,7 @@ class _Loop:
         batch = move(batch, self.device)
         self.optimiser.zero_grad()
         output = self.score(batch)
-        answers = Answers(self.model, output, batch) if self.objectives.asking else None
+        answers = self.objectives.answers(self.model, output, batch)
         losses = {**output.losses, **self.objectives(output.hidden, batch, domain, answers)}
         beside = self.objectives.total(losses)
         logits = output.logits[:labelled]  # the others have no label to be compared with
