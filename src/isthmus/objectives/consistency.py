@@ -8,7 +8,7 @@ Source: Wu, Inkpen and El-Roby, MRAN, ICASSP 2021, arXiv:2102.00467, and the aut
 
 Departures:
 - The authors' code has ``share p(x_i) + (1 - share) p(x_i)`` for the second term: the answer to row i
-  alone, although the mixture holds row j too. Here both rows count, as the paper's words say.
+  alone, although the mixture holds row j too. Here both rows count.
 - The second term is a target without a gradient. In the code the gradient flows through both.
 - The embedded row is mixed, each pair has a share of its own, and a step costs more products: see
   `isthmus.objectives.category_mixup`.

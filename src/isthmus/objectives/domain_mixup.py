@@ -11,7 +11,7 @@ between the classifier and the network, as in `isthmus.objectives.domain_classif
 
 Departures:
 - The authors' code mixes rows of one domain only, whose soft label is the plain one: no state between two
-  domains is ever seen. Here the two rows are of two domains, as the paper says.
+  domains is ever seen. Here the two rows are of two domains.
 - The hidden state is mixed; the code mixes the inputs.
 - The classifier is the objective's own. The paper's discriminator reads plain and mixed states, so add
   `domain_classifier` for the plain ones. Mixtures near one row are nearly plain: this objective alone is
