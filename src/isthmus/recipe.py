@@ -24,18 +24,25 @@ from typing import Any
 from pydantic import Field
 
 from isthmus.config import Config, differences, load_config, read_yaml, validate
+from isthmus.data.store.dataset import Dataset
 from isthmus.errors import ConfigError
 from isthmus.schema import Section
+from isthmus.train import TrainConfig
 
 FOLDER = Path(__file__).with_name("recipes")
 SECTIONS = ("model", "train")
 
 
 class NeedsConfig(Section):
-    """What a table must have. ``domains``: as many domains with train rows. ``tag``: the domain is a feature."""
+    """What a table must have.
+
+    ``domains``: as many domains with train rows. ``tag``: the domain is a feature. ``unlabelled``: train
+    rows without a label, for as long as an objective reads such rows.
+    """
 
     domains: int = Field(default=1, ge=1)
     tag: bool = False
+    unlabelled: bool = False
 
 
 class RecipeHead(Section):
@@ -90,15 +97,24 @@ class SystemRecipe:
             )
         return load_config(source, overrides, over=self.settings)
 
-    def check(self, domains: int, table: str) -> None:
+    def check(self, dataset: Dataset, table: str, train: TrainConfig) -> None:
         """Raise ConfigError where a table has less than the recipe needs.
 
-        ``domains``: of the table, those with train rows.
+        ``dataset``: the table, whose domains are those with train rows. ``train``: the section that
+        the training has with the recipe and all changes over it.
         """
-        if domains < self.head.needs.domains:
+        needs, domains = self.head.needs, dataset.n_domains
+        if domains < needs.domains:
             raise ConfigError(
-                f"recipe {self.name} needs {self.head.needs.domains} domains or more, table {table}"
-                f" has {domains}"
+                f"recipe {self.name} needs {needs.domains} domains or more, table {table} has"
+                f" {domains}"
+            )
+        if needs.unlabelled and train.reads_unlabelled and dataset.unlabelled is None:
+            readers = [one.name for one in train.objectives if one.reads_unlabelled]
+            raise ConfigError(
+                f"recipe {self.name} needs train rows without a label (data.null_label: unlabelled),"
+                f" table {table} has none; the recipe goes without them where train.objectives, given"
+                f" by --set, leaves out {readers[0]} or gives it weight 0"
             )
 
     def __str__(self) -> str:
@@ -130,10 +146,10 @@ class SettledConfig:
         before, after = load_config(source), found.over(source)
         return cls(found.over(source, overrides), found, tuple(_replaced(before, after, found)))
 
-    def check(self, domains: int, table: str) -> None:
+    def check(self, dataset: Dataset, table: str) -> None:
         """Raise ConfigError where a table has less than the recipe needs, where there is a recipe."""
         if self.recipe is not None:
-            self.recipe.check(domains, table)
+            self.recipe.check(dataset, table, self.config.train)
 
     @property
     def held(self) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ from isthmus.backbones.experts import (
     PleConfig,
     SharedBottom,
     SharedBottomConfig,
+    SharedPrivate,
+    SharedPrivateConfig,
     SparseMoE,
     SparseMoeConfig,
 )
@@ -73,6 +75,7 @@ BackboneConfig = Annotated[
     | M3oeConfig
     | SparseMoeConfig
     | MultiPathConfig
+    | SharedPrivateConfig
     | StarConfig
     | SarNetConfig
     | M2mConfig
@@ -126,6 +129,8 @@ __all__ = [
     "SarNetConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "SharedPrivate",
+    "SharedPrivateConfig",
     "SparseMoE",
     "SparseMoeConfig",
     "Star",

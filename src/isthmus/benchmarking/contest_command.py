@@ -208,7 +208,8 @@ def _prepared(
     for one in chosen:
         if one.recipe is not None:
             try:
-                one.recipe.check(dataset.n_domains, printable(opened.source))
+                train = one.recipe.over(settings).train
+                one.recipe.check(dataset, printable(opened.source), train)
             except ConfigError as fault:
                 left_out[one.name] = str(fault)
     forest = None

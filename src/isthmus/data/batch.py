@@ -110,6 +110,12 @@ class Batch:
             lambda tensor: tensor.index_select(0, rows), lambda jagged: jagged.take(rows)
         )
 
+    def first(self, rows: int) -> "Batch":
+        """The first rows; the batch itself where it has no more."""
+        if rows == self.rows:
+            return self
+        return self.take(torch.arange(rows, device=self.domain.device))
+
     def _made(
         self, tensor: Callable[[Tensor], Tensor], jagged: Callable[[Jagged], Jagged]
     ) -> "Batch":

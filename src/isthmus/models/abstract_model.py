@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,13 +27,15 @@ class Output(NamedTuple):
     ``logits``: (rows,) float. ``hidden``: the hidden states at the sites that were asked for, each
     (rows, width), after the adapter. ``losses``: losses of the model's own, each a scalar (), which
     training adds to the loss of the rows; most models have none. ``told``: other numbers of the batch,
-    each a scalar (), which training logs.
+    each a scalar (), which training logs. ``beside``: (rows,) what the logits hold that no head gave,
+    such as a forest's score; None for nothing.
     """
 
     logits: Tensor
     hidden: Mapping[Site, Tensor]
     losses: Mapping[str, Tensor]
     told: Mapping[str, Tensor] = MappingProxyType({})
+    beside: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,16 @@ class AbstractModel(nn.Module, ABC):
     @abstractmethod
     def score(self, batch: Batch, sites: Collection[Site] = ()) -> Output:
         """Logits, and the hidden states at ``sites`` (resolved: see `SiteSpec.resolve`)."""
+
+    def from_input(
+        self, x: Float[Tensor, "rows width"], domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, " rows"]:
+        """Logits of hidden states at site ``input``, without what `Output.beside` holds.
+
+        For objectives that mix rows. ``x``: as an adapter left them. ``domain``: int64, 0 for the
+        unknown. A model without such a site leaves the method out, and those objectives refuse it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no way on from site 'input'")
 
     @abstractmethod
     def parameter_report(self) -> ParameterReport:

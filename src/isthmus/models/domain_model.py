@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,9 +98,22 @@ class DomainModel(AbstractModel):
         if beside is not None:
             logits = logits + beside
         if self._score is not None:
-            logits = logits + batch.numeric[:, self._score]
+            score = batch.numeric[:, self._score]
+            logits = logits + score
+            beside = score if beside is None else beside + score
         passing.judge(logits, batch)
-        return Output(logits, passing.kept, passing.losses, passing.told)
+        return Output(logits, passing.kept, passing.losses, passing.told, beside)
+
+    def from_input(
+        self, x: Float[Tensor, "rows width"], domain: Int[Tensor, " rows"]
+    ) -> Float[Tensor, " rows"]:
+        """Backbone, adapter and head, from the embedded rows on. The losses of the parts are let go.
+
+        A hyper-network reads its condition of ``x``.
+        """
+        routing = Routing(domain, self.spec.n_domains)
+        passing = _Passing(self.adapter, self._state(x, routing), ())
+        return self.head(self.backbone(x, routing, passing), routing)
 
     def start_at(self, logit: float) -> None:
         """Set the head's offsets, one for all domains or one each. A forest's score comes on top."""
@@ -172,10 +185,15 @@ class _Passing(AbstractPassing):
         """Make the losses that wait for those of the rows."""
         if not self.waiting:
             return
-        loss = F.binary_cross_entropy_with_logits(logits.detach(), batch.label, reduction="none")
-        weight = torch.ones_like(loss) if batch.weight is None else batch.weight
+        known = ~batch.label.isnan()
+        label = torch.where(known, batch.label, 0)
+        loss = F.binary_cross_entropy_with_logits(logits.detach(), label, reduction="none")
+        weight = known.to(loss.dtype)
+        if batch.weight is not None:
+            weight = weight * batch.weight
+        share = weight / weight.sum().clamp(min=1e-12)
         for name, of in self.waiting.items():
-            self.losses[name] = of(loss, weight / weight.sum())
+            self.losses[name] = of(loss, share)
 
 
 def _count(module: nn.Module) -> int:

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from isthmus.data.batch import Batch
 from isthmus.layers.sites import Site, SiteSpec
+from isthmus.objectives.mixing import Answers
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 
 PACE = 10.0
@@ -86,25 +87,38 @@ class DomainClassifier(AbstractObjective):
         super().__init__()
         self.sites = spec.resolve((site,), "objectives.site")
         self.reverse = reverse
-        self.classifier = nn.Sequential()
-        width = spec.width(self.sites[0])
-        for next_width in hidden_widths:
-            self.classifier.extend([_Quick(width, next_width), nn.ReLU()])
-            width = next_width
-        self.classifier.append(_Quick(width, spec.n_domains))
+        self.classifier = quick_classifier(spec.width(self.sites[0]), hidden_widths, spec.n_domains)
 
     def forward(
-        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+        self,
+        hidden: Mapping[Site, Tensor],
+        batch: Batch,
+        domain: Int[Tensor, " rows"],
+        answers: Answers | None = None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         """Mean over the rows that have a domain, each with its weight; 0 where no row has one."""
         h = hidden[self.sites[0]]
         if self.reverse:
-            h = 2 * h.detach() - h  # the same numbers, to the bit, with the gradient's sign turned
+            h = turned_back(h)
         loss = F.cross_entropy(self.classifier(h), (domain - 1).clamp(min=0), reduction="none")
         counts = (domain > 0).to(loss.dtype)
         if batch.weight is not None:
             counts = counts * batch.weight
         return (counts * loss).sum() / counts.sum().clamp(min=1e-12)
+
+
+def turned_back(h: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    """The same numbers, to the bit, with the gradient's sign turned."""
+    return 2 * h.detach() - h
+
+
+def quick_classifier(width: int, hidden_widths: tuple[int, ...], classes: int) -> nn.Sequential:
+    """Linear maps with a ReLU between two: (rows, width) -> (rows, classes), `PACE` times as quick."""
+    layers = nn.Sequential()
+    for next_width in hidden_widths:
+        layers.extend([_Quick(width, next_width), nn.ReLU()])
+        width = next_width
+    return layers.append(_Quick(width, classes))
 
 
 class _Quick(nn.Module):

@@ -14,7 +14,8 @@ Departures:
 - The paper's positive is a target image. Here it is the next row of the batch with i's domain, and label
   where labels are matched; a batch is shuffled, so it is a random one.
 - At most `MOST_ROWS` rows of a batch are compared, its first ones: the cosines of all pairs are held.
-- Rows without a domain do not count, nor do rows that lack a positive or a negative.
+- Rows without a domain do not count, nor do rows that lack a positive or a negative; where labels are
+  matched, nor do rows without a label.
 """
 
 from collections.abc import Mapping
@@ -83,7 +84,10 @@ class DomainContrast(AbstractObjective):
         h = F.normalize(hidden[self.sites[0]][:MOST_ROWS], dim=1)
         domain = domain[:MOST_ROWS]
         label = (batch.label[:MOST_ROWS] > 0).long()
-        label = label if self.labels == "matched" else torch.zeros_like(label)
+        if self.labels == "matched":
+            domain = torch.where(batch.label[:MOST_ROWS].isnan(), 0, domain)
+        else:
+            label = torch.zeros_like(label)
         positive, paired = next_alike(2 * domain + label)
         others = domain.unsqueeze(1) != domain
         others = others & (label.unsqueeze(1) == label) & (domain > 0)

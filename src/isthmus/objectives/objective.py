@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from isthmus.data.batch import Batch
 from isthmus.family import Member
 from isthmus.layers.sites import Site, SiteSpec
+from isthmus.objectives.mixing import Answers
 
 
 class AbstractObjectiveConfig(Member, ABC):
@@ -22,9 +23,14 @@ class AbstractObjectiveConfig(Member, ABC):
 
     ``compares_domains``: whether the objective means nothing where the train rows are of one domain;
     a guard and a diagnosis leave such an objective out of what they train on one domain.
+    ``reads_unlabelled``: whether the objective learns from rows without a label. Only then do such rows
+    stand in a batch, behind the others, and their labels are nan. ``draws``: whether the objective
+    draws random numbers. Such an objective of weight 0 is left out, so that no other draw changes.
     """
 
     compares_domains: ClassVar[bool] = False
+    reads_unlabelled: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
 
     weight: float = Field(
         default=1.0,
@@ -42,21 +48,30 @@ class AbstractObjectiveConfig(Member, ABC):
 
 
 class AbstractObjective(nn.Module, ABC):
-    """A loss beside that of the rows. ``sites``: the resolved sites that the objective reads.
+    """A loss beside that of the rows.
 
-    What an objective gathers over batches stands in buffers: a checkpoint keeps them.
+    ``sites``: the resolved sites that the objective reads. ``asks``: whether the objective asks the
+    network for logits, and so is given `Answers`. What an objective gathers over batches stands in
+    buffers: a checkpoint keeps them.
     """
+
+    asks: ClassVar[bool] = False
 
     sites: tuple[Site, ...]
 
     @abstractmethod
     def forward(
-        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+        self,
+        hidden: Mapping[Site, Tensor],
+        batch: Batch,
+        domain: Int[Tensor, " rows"],
+        answers: Answers | None = None,
     ) -> Float[Tensor, ""]:
         """The loss of one batch.
 
         ``hidden``: (rows, width) at each of ``sites``, with its graph. ``domain``: (rows,) int64, the
         true domain of each row, 0 for none; in ``batch.domain`` domain dropout has hidden some.
+        ``answers``: for an objective that ``asks``, else None.
         """
 
     def end_epoch(self) -> None:

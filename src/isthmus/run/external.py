@@ -15,6 +15,7 @@ from isthmus.data.tables import Block, Table, open_table, refuse_empty
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
 from isthmus.metrics.text_table import count_text
+from isthmus.printable import printable
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.output.unifying import as_type, risky, unified
 from isthmus.run.output.writing import ScoredWriter
@@ -73,7 +74,9 @@ class Untrained:
 def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listener) -> ScoredRows:
     """Score a whole labelled table. The split is named ``external``.
 
-    Domains that were not trained are reported under their own names. Rows of weight 0 are left out.
+    Domains that were not trained are reported under their own names. Rows of weight 0 are left out,
+    and so are rows without a label where ``data.null_label`` keeps them. Raises SchemaError where no
+    row is left.
     """
     opened = open_table(table)
     refuse_empty(opened)
@@ -97,14 +100,22 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listene
             "weight": encoded.weight,
             "group": encoded.group,
         }
-        weighty = None if encoded.weight is None else encoded.weight > 0
+        assert encoded.label is not None
+        kept = ~np.isnan(encoded.label)  # nothing can be measured of a row without a label
+        if encoded.weight is not None:
+            kept &= encoded.weight > 0
         for name, value in values.items():
             if value is not None:
-                value = value if weighty is None else value[weighty]
+                value = value if kept.all() else value[kept]
                 parts.setdefault(name, []).append(value)
         _tell(progress, scored, opened)
     untrained.warn()
     joined = {name: np.concatenate(values) for name, values in parts.items()}
+    if not len(joined["label"]):
+        raise SchemaError(
+            f"a table to evaluate must hold a row with a label and a weight above 0, got none in"
+            f" {printable(opened.source)}"
+        )
     return ScoredRows(
         split="external",
         row=joined["row"],

@@ -49,6 +49,7 @@ from isthmus.run.texts import (
     parameters_text,
     progress_text,
     sizes_text,
+    unlabelled_text,
     unread_text,
     weightless_text,
 )
@@ -125,7 +126,7 @@ def fit(
         block_rows=block_rows,
         progress=encoding(tell),
     )
-    settled.check(dataset.n_domains, printable(opened.source))
+    settled.check(dataset, printable(opened.source))
     check_detector(settings, dataset)
     tell(Notice("encode", dataset_text(dataset)))
     if plan.recipe:
@@ -289,6 +290,8 @@ class _Fit:
             yield f"- Detector: {detector_text(self.detector)}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
+        if self.dataset.config.keeps_unlabelled:
+            yield f"- {unlabelled_text(self.dataset)}."
 
     def _score(self, split: SplitName) -> ScoredRows:
         """Score a split, and keep what the gates of the network said of it, where it has gates."""

@@ -18,6 +18,7 @@ def dataset_text(dataset: Dataset) -> str:
     untrained = len(dataset.domain_names) - dataset.n_domains
     more = f", {untrained} more without train rows" if untrained else ""
     left = f"; {weightless_text(dataset)}" if dataset.weightless else ""
+    left += f"; {unlabelled_text(dataset)}" if dataset.config.keeps_unlabelled else ""
     return f"{rows} rows; {dataset.n_domains} domains{more}{left}"
 
 
@@ -31,6 +32,14 @@ def detector_text(detector: Detector) -> str:
     return (
         f"told the domain of {detector.accuracy:.1%} of the train rows that it did not learn from"
     )
+
+
+def unlabelled_text(dataset: Dataset) -> str:
+    """Say how many rows have no label, and what becomes of them."""
+    kept = 0 if dataset.unlabelled is None else len(dataset.unlabelled)
+    left_out = dataset.unlabelled_left_out
+    more = f", {left_out:,} more were left out by the split" if left_out else ""
+    return f"{kept:,} unlabelled train rows{more}"
 
 
 def progress_text(event: Progress) -> str:

@@ -1,10 +1,10 @@
 """The ``data`` section of a config."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from isthmus.schema.agreement import (
     check_attention,
@@ -16,6 +16,8 @@ from isthmus.schema.agreement import (
 from isthmus.schema.features import Categorical, CategoricalList, Feature, NumericList, Section
 from isthmus.schema.fitted_field import TREES, statistics_name
 from isthmus.schema.forest import Forest, TreesKey
+
+REFUSED = ("null_label", "refuse")
 
 
 class Label(Section):
@@ -68,7 +70,9 @@ class DataConfig(Section):
 
     ``domains``: names of the domains whose rows are kept; every other row of the table is left out
     before anything is split, fitted or checked. ``null_domain``: rows without a domain are an error,
-    or train and are scored as the unknown domain. ``trees``: fit a boosted forest on the same
+    or train and are scored as the unknown domain. ``null_label``: rows whose label is null are an
+    error, or unlabelled train rows, of which only objectives that read such rows learn
+    (`isthmus.objectives`). ``trees``: fit a boosted forest on the same
     features, and let its score be an input (`isthmus.data.encoding.trees`); a section has the
     forest's settings. ``crosses``: pairs of single columns with statistics; the pair's own statistics are inputs where validation rows confirm
     them (`isthmus.data.store.counting.confirming`).
@@ -79,6 +83,7 @@ class DataConfig(Section):
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     null_domain: Literal["refuse", "unknown"] = "refuse"
     label: Label
+    null_label: Literal["refuse", "unlabelled"] = "refuse"
     time: str | None = None
     group: str | None = None
     weight: str | None = None
@@ -109,6 +114,11 @@ class DataConfig(Section):
                 for name, feature in data["features"].items()
             }
         return data
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Leave out ``null_label`` where it refuses: what was encoded before there was one is found."""
+        return {key: value for key, value in handler(self).items() if (key, value) != REFUSED}
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
@@ -192,6 +202,11 @@ class DataConfig(Section):
     def taught(self) -> bool:
         """Whether train rows teach numbers of rows: statistics, or the score of a forest."""
         return bool(self.trees or self.with_statistics)
+
+    @property
+    def keeps_unlabelled(self) -> bool:
+        """Whether rows without a label are kept, for objectives that read such rows."""
+        return self.null_label == "unlabelled"
 
     @property
     def forest(self) -> Forest:

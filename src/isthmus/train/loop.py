@@ -43,6 +43,7 @@ from isthmus.train.events import (
 )
 from isthmus.train.generators import Generators, seeded
 from isthmus.train.methods import Lesson
+from isthmus.train.methods.unlabelled_batches import unlabelled_beside
 from isthmus.train.record import Record
 from isthmus.train.resuming import check_state
 from isthmus.train.scoring import (
@@ -141,6 +142,7 @@ class _Loop:
         self.method.name_domains(dataset.domain_names)
         self.phases = self.method.phases
         self.steps_per_epoch = self.method.steps_per_epoch
+        self.unlabelled = unlabelled_beside(self.objectives, dataset, config, self.steps_per_epoch)
         self.courses = courses(self.phases, self.steps_per_epoch, config, budget)
         self.random = Generators(self.device, config.seed)
         self.record = Record(config.monitor, self.device)
@@ -215,24 +217,29 @@ class _Loop:
         return self.look(self.record.begin_phase())
 
     def take_step(self, lesson: Lesson) -> None:
-        """One forward, backward and update. Only gradients per domain wait for the device."""
+        """One forward, backward and update. Gradients per domain, and mixed rows, wait for the device."""
         batch, domain = lesson.batch, lesson.domain  # a row with a hidden domain counts for its own
         share = self.config.domain_dropout if lesson.dropout else 0.0
         hidden = self.random.hidden(batch.rows, share)
         if hidden is not None:
             batch = batch.hide_domain(hidden, self.domain_places)
+        labelled = batch.rows
+        if self.unlabelled is not None:
+            batch, domain = self.unlabelled.beside(batch, domain, self.epoch, self.step_in_epoch)
         batch = move(batch, self.device)
         self.optimiser.zero_grad()
         output = self.score(batch)
-        losses = {**output.losses, **self.objectives(output.hidden, batch, domain)}
+        answers = self.objectives.answers(self.model, output, batch)
+        losses = {**output.losses, **self.objectives(output.hidden, batch, domain, answers)}
         beside = self.objectives.total(losses)
-        loss = self.weighting.backward(output.logits, batch, domain, beside)
+        logits = output.logits[:labelled]  # the others have no label to be compared with
+        loss = self.weighting.backward(logits, batch.first(labelled), domain[:labelled], beside)
         if self.config.clip_norm is not None:
             parameters = [*self.model.parameters(), *self.objectives.parameters()]
             clip_gradients(parameters, self.config.clip_norm)
         self.method.update(self.optimiser)
         self.record.add(loss, losses, {**output.told, **lesson.told})
-        self.watch.rows += batch.rows
+        self.watch.rows += labelled
         self.step += 1
         self.step_in_epoch += 1
         if self.step_in_epoch == self.steps_per_epoch:
@@ -370,9 +377,15 @@ def _objectives(model: nn.Module, config: TrainConfig) -> Objectives:
         )
     with seeded(config.seed + 2**42):
         try:
-            return Objectives(config.objectives, model.spec)
+            built = Objectives(config.objectives, model.spec)
         except ValueError as fault:
             raise ConfigError(f"train: {fault}") from fault
+    if built.asking and type(model).from_input is AbstractModel.from_input:
+        raise ConfigError(
+            f"train.objectives {built.asking!r} mixes rows, so the model must have from_input, got"
+            f" {type(model).__name__} without"
+        )
+    return built
 
 
 def _scorer(

@@ -59,3 +59,8 @@ class TrainConfig(Section):
     compile: bool = False
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def reads_unlabelled(self) -> bool:
+        """Whether an objective learns from rows without a label."""
+        return any(one.reads_unlabelled and one.weight for one in self.objectives)

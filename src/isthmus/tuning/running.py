@@ -115,7 +115,7 @@ def tune(
     folder.check_table(key)
     dataset = Dataset.from_table(settings.data, opened, progress=encoding(tell))
     check_validation(settings, dataset)
-    settled.check(dataset.n_domains, printable(opened.source))
+    settled.check(dataset, printable(opened.source))
     if settled.told:
         tell(Notice("tune", f"recipe {settled.told}"))
     fitted = settings.model_copy(update={"model": sized_for(settings.model, dataset)})

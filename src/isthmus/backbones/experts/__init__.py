@@ -7,6 +7,7 @@ from isthmus.backbones.experts.mmoe import MMoE, MmoeConfig
 from isthmus.backbones.experts.multi_path import MultiPath, MultiPathConfig
 from isthmus.backbones.experts.ple import PLE, PleConfig
 from isthmus.backbones.experts.shared_bottom import SharedBottom, SharedBottomConfig
+from isthmus.backbones.experts.shared_private import SharedPrivate, SharedPrivateConfig
 from isthmus.backbones.experts.sparse_moe import SparseMoE, SparseMoeConfig
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PleConfig",
     "SharedBottom",
     "SharedBottomConfig",
+    "SharedPrivate",
+    "SharedPrivateConfig",
     "SparseMoE",
     "SparseMoeConfig",
 ]

@@ -48,7 +48,7 @@ class EncodedRows:
     domain_codes: np.ndarray  # (rows,) int32 into domain_names; -1 where the domain is missing
     domain_names: pa.Array  # distinct names of this block, text
     row: np.ndarray  # (rows,) int64: number of the row in the table
-    label: np.ndarray | None = None  # (rows,) float32 in {0, 1}
+    label: np.ndarray | None = None  # (rows,) float32 in {0, 1}; nan where it is not known
     weight: np.ndarray | None = None  # (rows,) float32
     group: np.ndarray | None = None  # (rows,) int64
 
@@ -174,7 +174,12 @@ class Encoder:
             domain_codes=codes,
             domain_names=names,
             row=first_row + (np.arange(rows, dtype=np.int64) if kept is None else kept),
-            label=c.labels(config.label, batch.column(config.label.column), origin)
+            label=c.labels(
+                config.label,
+                batch.column(config.label.column),
+                origin,
+                unlabelled=config.keeps_unlabelled,
+            )
             if "label" in roles
             else None,
             weight=c.weights(column["weight"], batch.column(column["weight"]), origin)

@@ -48,7 +48,10 @@ class Dataset:
         self._meta = meta
         n_lists = sum(field.kind.endswith("_list") for field in encoder.fields)
         # Mapped now: a cache that is cleared later takes nothing away from who has it open.
-        self._splits = {name: Rows.open(folder / name, self.n_domains, n_lists) for name in SPLITS}
+        self._splits = {
+            name: Rows.open(folder / name, self.n_domains, n_lists)
+            for name in passes.folders(self.config)
+        }
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{name} {count}" for name, count in self._meta["rows"].items())
@@ -162,10 +165,24 @@ class Dataset:
         return self._meta["weightless"]
 
     def rows(self, split: SplitName) -> Rows:
-        """The rows of ``train``, ``validation`` or ``test``."""
+        """The rows of ``train``, ``validation`` or ``test``, all of which have a label."""
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         return self._splits[split]
+
+    @property
+    def unlabelled(self) -> Rows | None:
+        """The train rows without a label, whose labels are nan. None where the table has none.
+
+        They are no part of ``rows("train")``.
+        """
+        rows = self._splits.get(passes.UNLABELLED_ROWS)
+        return rows if rows is not None and len(rows) else None
+
+    @property
+    def unlabelled_left_out(self) -> int:
+        """Rows without a label that were left out, because the split does not train them."""
+        return self._meta.get("unlabelled_left_out", 0)
 
     def summary(self) -> dict[SplitName, dict[str, DomainCount]]:
         """Rows and positives of every domain in every split."""

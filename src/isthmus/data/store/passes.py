@@ -28,7 +28,7 @@ from isthmus.data.store.chosen import Chosen, Progress
 from isthmus.data.store.counting.confirming import confirm
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
-from isthmus.data.store.split import SPLITS, Splitter
+from isthmus.data.store.split import LEFT_OUT, SPLITS, UNLABELLED, Splitter, no_label
 from isthmus.data.store.teaching import teach
 from isthmus.data.tables import BLOCK_ROWS, Table
 from isthmus.data.tables import columns as c
@@ -39,6 +39,7 @@ from isthmus.schema import STATISTICS_WIDTH, DataConfig
 VERSION = 4
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
+UNLABELLED_ROWS = "unlabelled"  # their folder
 
 
 def build(
@@ -64,14 +65,14 @@ def build(
         encoder, names = _fit(usage, chosen, splitter, workers)
         # What was held to count and to sort goes back before the second pass takes its own.
         pa.default_memory_pool().release_unused()
-        writers = _write(folder, encoder, names, chosen, splitter, workers)
+        writers, left_out = _write(folder, encoder, names, chosen, splitter, workers)
     _refuse_one_class(config, writers, chosen)
     if config.taught:
         _refuse_one_train_class(encoder, writers, chosen)
         encoder = _with_crosses(folder, encoder)
         encoder = replace(encoder, taught=_taught(folder, encoder))
     encoder.save(folder / "encoder")
-    _write_meta(folder, encoder, names, chosen, writers)
+    _write_meta(folder, encoder, names, chosen, writers, left_out)
     pa.default_memory_pool().release_unused()
 
 
@@ -85,10 +86,11 @@ def _fit(
     columns = list(dict.fromkeys([*fit.columns, *splitter.columns]))
     totals = np.zeros(len(SPLITS), dtype=np.int64)
     homeless = 0
+    labelled = Counter("string")
     for piece in chosen.pieces(columns, "fit"):
         origin = piece.origin
         assigned = splitter.assign(piece)
-        totals += np.bincount(assigned, minlength=len(SPLITS))
+        totals += np.bincount(assigned, minlength=len(SPLITS))[: len(SPLITS)]
         train = np.flatnonzero(assigned == 0)
         fit.add(piece.batch, train, origin, row=piece.row, workers=workers)
         domain = piece.batch.column(config.domain)
@@ -98,6 +100,13 @@ def _fit(
         present = codes[codes >= 0]
         homeless += len(codes) - len(present)
         all_domains.add_counts(names, np.bincount(present, minlength=len(names)))
+        if config.keeps_unlabelled:
+            known = codes[(codes >= 0) & (assigned < UNLABELLED)]
+            labelled.add_counts(names, np.bincount(known, minlength=len(names)))
+    if config.keeps_unlabelled:
+        if not totals.sum():
+            raise no_label(config, chosen)
+        _refuse_unlabelled_domain(config, all_domains, labelled, chosen)
     for name, rows in zip(SPLITS, totals, strict=True):
         if not rows:
             raise SchemaError(
@@ -113,12 +122,32 @@ def _fit(
     return encoder, (*encoder.domains, *others)
 
 
+def _refuse_unlabelled_domain(
+    config: DataConfig, every: Counter, labelled: Counter, chosen: Chosen
+) -> None:
+    """A domain without any label can be neither trained nor judged."""
+    have = set(labelled.counts()["value"].to_list())
+    counts = every.counts()
+    for name, rows in zip(counts["value"].to_list(), counts["count"].to_list(), strict=True):
+        if name not in have:
+            raise SchemaError(
+                f"every domain must have a row with a label, got domain {name!r} with null in column"
+                f" {config.label.column!r} in all {rows:,} rows of {chosen.source}; data.domains"
+                " leaves out what it does not name"
+            )
+
+
 def null_name(known: Sequence[str]) -> str:
     """What reports call the rows without a domain: a name that no domain has."""
     name = "(null)"
     while name in known:
         name = f"({name})"
     return name
+
+
+def folders(config: DataConfig) -> tuple[str, ...]:
+    """The folders of encoded rows: the splits, then the unlabelled rows where they are kept."""
+    return (*SPLITS, UNLABELLED_ROWS) if config.keeps_unlabelled else SPLITS
 
 
 class _SplitWriter:
@@ -181,14 +210,15 @@ def _write(
     chosen: Chosen,
     splitter: Splitter,
     workers: Executor,
-) -> list[_SplitWriter]:
-    """Encode all rows and write them, each to its split."""
+) -> tuple[list[_SplitWriter], int]:
+    """Encode all rows and write them, each to its split. Gives how many were left out, too."""
     config = encoder.config
     report = Vocabulary("string", pa.array(names, pa.large_string()))
     columns = list(dict.fromkeys([*needed(config, roles=WRITTEN), *splitter.columns]))
     writers: list[_SplitWriter] = []
+    left_out = 0
     try:
-        for name in SPLITS:
+        for name in folders(config):
             writers.append(_SplitWriter(folder / name, len(names)))
         for piece in chosen.pieces(columns, "encode"):
             block = piece.block
@@ -204,8 +234,9 @@ def _write(
             # Code -1, a row without a domain, takes the last entry: the name behind all others.
             ids = np.append(report.ids(rows.domain_names), np.int32(len(names)))
             domain = ids.take(rows.domain_codes)
-            for number, writer in enumerate(writers):
+            for number, writer in enumerate(writers):  # the unlabelled rows' number is the last
                 writer.write(rows, domain, np.flatnonzero(assigned == number))
+            left_out += int(np.count_nonzero(assigned == LEFT_OUT))
             if config.taught:
                 writers[0].add("fold", splitter.folds(piece)[assigned == 0])
         for writer in writers:
@@ -213,7 +244,7 @@ def _write(
     finally:
         for writer in writers:
             writer.abandon()
-    return writers
+    return writers, left_out
 
 
 def _refuse_one_train_class(encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen) -> None:
@@ -238,7 +269,7 @@ def _with_crosses(folder: Path, encoder: Encoder) -> Encoder:
     crosses = confirm(train, validation, encoder.fields, config, encoder.domains)
     confirmed = sum(one.confirmed for one in crosses)
     if confirmed:
-        for split in SPLITS:
+        for split in folders(config):
             _widen(folder / split / "numeric.npy", STATISTICS_WIDTH * confirmed)
     return replace(encoder, crosses=crosses)
 
@@ -261,9 +292,12 @@ def _widen(path: Path, more: int) -> None:
 
 def _taught(folder: Path, encoder: Encoder) -> Taught:
     """Fit what the train rows teach, and write the numbers of all rows into their place."""
-    train, validation, test = (_writable(folder / split, encoder) for split in SPLITS)
+    train, validation, *others = (
+        _writable(folder / split, encoder) for split in folders(encoder.config)
+    )
     taught = teach(train, validation, encoder.fields, encoder.config)
-    fill(taught, test)
+    for rows in others:  # test rows, and unlabelled rows, which taught nothing
+        fill(taught, rows)
     return taught
 
 
@@ -279,8 +313,9 @@ def _writable(folder: Path, encoder: Encoder) -> SplitRows:
 
 def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:
     """A label that is the same in every row teaches nothing, and has no metric."""
-    rows = sum(writer.rows for writer in writers)
-    positives = sum(int(writer.positives.sum()) for writer in writers)
+    labelled = writers[: len(SPLITS)]
+    rows = sum(writer.rows for writer in labelled)
+    positives = sum(int(writer.positives.sum()) for writer in labelled)
     if positives not in (0, rows):
         return
     label = config.label
@@ -301,6 +336,7 @@ def _write_meta(
     names: tuple[str, ...],
     chosen: Chosen,
     writers: list[_SplitWriter],
+    left_out: int,
 ) -> None:
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
@@ -313,11 +349,12 @@ def _write_meta(
         "created": time.time(),
         "config": encoder.config.model_dump(mode="json"),
         "domain_names": list(names),
-        "rows": {name: writer.rows for name, writer in zip(SPLITS, writers, strict=True)},
+        "rows": dict(zip(folders(encoder.config), (one.rows for one in writers), strict=True)),
         "domain_rows": [writer.counts[1:].tolist() for writer in writers],
         "weightless": chosen.weightless,
         "domain_positives": [writer.positives[1:].tolist() for writer in writers],
         "sizes": sizes,
+        **({"unlabelled_left_out": left_out} if encoder.config.keeps_unlabelled else {}),
     }
     with (folder / META).open("w", encoding="utf-8") as file:
         json.dump(meta, file, ensure_ascii=False)

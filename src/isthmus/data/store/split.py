@@ -1,4 +1,9 @@
-"""Splits: which rows train, which validate, which test. A training seed never moves them."""
+"""Splits: which rows train, which validate, which test. A training seed never moves them.
+
+A row without a label, where the config keeps such rows, trains only: where the split would train it.
+Elsewhere it is left out, so that the test users of a split by user, and the days after the train rows
+of a split by time, stay unseen.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -6,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
 from isthmus.data.encoding.counted.statistics import FOLDS, fold_of
 from isthmus.data.encoding.roles import Usage
@@ -13,7 +19,8 @@ from isthmus.data.store.chosen import Chosen, Piece
 from isthmus.data.tables import columns as c
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
-from isthmus.data.tables.plain import cast_or_none, decode
+from isthmus.data.tables.plain import cast_or_none, decode, null_mask
+from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig, Split
 
 SplitName = Literal["train", "validation", "test"]
@@ -21,6 +28,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 TimeOrder = Literal["moment", "signed", "unsigned", "float"]
 """As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
+UNLABELLED, LEFT_OUT = 3, 4
+"""What the splitter says, behind the numbers of the splits, of rows without a label."""
 NUMBER_ORDERS: tuple[TimeOrder, ...] = ("signed", "unsigned", "float")
 
 _HALF = np.uint64(1 << 63)
@@ -29,6 +38,7 @@ _HALF = np.uint64(1 << 63)
 class Splitter:
     """Split number of every row of a piece: 0 train, 1 validation, 2 test.
 
+    `UNLABELLED` is a row without a label among the train rows, `LEFT_OUT` one among the others.
     ``cuts``: where ``time`` is cut, in the keys of ``order``. ``stretches``: where the time of train
     rows is cut into folds.
     """
@@ -45,6 +55,7 @@ class Splitter:
         self._stretches = np.array(stretches, dtype=np.uint64)
         self._order: TimeOrder = order
         self._column = {"time": config.time, "user": config.group}.get(config.split.by)
+        self._label = config.label.column if config.keeps_unlabelled else None
 
     @classmethod
     def of(cls, usage: Usage, chosen: Chosen, path: Path) -> "Splitter":
@@ -57,7 +68,9 @@ class Splitter:
             return cls(config)
         assert config.time is not None  # the config was refused without
         for order in ("moment",) if usage.moments else NUMBER_ORDERS:
-            rows = _write_times(path, config.time, order, chosen)
+            rows = _write_times(path, config, order, chosen)
+            if rows == 0 and config.keeps_unlabelled:
+                raise no_label(config, chosen)
             if rows is not None:
                 cuts = time_cuts(path, rows, config.split, chosen.block_rows)
                 folds = time_folds(path, rows, cuts[0], chosen.block_rows) if config.taught else ()
@@ -68,13 +81,18 @@ class Splitter:
     @property
     def columns(self) -> list[str]:
         """Columns that splitting reads."""
-        return [] if self._column is None else [self._column]
+        return [name for name in (self._column, self._label) if name is not None]
 
     def assign(self, piece: Piece) -> np.ndarray:
         """Split number uint8 (rows,) of a piece."""
         if self._split.by == "time":
-            return cut(self._times(piece), self._cuts)
-        return by_hash(self._keys(piece), self._split)
+            assigned = cut(self._times(piece), self._cuts)
+        else:
+            assigned = by_hash(self._keys(piece), self._split)
+        if self._label is None:
+            return assigned
+        apart = np.where(assigned == 0, np.uint8(UNLABELLED), np.uint8(LEFT_OUT))
+        return np.where(unlabelled(piece, self._label), apart, assigned)
 
     def folds(self, piece: Piece) -> np.ndarray:
         """Fold uint8 (rows,) of the train rows of a piece (`isthmus.data.encoding.counted.statistics`)."""
@@ -97,14 +115,35 @@ class Splitter:
         return keys
 
 
-def _write_times(path: Path, column: str, order: TimeOrder, chosen: Chosen) -> int | None:
-    """Write the keys of all times; how many there are, or None where the order cannot hold one."""
+def unlabelled(piece: Piece, column: str) -> Bool[np.ndarray, " rows"]:
+    """Which rows of a piece have no label."""
+    return null_mask(decode(piece.batch.column(column)))
+
+
+def no_label(config: DataConfig, chosen: Chosen) -> SchemaError:
+    """The error for a table without any label."""
+    return SchemaError(
+        f"column {config.label.column!r} must hold a label in some row, got null in all rows of"
+        f" {chosen.source}"
+    )
+
+
+def _write_times(path: Path, config: DataConfig, order: TimeOrder, chosen: Chosen) -> int | None:
+    """Write the keys of the times of rows with a label, which alone decide where time is cut.
+
+    Gives how many there are, or None where the order cannot hold one.
+    """
+    column = config.time
+    assert column is not None
+    label = config.label.column if config.keeps_unlabelled else None
     rows = 0
     with path.open("wb") as file:
-        for piece in chosen.pieces([column], "time"):
+        for piece in chosen.pieces([column] if label is None else [column, label], "time"):
             keys = time_keys(column, piece.batch.column(column), piece.origin, order)
             if keys is None:
                 return None
+            if label is not None:
+                keys = keys[~unlabelled(piece, label)]
             file.write(keys.data)
             rows += len(keys)
     return rows

@@ -161,6 +161,17 @@ class Subset:
             return self._validation
         raise ValueError(f"split must be train or validation, got {split!r}")
 
+    @cached_property
+    def unlabelled(self) -> Rows | None:
+        """The unlabelled train rows of the same domains, at most ``rows_per_domain`` of each.
+
+        None where the dataset has none.
+        """
+        rows = self._dataset.unlabelled
+        if rows is None:
+            return None
+        return self._view(rows, self._positions(rows), self._taught[2])
+
     @property
     def _train(self) -> Rows:
         return self._taught[0]
@@ -217,7 +228,10 @@ class Subset:
 
     @cached_property
     def _train_positions(self) -> Int64[np.ndarray, " rows"] | None:
-        rows = self._dataset.rows("train")
+        return self._positions(self._dataset.rows("train"))
+
+    def _positions(self, rows: Rows) -> Int64[np.ndarray, " rows"] | None:
+        """The positions of the chosen rows among train rows; None for all."""
         if self._domains is None and self._cap is None:
             return None
         chosen = self._domains

@@ -33,6 +33,11 @@ class Origin:
         place = row if self.kept is None else self.kept[row]
         return bad_value(column, rule, value, self.file, self.first_row + int(place))
 
+    def only(self, places: np.ndarray) -> "Origin":
+        """The origin of some rows of these. ``places``: int64 (chosen,) among them."""
+        kept = places if self.kept is None else self.kept[places]
+        return Origin(self.file, self.first_row, kept)
+
     def refuse(
         self,
         column: str,
@@ -111,6 +116,16 @@ def refuse_nulls(column: str, role: str, array: pa.Array, origin: Origin) -> Non
         origin.refuse(column, f"have a value in every row ({role})", null_mask(array), "null")
 
 
+def refuse_null_label(column: str, array: pa.Array, origin: Origin) -> None:
+    """Raise ``SchemaError``, with the way out, for the first null of the label."""
+    try:
+        refuse_nulls(column, "it is the label", array, origin)
+    except SchemaError as fault:
+        raise SchemaError(
+            f"{fault}; data.null_label: unlabelled keeps such rows as unlabelled train rows"
+        ) from None
+
+
 def vectors(column: str, array: pa.Array, width: int, origin: Origin) -> np.ndarray:
     """Float32 (rows, width) of a list column; a null list gives zeros."""
     items, lengths = list_items(array, None)
@@ -129,11 +144,24 @@ def vectors(column: str, array: pa.Array, width: int, origin: Origin) -> np.ndar
     return out
 
 
-def labels(label: Label, array: pa.Array, origin: Origin) -> np.ndarray:
-    """Labels float32 (rows,) in {0, 1}. Raises ``SchemaError`` for a null and for other values."""
+def labels(
+    label: Label, array: pa.Array, origin: Origin, *, unlabelled: bool = False
+) -> np.ndarray:
+    """Labels float32 (rows,) in {0, 1}. Raises ``SchemaError`` for a null and for other values.
+
+    ``unlabelled``: a null is no error, and gives nan.
+    """
     column = label.column
     decoded = decode(array)
-    refuse_nulls(column, "it is the label", decoded, origin)
+    if decoded.null_count and unlabelled:
+        missing = null_mask(decoded)
+        kept = np.flatnonzero(~missing)
+        found = np.full(len(array), np.nan, dtype=np.float32)
+        # Faults are told by their place among all rows of the table.
+        if len(kept):
+            found[kept] = labels(label, array.take(pa.array(kept)), origin.only(kept))
+        return found
+    refuse_null_label(column, decoded, origin)
     if label.equals is not None:
         return _equal(array, label.equals).astype(np.float32)
     x = numbers(decoded)

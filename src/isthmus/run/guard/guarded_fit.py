@@ -38,7 +38,7 @@ from isthmus.run.guard.gains import (
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
-from isthmus.run.texts import weightless_text
+from isthmus.run.texts import unlabelled_text, weightless_text
 
 # A joint model better by .02 AUC passes strict in about half of domains with so many (docs/training.md).
 FEW_ROWS = 1_000
@@ -198,6 +198,8 @@ class GuardedFit:
             yield from _solo_facts(arms)
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
+        if self.dataset.config.keeps_unlabelled:
+            yield f"- {unlabelled_text(self.dataset)}."
 
     def _judged(
         self, split: SplitName, logits: Mapping[str, np.ndarray], kept: np.ndarray | None

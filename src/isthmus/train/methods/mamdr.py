@@ -92,6 +92,11 @@ class MamdrConfig(AbstractMethodConfig):
                     "train.method 'mamdr' takes batches of one domain, in which an objective that"
                     f" compares domains means nothing, got train.objectives {objective.name!r}"
                 )
+            if objective.reads_unlabelled and objective.weight:
+                raise ConfigError(
+                    "train.method 'mamdr' takes batches of one domain, beside which no unlabelled rows"
+                    f" stand, got train.objectives {objective.name!r}, which reads such rows"
+                )
         parts = TrainedParts(model)
         if parts.own == parts.named.keys():
             raise ConfigError(

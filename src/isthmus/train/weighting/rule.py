@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from isthmus.data.batch import Batch
+from isthmus.objectives.row_loss import known_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,12 @@ class DomainLosses:
         domain: Int[Tensor, " rows"],
         n_groups: int,
     ) -> "DomainLosses":
-        """Binary cross-entropy, as in `isthmus.objectives`, row by row and by domain."""
-        row = F.binary_cross_entropy_with_logits(logits, batch.label, reduction="none")
-        weight = torch.ones_like(row) if batch.weight is None else batch.weight
+        """Binary cross-entropy, as in `isthmus.objectives`, row by row and by domain.
+
+        A row without a label has weight 0.
+        """
+        label, weight = known_rows(batch.label, batch.weight)
+        row = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
         empty = torch.zeros(n_groups, dtype=torch.float64, device=row.device)
         mass = empty.index_add(0, domain, weight.double())
         total = empty.index_add(0, domain, (weight * row.detach()).double())
