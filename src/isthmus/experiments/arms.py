@@ -8,6 +8,8 @@ The guard of a fit and the diagnosis both read this file:
   number of epochs. Solo looks at the validation rows often. Solo is the best, on validation rows,
   of two batches by two learning rates.
 - *tuned* begins with joint's weights and goes on with one domain's own rows, more slowly.
+- *extended* begins with a network that never met the domain. The network stands still, and an adapter
+  on top learns from the domain's own rows: the config's adapter, or a bottleneck.
 
 A training of one domain does without weighting of domains, sampling of domains, and objectives that
 compare domains. Its method is joint: there is one domain to learn from.
@@ -15,7 +17,7 @@ compare domains. Its method is joint: there is one domain to learn from.
 
 from collections.abc import Mapping, Sequence
 
-from isthmus.adapters import HamurConfig, NoAdapterConfig
+from isthmus.adapters import BottleneckConfig, HamurConfig, NoAdapterConfig
 from isthmus.data.store.dataset import DomainCount
 from isthmus.experiments.outcome import Outcome
 from isthmus.experiments.training import Training
@@ -40,6 +42,18 @@ def joint_and_adapted(model: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
     joint = model.model_copy(update={"adapter": NoAdapterConfig()})
     worn = model.adapter if has_adapter(model) else HamurConfig()
     return joint, joint.model_copy(update={"adapter": worn})
+
+
+def extending(model: ModelConfig) -> ModelConfig:
+    """Give the network of the extended arm: a joint network with an adapter on top.
+
+    A bottleneck takes the place of no adapter, and of an adapter that widens what the network reads,
+    which a trained network cannot take any more.
+    """
+    joint, worn = joint_and_adapted(model)
+    if has_adapter(model) and not getattr(worn.adapter, "spare", 0):
+        return worn
+    return joint.model_copy(update={"adapter": BottleneckConfig()})
 
 
 def has_adapter(model: ModelConfig) -> bool:
