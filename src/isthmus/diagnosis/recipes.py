@@ -9,7 +9,6 @@ a network that never met it is extended on some of its rows, and its solo learns
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
@@ -25,7 +24,6 @@ from isthmus.experiments.arms import (
     patient,
 )
 from isthmus.experiments.cost import train_rows
-from isthmus.experiments.outcome import build
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig
 from isthmus.train.methods import JointConfig, PhaseConfig, PhasesConfig
@@ -187,7 +185,7 @@ class ArmTrainings:
         return self._cut(self.joint(k, recipe, domains=(domain,)), domain, rows)
 
     def extended(self, first: Training, domain: str, recipe: Recipe, rows: int | None) -> Training:
-        """Give the training of an adapter for a domain on top of a network that never met it.
+        """Give the training of what belongs to a domain, in a network that never met it.
 
         ``first``: the training of that network. ``recipe``: the solo's batch, at the joint arm's rate.
         ``rows``: as in `few_rows`.
@@ -203,17 +201,9 @@ class ArmTrainings:
             start=first,
             extends=True,
         )
-        method = PhasesConfig(phases=(PhaseConfig(trains=self._extended_parts),))
+        method = PhasesConfig(phases=(PhaseConfig(trains=(DOMAINS,)),))
         training = self._of_few(training).trained_with(method=method, domain_dropout=0.0)
         return training if rows is None else self._cut(training, domain, rows)
-
-    @cached_property
-    def _extended_parts(self) -> tuple[str, ...]:
-        """The parts of the network that learn in an extension: the adapter, and what domains own."""
-        network = build(
-            Training(model=self.extending_model, train=self.config.train), self.dataset(0)
-        )
-        return ("adapter", DOMAINS) if network.domain_parameters() else ("adapter",)
 
     def _cut(self, training: Training, domain: str, rows: int) -> Training:
         """Give the training with so many of the domain's train rows, and its batch in proportion."""

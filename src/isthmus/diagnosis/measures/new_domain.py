@@ -11,7 +11,8 @@ these ways, as on the day that the domain opens:
 - ``trees``: by a boosted forest of the other domains' rows.
 
 Then the domain brings rows of its own, 100, 500, 2,000 and all that it has. The network stands still,
-and an adapter on top learns from them (``extended``). A solo on the same rows is the comparison. All
+and only what belongs to the domain learns from them (``extended``): `isthmus.experiments.arms` says
+what that is. A solo on the same rows is the comparison. All
 differences are paired on the domain's test rows, against the joint model, which has met all its rows.
 """
 
@@ -53,10 +54,8 @@ def new_domain(study: Study) -> dict[str, Any]:
         study.tell(f"scoring {name} as a new domain", place / len(study.measured.names))
         domains[name] = _newcomer(study, name)
     _adjust({name: told["day_one"] for name, told in domains.items()})
-    arms = phases.arms
     return {
         "replicates": study.level.newcomers,
-        "adapter": arms.extending_model.adapter.name,
         "trees": study.no_forests,
         "domains": domains,
     }
