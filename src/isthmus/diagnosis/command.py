@@ -268,10 +268,11 @@ def prepared(
         Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     original = original.model_copy(update={"model": sized_for(original.model, datasets[0])})
+    if level.newcomers:
+        check_newcomers(datasets)
     domains = measure(datasets, pairs=level.dear)
     forests, no_forests = [], None
     if level.newcomers:
-        check_newcomers(datasets)
         forests, no_forests = forests_of(replicates, opened, cache, tell)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
