@@ -24,9 +24,11 @@ from isthmus.diagnosis.level import LEVELS
 from isthmus.diagnosis.measures.new_domain import SUFFIX
 from isthmus.diagnosis.study import Study
 from isthmus.errors import ConfigError, SchemaError
+from isthmus.experiments.arms import extending
 from isthmus.experiments.one import _extended  # pyright: ignore[reportPrivateUsage]
 from isthmus.experiments.outcome import build
 from isthmus.layers.per_domain import domain_tensors
+from isthmus.models import ModelConfig
 from isthmus.report.diagnosis.day_one import newcomer_lines, rows_to_joint
 from isthmus.sources.planted import angles, planted
 from isthmus.train import score_rows
@@ -203,6 +205,33 @@ def test_an_extension_begins_with_the_answer_of_day_one(study: Study):
     np.testing.assert_allclose(
         score_rows(model.eval(), rows), score_rows(first.model(), known), atol=1e-5
     )
+
+
+OWNING = {
+    "towers": {"towers": "per_domain"},
+    "norms and heads": {"backbone": {"name": "mlp", "widths": [8], "norm": "domain"}, "head": "per_domain"},
+    "a norm of all rows": {"backbone": {"name": "dcn", "widths": [8, 6], "norm": "batch"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWNING)
+def test_so_it_does_where_domains_own_parts_of_the_network(name: str, study: Study):
+    model = ModelConfig.model_validate(OWNING[name])
+    dataset, of_level = study.arms.dataset(0), study.phases.extended(0, "alone", 150)
+    assert of_level.start is not None
+    start = replace(of_level.start, model=model)
+    training = replace(of_level, start=start, model=extending(model))
+    first = build(start, dataset)
+    with torch.no_grad():  # as different as training makes the domains' sets
+        for place, tensor in enumerate(domain_tensors(first).values()):
+            tensor.add_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(place)))
+    extended = build(training, dataset)
+    extended.load_state_dict(_extended(extended, first.state_dict(), training, dataset))
+    scored = [
+        score_rows(one.eval(), of.subset(dataset).scored("test", ("alone",)))
+        for one, of in ((extended, training), (first, start))
+    ]
+    np.testing.assert_allclose(*scored, atol=1e-5)
 
 
 def test_an_extension_moves_nothing_but_what_the_domain_owns(study: Study):

@@ -194,9 +194,17 @@ def curve_table(report: Report) -> TextTable | None:
 
 
 def newcomer_charts(report: Report) -> list[tuple[str, Element]]:
-    """For each domain, what it lacks to the joint model on day one and with rows of its own."""
+    """For each domain, what it lacks to the joint model on day one and with rows of its own.
+
+    A domain without a number has no chart.
+    """
     metric = lead_of(report).key
     held = {name: _curves(report, name, metric) for name in newcomers(report)}
+    held = {
+        name: curves
+        for name, curves in held.items()
+        if any(of.estimate is not None for points in curves.values() for _, of in points)
+    }
     marks = [of for curves in held.values() for points in curves.values() for _, of in points]
     axis = ends_of(marks, 1.25)
     return [
@@ -253,7 +261,7 @@ def _chart(
 def newcomer_keys() -> list[tuple[Element, str]]:
     """The legend of the charts: a piece of each curve, 34 wide, and what it stands for."""
     told = {
-        "extended": "the network that never met it, extended",
+        "extended": "extended, all else stands still",
         "solo": "alone, from its own rows",
     }
     return [
