@@ -164,9 +164,9 @@ def measure(kind: str, folder: Path) -> dict[str, list[float]]:
     return found
 
 
-def cost(rows: int = 4096, domains: int = 14, rounds: int = 15) -> dict[str, float]:
+def cost(cache: Path, *, rows: int = 4096, domains: int = 14, rounds: int = 15) -> dict[str, float]:
     """CPU seconds of a training step, each network in turn; the lowest of the rounds."""
-    dataset = planted_table("levels", 0, Path("/tmp/isthmus-tal"))
+    dataset = planted_table("levels", 0, cache)
     fields = dataset.encoder.fields
     draw = torch.Generator().manual_seed(0)
     batch = Batch(
@@ -201,7 +201,7 @@ def main(folder: Path, kinds: list[str]) -> None:
     told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for kind in kinds:
         if kind not in told:
-            told[kind] = cost() if kind == "cost" else measure(kind, folder)
+            told[kind] = cost(folder / "cache") if kind == "cost" else measure(kind, folder)
             file.write_text(json.dumps(told, indent=1), encoding="utf-8")
         if kind == "cost":
             print(kind, {name: round(of, 2) for name, of in told[kind].items()})
