@@ -19,6 +19,7 @@ Trainings lie in OUT/trainings, and a run that was stopped goes on. Intervals ar
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def planted_table(kind: str, seed: int, cache: Path) -> Dataset:
 
 
 def trainings(
-    dataset: Dataset, replicate: int, seed: int, batch_rows: int, left_out: list[str]
+    dataset: Dataset, replicate: int, seed: int, batch_rows: int, left_out: Sequence[str]
 ) -> dict[tuple[str, str | None], Training]:
     """By network and domain that is left out: the training. None: all domains are trained."""
     found = {}

@@ -227,11 +227,11 @@ def test_so_it_does_where_domains_own_parts_of_the_network(name: str, study: Stu
             tensor.add_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(place)))
     extended = build(training, dataset)
     extended.load_state_dict(_extended(extended, first.state_dict(), training, dataset))
-    scored = [
+    left, right = (
         score_rows(one.eval(), of.subset(dataset).scored("test", ("alone",)))
         for one, of in ((extended, training), (first, start))
-    ]
-    np.testing.assert_allclose(*scored, atol=1e-5)
+    )
+    np.testing.assert_allclose(left, right, atol=1e-5)
 
 
 def test_an_extension_moves_nothing_but_what_the_domain_owns(study: Study):

@@ -111,7 +111,9 @@ def _day_one(
     if study.arms.has_forests:
         held = [engine.outcome(phases.without_by_trees(k, name)) for k in many]
         logits["trees"] = [one.logits("test", name) for one in held]
-    found = {arm: reading.measure_logits(study.lead, of) for arm, of in logits.items()}
+    found: dict[DayOne, MeasuredArm] = {
+        arm: reading.measure_logits(study.lead, of) for arm, of in logits.items()
+    }
     return found, [names[int(one["near"])] for one in scored]
 
 
