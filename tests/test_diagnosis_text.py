@@ -294,7 +294,7 @@ def test_a_new_domain_has_one_sentence_and_its_numbers():
     assert lines["home"] == (
         "On day one it gets AUC 0.7160, 0.0040 below the joint model; as a row of the nearest domain"
         " (weather and kids & family) +0.0110 more; extended with 500 rows of its own it is not worse"
-        " than the joint model, and not shown so alone with 8,000."
+        " than the joint model, and alone not shown so with 8,000."
     )
     assert lines["weather"].startswith("Nothing can be said: not testable: 31 positives")
     told = to_terminal(report)

@@ -88,16 +88,14 @@ def _later(of: Mapping[str, Any], margin: float) -> str:
     most = of["curve"][-1]["rows"]
     found = {arm: rows_to_joint(of, arm, margin) for arm in ARMS}
     extended, solo = found["extended"], found["solo"]
-    alone = "alone" if extended is None else f"alone with {solo:,}" if solo is not None else ""
     if extended == 0:
         return "it needs no rows of its own"
     if extended is not None:
         told = f"extended with {extended:,} rows of its own it is not worse than the joint model"
-        return f"{told}, {alone}" if alone else f"{told}, and not shown so alone with {most:,}"
+        return f"{told}, and alone {f'with {solo:,}' if solo else f'not shown so with {most:,}'}"
     if solo is not None:
-        return (
-            f"{solo:,} rows of its own make it not worse than the joint model {alone}, not extended"
-        )
+        own = f"a model of its own {solo:,} rows is not worse than the joint model"
+        return f"{own}, and no extension is shown to be so"
     last = of["curve"][-1]["extended"]["minus_joint"]
     if last["ci"] is not None and last["ci"][1] < 0:
         short_of = f"{abs(last['estimate']):.4f} below the joint model"
