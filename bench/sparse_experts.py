@@ -5,8 +5,9 @@
 Two camps of two domains in conflict, 5,000 rows a domain, three tables with a training seed each. The dense
 networks are as large as the sparse one in products a row, and in parameters of the trunk. Each network has
 the better of two learning rates, chosen on a fourth table by its validation rows. Then the dense network of
-equal products is trained with three shares of domain dropout, and scored with the domain as it is, hidden,
-and permuted; on InstEval too, where its folder is given. A run that was stopped goes on.
+equal products and the sparse one of k = 1 are trained with three shares of domain dropout, and scored with
+the domain as it is, hidden, and permuted; the dense one on InstEval too, where its folder is given. A run
+that was stopped goes on.
 """
 
 import json
@@ -133,9 +134,10 @@ def under_dropout(
     sections: list[Numbers],
     rate: float,
     keep: Callable[[], object],
+    network: str = "dense, equal products",
 ) -> None:
     """The domain as it is, hidden and permuted, for each share of domain dropout."""
-    model = networks()["dense, equal products"]
+    model = networks()[network]
     for share in DROPOUTS:
         if str(share) in found:
             continue
@@ -162,6 +164,8 @@ def main(out: Path, insteval: Path | None) -> None:
         against_dense(found.setdefault("networks", {}), folder, keep)
         tables = [section_of(seed, folder) for seed in SEEDS]
         under_dropout(found.setdefault("planted", {}), folder, tables, max(RATES), keep)
+        sparse = found.setdefault("planted, sparse", {})
+        under_dropout(sparse, folder, tables, max(RATES), keep, "sparse, k = 1")
         if insteval is not None:
             data = read_yaml(insteval / "config.yaml")["data"]
             data["table"] = str(insteval / data["table"])

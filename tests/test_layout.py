@@ -38,6 +38,7 @@ WALK = [
     "bundle",
     "experiments",
     "run",
+    "exporting",
     "tuning",
     "benchmarking",
     "diagnosis",
@@ -170,6 +171,7 @@ def test_every_public_name_exists():
         "attaching",
         "metrics",
         "report",
+        "exporting",
         "tuning",
         "benchmarking",
     ):

@@ -24,7 +24,17 @@ from small_runs import clicks, write_table
 from small_runs import settings as run_settings
 
 NAMES = [recipe.name for recipe in isthmus.recipes()]
-PHASES = {"dynagan": 2, "mlora": 2, "multi_bert": 2, "moe_mlora": 3, "mamdr": 1, "tal": 1}
+PHASES = {
+    "dynagan": 2,
+    "mamdr": 1,
+    "mlora": 2,
+    "moe_mlora": 3,
+    "multi_bert": 2,
+    "sparse_moe": 1,
+    "ssctl": 1,
+    "tal": 1,
+}
+LEAST_DOMAINS = {"ssctl": 3}  # 2 of all others
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +55,7 @@ def test_every_recipe_is_known_by_its_file():
     assert sorted(PHASES) == NAMES
     for recipe in isthmus.recipes():
         assert re.fullmatch(r"arXiv:\d{4}\.\d{5}", recipe.head.paper), recipe.name
-        assert recipe.head.needs.domains == 2
+        assert recipe.head.needs.domains == LEAST_DOMAINS.get(recipe.name, 2)
         assert yaml.safe_load(str(recipe)).keys() == {"recipe", "model", "train"}
         assert str(recipe).startswith("# ")
 
@@ -53,17 +63,33 @@ def test_every_recipe_is_known_by_its_file():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_trains_a_table(name: str, table: Path, tmp_path: Path):
     fitted = isthmus.fit(plain(epochs=1), table, tmp_path / "run", recipe=name)
-    adapter = recipe_of(name).settings["model.adapter.name"]
-    assert fitted.config.model.adapter.name == adapter
+    said = {k: v for k, v in recipe_of(name).settings.items() if k.endswith(".name")}
+    model, train = fitted.config.model, fitted.config.train
+    here = {
+        "model.adapter.name": model.adapter.name,
+        "model.backbone.name": model.backbone.name,
+        "train.method.name": train.method.name,
+    }
+    assert said
+    assert said.items() <= here.items()
     assert not differences(fitted.config, replaced_train(fitted.config, name))
     lines = (fitted.path / "metrics.jsonl").read_text().splitlines()
     assert {json.loads(line)["phase"] for line in lines} == set(range(1, PHASES[name] + 1))
     report = (fitted.path / "report.md").read_text()
     assert f"- Recipe: {name} ({recipe_of(name).head.paper}); it replaced " in report
-    assert "model.adapter.name (was 'none')" in report
-    phased = "train.method.name" in recipe_of(name).settings
-    assert ("train.method.name (was 'joint')" in report) == phased
-    assert re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
+    before = {
+        "model.adapter.name": "none",
+        "model.backbone.name": "mlp",
+        "train.method.name": "joint",
+    }
+    for key in said:
+        assert f"{key} (was '{before[key]}')" in report
+    if name != "sparse_moe":  # in which domains own nothing
+        assert re.search(r"- Model: [\d,]+ parameters, [\d,]+ of them for each domain", report)
+    if name == "sparse_moe":
+        used = fitted.gates().to_dict()
+        assert "expert 8" in json.dumps(used), "who uses which expert is kept with the run"
+        assert "expert 8" in report
     assert np.isfinite(fitted.predict(table)).all()
 
 
@@ -79,7 +105,11 @@ def test_a_recipe_changes_the_keys_that_it_names_and_no_other(name: str):
     recipe = recipe_of(name)
     after = recipe.over(raw)
     changed = {text.split(" was ")[0] for text in differences(before, after)}
-    families = ("model.adapter", "train.method")  # another member has keys of its own
+    families = (
+        "model.adapter",
+        "model.backbone",
+        "train.method",
+    )  # another member has keys of its own
     assert {key for key in changed if not key.startswith(families)} <= set(recipe.settings)
     assert after.data == before.data
     assert (after.train.lr, after.train.seed) == (0.02, 7)
@@ -189,6 +219,34 @@ def test_a_table_without_enough_domains_is_refused_before_training(tmp_path: Pat
     with pytest.raises(ConfigError, match=re.escape(said)):
         isthmus.fit(plain(), path, tmp_path / "run", recipe="mlora")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_domain_must_be_a_feature_where_the_recipe_says_so(tmp_path: Path):
+    raw = plain()
+    del raw["data"]["features"]["tab"]
+    said = (
+        "recipe sparse_moe reads the domain as a feature, so data.features must have 'tab', got"
+        " user, item, history, age"
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        isthmus.fit(raw, clicks(), tmp_path / "run", recipe="sparse_moe")
+    assert recipe_of("ssctl").over(raw).model.backbone.name == "ple"
+
+
+def test_ssctl_needs_two_small_domains(tmp_path: Path):
+    two = clicks().filter(pc.field("tab") != "mail")
+    path = tmp_path / "two.parquet"
+    pq.write_table(two, path)
+    said = f"recipe ssctl needs 3 domains or more, table {path} has 2"
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        isthmus.fit(plain(), path, tmp_path / "run", recipe="ssctl")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_on_another_backbone_says_which():
+    assert recipe_of("ssctl").told_on("mlp") == "ple, trained by pseudo_domains"
+    assert recipe_of("sparse_moe").told_on("mlp") == "sparse_moe"
+    assert recipe_of("mlora").told_on("dcn") == "mlora on dcn, trained by phases"
 
 
 def test_what_is_no_recipe_and_what_is_no_network_are_refused():

@@ -10,6 +10,7 @@ import isthmus
 from isthmus.benchmarking.contenders import contenders
 from isthmus.errors import ConfigError
 from small_benchmarks import small_benchmark, written_conflict
+from small_runs import clicks, settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +46,20 @@ def test_the_plan_sizes_a_recipe_to_the_trunk_and_says_what_it_is(tmp_path: Path
     text = str(plan)
     assert "mlora on mlp, trained by phases (arXiv:2408.08913)" in text
     assert "by phases: recipe:mlora, recipe:multi_bert" in text
+
+
+def test_a_recipe_that_names_a_backbone_stands_on_it(tmp_path: Path):
+    raw = settings()
+    del raw["model"]["adapter"]
+    pq.write_table(clicks(), tmp_path / "clicks.parquet")
+    raw["data"]["table"] = str(tmp_path / "clicks.parquet")
+    names = ["recipe:ssctl", "recipe:sparse_moe"]
+    plan = isthmus.plan_benchmark(raw, models=names, trunk=6000, trials=1, seeds=1)
+    terms = {one.name: one.config for one in plan.terms}
+    ssctl, sparse = terms["recipe:ssctl"], terms["recipe:sparse_moe"]
+    assert (ssctl.model.backbone.name, ssctl.train.method.name) == ("ple", "pseudo_domains")
+    assert (sparse.model.backbone.name, sparse.train.domain_dropout) == ("sparse_moe", 0.2)
+    assert "ple, trained by pseudo_domains (arXiv:2511.01404)" in str(plan)
 
 
 def test_what_a_recipe_says_is_not_searched(tmp_path: Path):

@@ -101,7 +101,7 @@ def test_a_label_that_hangs_on_the_domain_alone_is_lost_and_nothing_else_is(tmp_
 
 
 def test_what_cannot_be_scored_again_is_refused(run: isthmus.Run, tmp_path: Path):
-    with pytest.raises(RunError, match="must be hidden or permuted, got 'shuffled'"):
+    with pytest.raises(RunError, match="must be hidden, permuted or detected, got 'shuffled'"):
         run.robustness("shuffled")  # pyright: ignore[reportArgumentType]
     given = isthmus.fit(settings(), clicks(), tmp_path / "given", cache=tmp_path / "cache")
     with pytest.raises(RunError, match="was given one from Python; give data"):
@@ -121,4 +121,4 @@ def test_evaluate_says_how_much_a_run_leans_on_the_domain(run: isthmus.Run, tmp_
     assert content.pop("robustness") == found.to_dict()
     assert content == run.evaluate().to_dict()
     fault = told(isthmus_in_process("evaluate", run.path, "--domain-as", "away"))
-    assert fault == "--domain-as must be hidden or permuted, got 'away'"
+    assert fault == "--domain-as must be hidden, permuted or detected, got 'away'"

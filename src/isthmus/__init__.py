@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from isthmus.data import Batch, Dataset
     from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
+    from isthmus.exporting import Exported, export
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
     from isthmus.recipe import SystemRecipe, recipes
@@ -52,6 +53,7 @@ _PLACES = {
     "isthmus.data": ("Batch", "Dataset"),
     "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
+    "isthmus.exporting": ("Exported", "export"),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
     "isthmus.recipe": ("SystemRecipe", "recipes"),
@@ -76,6 +78,7 @@ __all__ = [
     "Diagnosis",
     "DomainModel",
     "Evaluation",
+    "Exported",
     "IsthmusError",
     "ModelConfig",
     "Run",
@@ -91,6 +94,7 @@ __all__ = [
     "compare",
     "detach",
     "diagnose",
+    "export",
     "fit",
     "load_adapters",
     "load_config",

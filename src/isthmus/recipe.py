@@ -32,9 +32,10 @@ SECTIONS = ("model", "train")
 
 
 class NeedsConfig(Section):
-    """What a table must have. ``domains``: as many domains with train rows."""
+    """What a table must have. ``domains``: as many domains with train rows. ``tag``: the domain is a feature."""
 
     domains: int = Field(default=1, ge=1)
+    tag: bool = False
 
 
 class RecipeHead(Section):
@@ -59,7 +60,11 @@ class SystemRecipe:
     text: str
 
     def told_on(self, backbone: str) -> str:
-        """What the system is on a backbone, such as ``mlora on mlp, trained by phases``."""
+        """What the system is on a backbone, such as ``mlora on mlp, trained by phases``.
+
+        ``backbone``: for a recipe that names none.
+        """
+        backbone = self.settings.get("model.backbone.name", backbone)
         adapter = self.settings.get("model.adapter.name")
         method = self.settings.get("train.method.name")
         network = backbone if adapter is None else f"{adapter} on {backbone}"
@@ -70,12 +75,18 @@ class SystemRecipe:
     ) -> Config:
         """The config with the recipe over it, and ``overrides`` over the recipe.
 
-        Raises ConfigError as `load_config` does, and for a config of trees.
+        Raises ConfigError as `load_config` does, for a config of trees, and for one whose features lack
+        the domain where the recipe needs it.
         """
         if (plain := load_config(source)).model.is_trees:
             raise ConfigError(
                 f"recipe {self.name} is of a network, so model.name must be 'network', got"
                 f" {plain.model.name!r}"
+            )
+        if self.head.needs.tag and plain.data.domain not in plain.data.features:
+            raise ConfigError(
+                f"recipe {self.name} reads the domain as a feature, so data.features must have"
+                f" {plain.data.domain!r}, got {', '.join(plain.data.features)}"
             )
         return load_config(source, overrides, over=self.settings)
 

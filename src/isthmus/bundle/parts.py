@@ -35,7 +35,11 @@ class Part:
 
     def logits(self, batch: Batch) -> Float64[np.ndarray, " rows"]:
         """Logits of encoded rows, not calibrated."""
-        return score_batch(self.model, batch if self.known is None else hide(batch, self.known))
+        return score_batch(self.model, self.read(batch))
+
+    def read(self, batch: Batch) -> Batch:
+        """Encoded rows as the model reads them: what it does not know is unknown."""
+        return batch if self.known is None else hide(batch, self.known)
 
     def save(self, path: Path, fields: Sequence[FittedField]) -> None:
         """Write the weights, as uint8 what is known by table and by domain, and beside it what is taught."""

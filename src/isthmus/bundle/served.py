@@ -1,7 +1,7 @@
 """A bundle: the folder that is shipped. Weights, vocabularies and settings; no pickle.
 
     bundle.json            format, versions, config, fields, domains, sha256 of every other file
-    weights.safetensors    the model's tensors, and the calibration's
+    weights.safetensors    the model's tensors, the calibration's, and the detector's
     parts/N.safetensors    where domains have models of their own: the tensors, and the ids it knows
     parts/N.trees.txt      and what its train rows taught: a forest, N.statistics.safetensors
     encoder/               vocabularies, scalers, statistics and forest, as fitted on the train rows
@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from scipy.special import expit
 
 from isthmus.bundle.calibration import Calibration
+from isthmus.bundle.detector import DetectBy, Detector, Telling
 from isthmus.bundle.manifest import read_manifest, write_manifest
 from isthmus.bundle.parts import Part, Router, below, model_tensors
 from isthmus.bundle.strength import check_strength, has_strength, turned
@@ -73,13 +75,14 @@ class Bundle:
         calibration: Calibration | None = None,
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,
+        detector: Detector | None = None,
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
         data = config.data.model_copy(update={"table": None})
         self.config = config.model_copy(update={"data": data})
         self.encoder = replace(encoder, config=data)
         self.model = model.eval()
-        self.calibration = calibration
+        self.calibration, self.detector = calibration, detector
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
         self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
@@ -119,6 +122,7 @@ class Bundle:
                 for name, part in self.parts.items()
             },
             routes=self.routes,
+            detector=self.detector,
         )
 
     def save(self, path: str | Path) -> None:
@@ -130,6 +134,9 @@ class Bundle:
         if self.calibration is not None:
             for name, tensor in self.calibration.to_tensors().items():
                 tensors[f"calibration.{name}"] = tensor
+        if self.detector is not None:
+            for name, tensor in self.detector.to_tensors().items():
+                tensors[f"detector.{name}"] = tensor
         try:
             with whole_folder(Path(path)) as folder:
                 save_file(tensors, folder / WEIGHTS)
@@ -154,6 +161,8 @@ class Bundle:
             "fields": [asdict(field) for field in self.encoder.fields],
             "calibrated": self.calibration is not None,
         }
+        if self.detector is not None:
+            content["detector"] = True
         if self.parts:
             content["parts"] = [
                 {"name": name, "model": part.config.model_dump(mode="json")}
@@ -186,6 +195,9 @@ class Bundle:
             calibration = None
             if content["calibrated"]:
                 calibration = Calibration.from_tensors(below(tensors, "calibration."))
+            detector = None
+            if content.get("detector"):
+                detector = Detector.of_tensors(below(tensors, "detector."), encoder)
             # An older bundle may name its domains otherwise, in the same order.
             today = dict(zip(content["domains"], encoder.domains, strict=True))
             parts = {
@@ -201,6 +213,7 @@ class Bundle:
                 calibration=calibration,
                 parts=parts,
                 routes={today[name]: part for name, part in content.get("routes", {}).items()},
+                detector=detector,
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(
@@ -208,39 +221,66 @@ class Bundle:
                 f" isthmus {VERSION}: {error}"
             ) from error
 
-    def score(self, table: Any) -> np.ndarray:
+    def score(self, table: Any, *, detect_domain: DetectBy | None = None) -> np.ndarray:
         """Probabilities (rows,) float64 of a positive label, in the table's order.
 
         ``table``: a frame of pandas or polars (lazy too), whatever has the Arrow stream interface,
         or a path. It needs the columns of the features and of the domain; a domain that was not
         trained, or a null one, gets the answer trained for the unknown domain. A table without rows
-        has no scores. Raises SchemaError where a column is missing, of another type, or holds inf,
-        or a nan that ``nan: missing`` does not allow.
+        has no scores. ``detect_domain``: tell the domain of rows whose domain is null, each by itself
+        (``row``) or together with all such rows of its group (``group``); see `isthmus.bundle.detector`.
+        Raises SchemaError where a column is missing, of another type, or holds inf, or a nan that
+        ``nan: missing`` does not allow; BundleError for ``detect_domain`` without a detector, ConfigError
+        for groups where the config names none.
         """
-        return to_score(self.logits(table), self.config.data.negative_rate)
+        logits = self.logits(table, detect_domain=detect_domain)
+        return to_score(logits, self.config.data.negative_rate)
 
-    def logits(self, table: Any) -> np.ndarray:
-        """Calibrated logits (rows,) float64, not corrected for ``negative_rate``."""
-        parts = [scored.logits for scored in self.score_blocks(table)]
+    def logits(self, table: Any, *, detect_domain: DetectBy | None = None) -> np.ndarray:
+        """Calibrated logits (rows,) float64, not corrected for ``negative_rate``; see `score`."""
+        blocks = self.score_blocks(table, detect_domain=detect_domain)
+        parts = [scored.logits for scored in blocks]
         return np.concatenate([np.empty(0), *parts])
 
     def score_blocks(
-        self, table: Any, *, roles: tuple[Role, ...] = (), all_columns: bool = False
+        self,
+        table: Any,
+        *,
+        roles: tuple[Role, ...] = (),
+        all_columns: bool = False,
+        detect_domain: DetectBy | None = None,
     ) -> Iterator["ScoredBlock"]:
         """Score a table block by block, in its order; memory is bounded by the block.
 
         ``roles``: which of label, weight and group to read as well, where the config names them.
         ``all_columns``: let the blocks hold every column of the table, as it is stored.
+        ``detect_domain``: see `score`; by group, the table is read twice.
         """
         opened = open_table(table)
         wanted = needed(self.encoder.config, roles=roles)
         used = as_used(opened, self.encoder.config, self.encoder.kinds)
+        telling = None if detect_domain is None else self._telling(detect_domain)
+        if telling is not None:
+            wanted = list(dict.fromkeys([*wanted, *telling.columns]))
         used.check_usable(wanted)
+        if telling is not None and detect_domain == "group":
+            telling.see(used.blocks(telling.columns, BLOCK_ROWS))
         for block, known in _pairs(opened, used, wanted, all_columns):
+            batch, told = (known.batch, None) if telling is None else telling.filled(known)
             encoded = self.encoder.encode(
-                known.batch, known.first_row, known.file, file_row=known.file_row, roles=roles
+                batch, known.first_row, known.file, file_row=known.file_row, roles=roles
             )
-            yield ScoredBlock(block, encoded, self.logits_of(encoded.batch()))
+            yield ScoredBlock(block, encoded, self.logits_of(encoded.batch()), told)
+
+    def _telling(self, by: DetectBy) -> Telling:
+        if by not in ("row", "group"):
+            raise BundleError(f"detect_domain must be row or group, got {by!r}")
+        if self.detector is None:
+            raise BundleError(
+                "the domain of rows can be told by a model that was trained with model.detector true,"
+                " got one without a detector"
+            )
+        return Telling(self.detector, self.encoder, by)
 
     def logits_of(self, batch: Batch) -> np.ndarray:
         """Calibrated logits (rows,) float64 of encoded rows."""
@@ -253,11 +293,16 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class ScoredBlock:
-    """Some rows of a table, as they stand there, encoded, and their calibrated logits."""
+    """Some rows of a table, as they stand there, encoded, and their calibrated logits.
+
+    ``told``: (rows,) text, the domains that the detector told, null where a row names its own; None where
+    nothing was to be told.
+    """
 
     block: Block
     encoded: EncodedRows
     logits: np.ndarray  # (rows,) float64
+    told: pa.Array | None = None
 
 
 def to_score(logits: np.ndarray, negative_rate: float) -> np.ndarray:

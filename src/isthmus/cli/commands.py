@@ -169,8 +169,8 @@ def evaluate(
         str | None,
         typer.Option(
             "--domain-as",
-            metavar="hidden|permuted",
-            help="Score the rows again with the domain hidden, or permuted among them, too",
+            metavar="hidden|permuted|detected",
+            help="Score the rows again with the domain hidden, permuted among them or told, too",
         ),
     ] = None,
     json_target: JsonTarget = None,
@@ -182,8 +182,9 @@ def evaluate(
         opened = isthmus.Run.open(run)
         if data is not None and split is not None:
             raise IsthmusError(f"--split must stand without --data, got {split!r} and {data!r}")
-        if domain_as is not None and domain_as not in ("hidden", "permuted"):
-            raise IsthmusError(f"--domain-as must be hidden or permuted, got {domain_as!r}")
+        if domain_as is not None and domain_as not in ("hidden", "permuted", "detected"):
+            said = "--domain-as must be hidden, permuted or detected"
+            raise IsthmusError(f"{said}, got {domain_as!r}")
         shown, content = [], {}
         if gates:  # first: a network without gates is refused before a table is scored
             shares = opened.gates(split or "test", data=data, progress=progress)
@@ -207,12 +208,23 @@ def predict(
         float | None,
         typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
     ] = None,
+    detect_domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="row|group",
+            help="Tell the domain of rows that name none, each alone or by all rows of its group",
+        ),
+    ] = None,
 ) -> None:
     """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
     import isthmus
 
+    if detect_domain not in (None, "row", "group"):
+        raise IsthmusError(f"--detect-domain must be row or group, got {detect_domain!r}")
     with ProgressView() as progress, writing("file", output):
-        rows = isthmus.Run.open(run).predict_to(table, output, strength=strength, progress=progress)
+        rows = isthmus.Run.open(run).predict_to(
+            table, output, strength=strength, detect_domain=detect_domain, progress=progress
+        )
     say(f"wrote {rows:,} rows with their score to {output}")
 
 

@@ -106,6 +106,8 @@ class FusedTable(AbstractTable):
         """Look up the ids of a list column and pool each row's; an empty list gives 0."""
         if self.sparse:
             return _sparse_pooled(ids, self.weight, offsets, how)
+        if torch.compiler.is_exporting():
+            return pool(self(ids), offsets, how)
         return F.embedding_bag(ids, self.weight, offsets, mode=how, include_last_offset=True)
 
     def table(self, name: str) -> Tensor:
@@ -221,5 +223,32 @@ def pool(
     values: Float[Tensor, "items width"], offsets: Int[Tensor, " ends"], how: Pooling
 ) -> Float[Tensor, "rows width"]:
     """Pool each row's items, ``offsets[r]`` to ``offsets[r + 1]``; an empty row gives 0."""
+    if torch.compiler.is_exporting():
+        return _pool_in_graph(values, offsets, how)
     items = torch.arange(values.shape[0], device=values.device)
     return F.embedding_bag(items, values, offsets, mode=how, include_last_offset=True)
+
+
+def row_of_items(offsets: Int[Tensor, " ends"], items: Tensor, rows: int) -> Int[Tensor, " items"]:
+    """The row of each item. ``items``: anything with a line an item. ``rows``: as offsets tell."""
+    count = items.shape[0]
+    if not torch.compiler.is_exporting():
+        at = torch.arange(rows, device=offsets.device)
+        return torch.repeat_interleave(at, offsets.diff(), output_size=count)
+    # An exported repeat_interleave compares every item with every row: as many ends lie before.
+    ends = offsets[1:]
+    marks = offsets.new_zeros(count + 1).scatter_add(0, ends, torch.ones_like(ends))
+    return marks.cumsum(0)[:count]
+
+
+def _pool_in_graph(values: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+    """`pool` by operations that a runtime has and does fast."""
+    lengths = offsets.diff().unsqueeze(1)
+    row = row_of_items(offsets, values, lengths.shape[0])
+    row = row.unsqueeze(1).expand(-1, values.shape[1])
+    if how == "max":
+        lowest = values.new_full((lengths.shape[0], values.shape[1]), -torch.inf)
+        found = lowest.scatter_reduce(0, row, values, "amax")
+        return torch.where(lengths > 0, found, 0)
+    total = values.new_zeros(lengths.shape[0], values.shape[1]).scatter_add(0, row, values)
+    return total / lengths.clamp(min=1) if how == "mean" else total

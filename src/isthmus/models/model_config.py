@@ -23,7 +23,8 @@ class ModelConfig(Section):
     is the one that the backbone's paper draws, or follows ``towers``. ``sizes``: a budget in place of
     the backbone's widths, which keep their proportions; see `isthmus.models.sized`.
     ``calibration``: ``per_domain`` fits slope and offset of the logits on validation rows, after
-    training; the network itself does not change.
+    training; the network itself does not change. ``detector``: ship a classifier, trained after the
+    model on the same rows, that can tell the domain of rows that name none.
     """
 
     model_config = ConfigDict(defer_build=True)  # members of other packages are found at first use
@@ -35,6 +36,7 @@ class ModelConfig(Section):
     head: Towers | None = None
     adapter: AdapterConfig = Field(default_factory=NoAdapterConfig)
     calibration: Literal["none", "per_domain"] = "none"
+    detector: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -51,12 +53,14 @@ class ModelConfig(Section):
     def _written(self, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         """Leave out what the model does not have.
 
-        A network's name is not written, nor sizes that are not given: a description that was made
+        A network's name is not written, nor sizes or a detector that are not given: a description that was made
         before networks had them stays the same, and so does the key of what was trained by it.
         """
         left_out = OF_NETWORKS if self.is_trees else ("name",)
         if self.sizes is None:
             left_out = (*left_out, "sizes")
+        if not self.detector:
+            left_out = (*left_out, "detector")
         return {key: value for key, value in handler(self).items() if key not in left_out}
 
     @property

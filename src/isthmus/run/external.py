@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from isthmus.bundle import Bundle, ScoredBlock, to_score
+from isthmus.bundle import Bundle, DetectBy, ScoredBlock, to_score
 from isthmus.data.tables import Block, Table, open_table, refuse_empty
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics import ScoredRows
@@ -20,6 +20,7 @@ from isthmus.run.output.unifying import as_type, risky, unified
 from isthmus.run.output.writing import ScoredWriter
 
 SCORE = "score"
+DETECTED = "detected_domain"
 NAMED = 5  # untrained domains that a message names
 
 
@@ -119,15 +120,24 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listene
     )
 
 
-def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Listener) -> int:
+def predict_to(
+    bundle: Bundle,
+    table: Any,
+    output: Path,
+    *,
+    detect_domain: DetectBy | None = None,
+    progress: Listener,
+) -> int:
     """Write a table with a column ``score`` added, block by block. Give the number of rows.
 
-    Warns of columns that the file can hold as text only, and of domains that were not trained.
+    ``detect_domain``: add the column ``detected_domain`` too, see `Bundle.score`. Warns of columns that the file can hold as text only, and of domains that were not trained.
     """
     opened = open_table(table)
+    added = {SCORE: pa.float64()} | ({} if detect_domain is None else {DETECTED: pa.string()})
     for file, types in opened.schemas:
-        if SCORE in types:
-            raise SchemaError(f"column {SCORE!r} must not be in the table yet, got it in {file}")
+        for name in added:
+            if name in types:
+                raise SchemaError(f"column {name!r} must not be in the table yet, got it in {file}")
     if output.exists():
         raise RunError(f"file to write must not exist yet, got {output}")
     if not output.parent.is_dir():
@@ -136,12 +146,14 @@ def predict_to(bundle: Bundle, table: Any, output: Path, *, progress: Listener) 
     schema = unified(opened.schemas)
     _check_values(opened, schema)
     untrained = Untrained(bundle.config.data.domain)
-    with ScoredWriter(output, schema.append(pa.field(SCORE, pa.float64()))) as writer:
-        for scored in bundle.score_blocks(opened, all_columns=True):
+    blocks = bundle.score_blocks(opened, all_columns=True, detect_domain=detect_domain)
+    with ScoredWriter(output, pa.schema([*schema, *added.items()])) as writer:
+        for scored in blocks:
             untrained.add(scored)
-            score = pa.array(to_score(scored.logits, rate))
-            arrays = [*_as_written(scored.block, schema), score]
-            writer.write(pa.RecordBatch.from_arrays(arrays, names=[*schema.names, SCORE]))
+            arrays = [*_as_written(scored.block, schema), pa.array(to_score(scored.logits, rate))]
+            if scored.told is not None:
+                arrays.append(scored.told)
+            writer.write(pa.RecordBatch.from_arrays(arrays, names=[*schema.names, *added]))
             _tell(progress, scored, opened)
     mixed = {name for part in opened.parts for name in part.unusable if name in schema.names}
     turned = sorted({*writer.turned, *(mixed if not opened.is_csv else ())})
@@ -173,11 +185,11 @@ def _as_written(block: Block, schema: pa.Schema) -> list[pa.Array]:
     ]
 
 
-def predict(bundle: Bundle, table: Any) -> np.ndarray:
+def predict(bundle: Bundle, table: Any, *, detect_domain: DetectBy | None = None) -> np.ndarray:
     """Give probabilities, (rows,) float64. Warns of domains that were not trained."""
     untrained = Untrained(bundle.config.data.domain)
     parts = []
-    for scored in bundle.score_blocks(table):
+    for scored in bundle.score_blocks(table, detect_domain=detect_domain):
         untrained.add(scored)
         parts.append(to_score(scored.logits, bundle.config.data.negative_rate))
     untrained.warn()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isthmus import checkpoint
-from isthmus.bundle import Bundle
+from isthmus.bundle import Bundle, Detector, check_detector, fit_detector
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table, open_table
 from isthmus.data.store.dataset import dataset_key
@@ -39,6 +39,7 @@ from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
     cross_text,
     dataset_text,
+    detector_text,
     end_text,
     look_text,
     method_text,
@@ -123,6 +124,7 @@ def fit(
         progress=encoding(tell),
     )
     settled.check(dataset.n_domains, printable(opened.source))
+    check_detector(settings, dataset)
     tell(Notice("encode", dataset_text(dataset)))
     if plan.recipe:
         tell(Notice("train", f"recipe {plan.recipe}"))
@@ -166,6 +168,7 @@ class _Fit:
         self.config, self.dataset, self.model = config, dataset, model
         self.plan, self.tell = plan, tell
         self.gates: list[GateShares] = []  # of each split that was scored
+        self.detector: Detector | None = None
         self.folder = plan.folder
         self.scores = SplitScores(config, dataset, table, self.folder)
         self.state = replace(
@@ -235,11 +238,13 @@ class _Fit:
         """Score the rows, write what is shipped, and mark the run as finished."""
         self.tell(Notice("train", end_text(end), 1.0))
         scored = self._score("validation")
+        self.detector = fit_detector(self.config, self.dataset)
         bundle = Bundle(
             config=self.config,
             encoder=self.dataset.encoder,
             model=self.model,
             calibration=self.scores.calibration(scored),
+            detector=self.detector,
         )
         bundle.save(self.folder.bundle)
         self.scores.write(bundle, scored)
@@ -275,6 +280,8 @@ class _Fit:
             yield f"- Sizes: {sizes_text(self.plan.trunk, self.config, self.model)}."
         if not self.config.model.is_trees:
             yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
+        if self.detector is not None:
+            yield f"- Detector: {detector_text(self.detector)}."
         if self.dataset.weightless:
             yield f"- {weightless_text(self.dataset)}."
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.bundle import Bundle
+from isthmus.bundle import Bundle, DetectBy
 from isthmus.config import Config
 from isthmus.data import open_table
 from isthmus.errors import RunError
@@ -133,15 +133,15 @@ class Run:
         seed: int = 0,
         progress: Listener | None = None,
     ) -> Robustness:
-        """Score rows with the domain hidden, or permuted among them, and compare with the ordinary scores.
+        """Score rows with their domain hidden, permuted or told, and compare with the ordinary scores.
 
-        ``domain_as``: ``hidden`` or ``permuted``, see `isthmus.run.robustness`. ``seed``: of the
+        ``domain_as``: ``hidden``, ``permuted`` or ``detected``, see `isthmus.run.robustness`. ``seed``: of the
         permutation. ``split``, ``data``, ``progress``: as for `evaluate`. The rows of a split are read
         again from the config's table. Raises RunError for another word, where the config names no table,
         and where the table is not the one that was trained on.
         """
-        if domain_as not in ("hidden", "permuted"):
-            raise RunError(f"domain_as must be hidden or permuted, got {domain_as!r}")
+        if domain_as not in ("hidden", "permuted", "detected"):
+            raise RunError(f"domain_as must be hidden, permuted or detected, got {domain_as!r}")
         tell = progress or silent
         bundle = Bundle.load(RunFolder(self.path).bundle, reproduction=True)
         if data is not None:
@@ -162,14 +162,21 @@ class Run:
                 )
         return robustness(bundle, opened, ordinary, domain_as, seed=seed, progress=tell)
 
-    def predict(self, table: Any, *, strength: float | None = None) -> np.ndarray:
+    def predict(
+        self,
+        table: Any,
+        *,
+        strength: float | None = None,
+        detect_domain: DetectBy | None = None,
+    ) -> np.ndarray:
         """Give the probability of a positive label for each row, (rows,) float64, in table order.
 
         ``table``: a path or a frame. Warns of domains that were never trained. Their rows get the
         answer of the unknown domain. ``strength``: of the adapter, see `Bundle.at_strength`; raises
-        BundleError where the model has no adapter with one.
+        BundleError where the model has no adapter with one. ``detect_domain``: tell the domain of rows
+        that name none, by ``row`` or by ``group``, see `Bundle.score`.
         """
-        return predict(self._bundle_at(strength), table)
+        return predict(self._bundle_at(strength), table, detect_domain=detect_domain)
 
     def predict_to(
         self,
@@ -177,6 +184,7 @@ class Run:
         output: str | Path,
         *,
         strength: float | None = None,
+        detect_domain: DetectBy | None = None,
         progress: Listener | None = None,
     ) -> int:
         """Write ``table`` with a column ``score`` added, as one file. Give the number of rows.
@@ -184,10 +192,16 @@ class Run:
         The file is CSV where its name ends in ``.csv`` or ``.tsv``, and Parquet otherwise. Rows
         keep their order. Columns stay as they are, in one type over all files. Memory is bounded.
         Raises SchemaError where the table has a column ``score``, or types that do not go together.
-        Raises RunError where ``output`` exists or cannot be written. ``strength``: as in `predict`.
+        Raises RunError where ``output`` exists or cannot be written. ``strength``, ``detect_domain``: as
+        in `predict`; what is told stands in a column ``detected_domain``, null where a row names its own.
         """
-        bundle = self._bundle_at(strength)
-        return predict_to(bundle, table, Path(output), progress=progress or silent)
+        return predict_to(
+            self._bundle_at(strength),
+            table,
+            Path(output),
+            detect_domain=detect_domain,
+            progress=progress or silent,
+        )
 
     def _bundle_at(self, strength: float | None) -> Bundle:
         return self.bundle if strength is None else self.bundle.at_strength(strength)

@@ -4,7 +4,8 @@ Source: Chirkova et al., Investigating the potential of Sparse Mixtures-of-Exper
 neural machine translation, 2024, arXiv:2407.01126, which scores a translation model with missing and
 with wrong domain tags. ``hidden``: the domain's column is null in every row, as in a request that does
 not name it. ``permuted``: each row bears the domain of another row, drawn with a seed; domains are then
-as frequent as before. Whatever the encoder makes of the column follows: ids, crosses, statistics within
+as frequent as before. ``detected``: the column is null, and the detector tells the domain of each row by
+itself (`isthmus.bundle.detector`). Whatever the encoder makes of the column follows: ids, crosses, statistics within
 the domain, a forest's score. Rows are counted in the domain that they belong to.
 """
 
@@ -15,21 +16,21 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64, Int64
 
-from isthmus.bundle import Bundle
+from isthmus.bundle import Bundle, DetectBy
 from isthmus.data import Table
 from isthmus.data.encoding.roles import as_used, needed
 from isthmus.errors import SchemaError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, compare, evaluate_rows
 from isthmus.run.notice import Listener, Notice
 
-DomainAs = Literal["hidden", "permuted"]
+DomainAs = Literal["hidden", "permuted", "detected"]
 
 
 @dataclass(frozen=True, slots=True)
 class Robustness:
     """``evaluation``: of the rows with the changed domain. ``comparison``: these minus the ordinary ones.
 
-    ``seed``: of the permutation; None where the domain was hidden. The interval of the comparison is
+    ``seed``: of the permutation; None where there was none. The interval of the comparison is
     that of rows, for this one permutation.
     """
 
@@ -65,16 +66,21 @@ def robustness(
     Memory: a block, and for ``permuted`` the domain's column of these rows. Raises SchemaError where
     that column has different types in different files.
     """
-    hidden = domain_as == "hidden"
-    as_said = "domain hidden" if hidden else f"domains permuted among rows, seed {seed}"
+    as_said = {
+        "hidden": "domain hidden",
+        "permuted": f"domains permuted among rows, seed {seed}",
+        "detected": "domain told row by row",
+    }
+    drawn = seed if domain_as == "permuted" else None
+    told: DetectBy | None = "row" if domain_as == "detected" else None
     changed = replace(
         ordinary,
-        logits=_logits(bundle, opened, ordinary.row, None if hidden else seed, progress),
-        source=f"{ordinary.source}, {as_said}",
+        logits=_logits(bundle, opened, ordinary.row, drawn, told, progress),
+        source=f"{ordinary.source}, {as_said[domain_as]}",
     )
     return Robustness(
         domain_as=domain_as,
-        seed=None if hidden else seed,
+        seed=drawn,
         evaluation=evaluate_rows(changed),
         comparison=compare(ordinary, changed),
     )
@@ -85,9 +91,13 @@ def _logits(
     opened: Table,
     rows: Int64[np.ndarray, " rows"],
     seed: int | None,
+    told: DetectBy | None,
     progress: Listener,
 ) -> Float64[np.ndarray, " rows"]:
-    """Calibrated logits of these rows of a table. ``seed``: of a permutation; None hides the domain."""
+    """Calibrated logits of these rows of a table.
+
+    ``seed``: of a permutation; None hides the domain, which the detector may tell: ``told``.
+    """
     config = bundle.encoder.config
     order = np.argsort(rows, kind="stable")
     used = as_used(opened, config, bundle.encoder.kinds)
@@ -102,7 +112,7 @@ def _logits(
         if donors is not None:
             column = donors.take(pa.array(permutation[start:end])).combine_chunks()
         changed = pa.Table.from_batches([batch]).set_column(place, config.domain, column)
-        logits[order[start:end]] = bundle.logits(changed)
+        logits[order[start:end]] = bundle.logits(changed, detect_domain=told)
         progress(Notice("score", f"{end:,} of {len(rows):,} rows", end / len(rows)))
     return logits
 

@@ -1,5 +1,6 @@
 """Sentences of a fit: what it tells while it trains, and what stands in its report."""
 
+from isthmus.bundle import Detector
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
 from isthmus.data.encoding.counted.trial import LEVEL, CrossTrial
@@ -23,6 +24,13 @@ def dataset_text(dataset: Dataset) -> str:
 def weightless_text(dataset: Dataset) -> str:
     """Say how many rows take no part because their weight is 0."""
     return f"{dataset.weightless:,} rows of weight 0 were left out"
+
+
+def detector_text(detector: Detector) -> str:
+    """Say how often the detector told the right domain."""
+    return (
+        f"told the domain of {detector.accuracy:.1%} of the train rows that it did not learn from"
+    )
 
 
 def progress_text(event: Progress) -> str:

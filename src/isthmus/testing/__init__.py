@@ -20,6 +20,7 @@ from isthmus.testing.contracts import (
     model_subject,
     train_a_little,
 )
+from isthmus.testing.exported import check_exported_equals_eager
 from isthmus.testing.mixtures import (
     check_experts_differ,
     check_mixed_batch_equals_domains,
@@ -36,6 +37,7 @@ __all__ = [
     "check_domains_are_apart",
     "check_everything_learns",
     "check_experts_differ",
+    "check_exported_equals_eager",
     "check_fresh_adapter_is_identity",
     "check_hidden_units_differ",
     "check_identity_is_left_smoothly",

@@ -11,8 +11,8 @@ A :class:`Subject` is a module with example rows. Each check takes one and raise
 5. A domain's own parameters move no other domain's rows.
 6. Work per row does not grow with the number of domains.
 8. A domain that was never seen, or is missing, has a defined answer, and training reaches it.
-9 to 11, of mixed batches and of experts, stand in `isthmus.testing.mixtures`. (7, the exported
-graph, belongs to export.)
+7, of the exported graph, stands in `isthmus.testing.exported`, and runs where no shape check does; 9 to
+11, of mixed batches and of experts, in `isthmus.testing.mixtures`.
 
 >>> from isthmus.adapters import Hamur
 >>> def make(n_domains):

@@ -229,7 +229,7 @@ class _Loop:
             parameters = [*self.model.parameters(), *self.objectives.parameters()]
             clip_gradients(parameters, self.config.clip_norm)
         self.method.update(self.optimiser)
-        self.record.add(loss, losses, output.told)
+        self.record.add(loss, losses, {**output.told, **lesson.told})
         self.watch.rows += batch.rows
         self.step += 1
         self.step_in_epoch += 1

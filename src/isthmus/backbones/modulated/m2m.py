@@ -40,7 +40,7 @@ from isthmus.backbones.backbone import (
 from isthmus.layers.bank import DomainEmbedding
 from isthmus.layers.blocks import Norm, Towers
 from isthmus.layers.gates import AbstractGate, Experts, mixed
-from isthmus.layers.routing import Routing, Tiles, needed
+from isthmus.layers.routing import Routing, Tiles, in_graph, needed
 from isthmus.schema import FittedField
 
 
@@ -190,7 +190,8 @@ class MetaUnit(nn.Module):
         tiles: Tiles,
     ) -> Float[Tensor, "tiles slots out_width"]:
         """Map the rows of each tile; ``domain``: the embeddings of all domains."""
-        fewer_tiles = len(tiles.domain) < len(domain)
+        # In a graph the number of tiles is free, and what all domains make is a constant.
+        fewer_tiles = not in_graph() and len(tiles.domain) < len(domain)
         if fewer_tiles:
             domain = tiles.pick(domain)
         made = torch.addmm(self.base.flatten(), domain, self.made.flatten(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.per_domain import undeclare
-from isthmus.layers.routing import Routing
+from isthmus.layers.routing import Routing, in_graph
 
 
 class StarLinear(nn.Module):
@@ -43,8 +43,9 @@ class StarLinear(nn.Module):
     ) -> Float[Tensor, "rows out_width"]:
         """Every row times the weights of its own set."""
         # One product of weights for each set or each tile, whichever are fewer, and never for a row.
+        # In a graph the number of tiles is free, and a product of sets alone is a constant.
         tiles = routing.tiles
-        if len(self.own) <= len(tiles.domain):
+        if in_graph() or len(self.own) <= len(tiles.domain):
             weight = tiles.pick(self.own * self.weight)
         else:
             weight = tiles.pick(self.own) * self.weight

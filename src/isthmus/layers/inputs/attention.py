@@ -29,6 +29,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from isthmus.layers.tables import row_of_items
+
 HIDDEN = 36  # figure 2 of the paper
 EPS = 1e-8  # beside a mean square: a hundredth of what tables start with
 
@@ -68,8 +70,7 @@ class TargetAttention(nn.Module):
         """Row ``r`` has the items ``offsets[r]`` to ``offsets[r + 1]``; no row is padded."""
         count = items.shape[0]
         lengths = offsets.diff()
-        rows = torch.arange(query.shape[0], device=offsets.device)
-        row = torch.repeat_interleave(rows, lengths, output_size=count)
+        row = row_of_items(offsets, items, query.shape[0])
         read = _scaled(items)
         if self.places is not None:
             ends = offsets[1:].index_select(0, row)

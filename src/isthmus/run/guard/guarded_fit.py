@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from isthmus.bundle import Bundle, Part
+from isthmus.bundle import Bundle, Part, fit_detector
 from isthmus.bundle.calibration import Calibration
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
@@ -242,6 +242,7 @@ class GuardedFit:
             calibration=calibration,
             parts=parts,
             routes=routes,
+            detector=fit_detector(self.config, self.dataset),
         )
 
 

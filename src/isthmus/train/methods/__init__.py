@@ -10,9 +10,10 @@ from isthmus.train.methods.in_phases import InPhases, PhaseConfig, PhasesConfig
 from isthmus.train.methods.joint import Joint, JointConfig
 from isthmus.train.methods.mamdr import Mamdr, MamdrConfig
 from isthmus.train.methods.method import AbstractMethod, AbstractMethodConfig, Lesson, Phase
+from isthmus.train.methods.pseudo_domains import PseudoDomains, PseudoDomainsConfig
 
 MethodConfig = Annotated[
-    JointConfig | PhasesConfig | MamdrConfig,
+    JointConfig | PhasesConfig | MamdrConfig | PseudoDomainsConfig,
     Family("isthmus.methods"),
 ]  # fmt: skip
 
@@ -29,4 +30,6 @@ __all__ = [
     "Phase",
     "PhaseConfig",
     "PhasesConfig",
+    "PseudoDomains",
+    "PseudoDomainsConfig",
 ]

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jaxtyping import Int
@@ -34,13 +34,15 @@ class Phase:
 class Lesson:
     """What one step learns from.
 
-    ``batch``: as the network reads it. ``domain``: the true domain of each row. ``dropout``: whether
-    domain dropout may hide domains of the batch.
+    ``batch``: as the network reads it. ``domain``: the domain that each row counts for. ``dropout``: whether
+    domain dropout may hide domains of the batch. ``told``: numbers of the step, each a scalar (), which
+    training logs.
     """
 
     batch: Batch
     domain: Int[Tensor, " rows"]
     dropout: bool = True
+    told: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class AbstractMethodConfig(Member, ABC):
