@@ -154,7 +154,7 @@ def numbers(report: Report) -> Report:
 
 TOP = {
     "plan", "margin", "margin_logloss", "metrics", "seeds", "split", "domains", "matrix", "capacity", "groups",
-    "likeness", "weighting",
+    "likeness", "weighting", "new_domain",
 }  # fmt: skip
 PLAN = {
     "level", "table", "split", "replicates", "seeds", "trainings", "trained", "cached",

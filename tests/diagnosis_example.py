@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from example_domains import domain, domains
-from example_sections import capacity, grouping, likeness, pairs, plan, weighting
+from example_sections import capacity, grouping, likeness, newcomers, pairs, plan, weighting
 
 NAMES = ("home", "search", "sport", "live video", "kids & family", "weather")
 
@@ -46,6 +46,7 @@ def example() -> dict[str, Any]:
         "groups": grouping(NAMES),
         "likeness": likeness(NAMES),
         "weighting": weighting(NAMES),
+        "new_domain": newcomers(NAMES),
     }
 
 
@@ -89,6 +90,7 @@ def quick() -> dict[str, Any]:
         "groups": None,
         "likeness": None,
         "weighting": None,
+        "new_domain": None,
     }
 
 
@@ -138,4 +140,5 @@ def many(count: int = 40) -> dict[str, Any]:
         "groups": grouping(names),
         "likeness": likeness(names),
         "weighting": weighting(names),
+        "new_domain": newcomers(names),
     }

@@ -43,7 +43,7 @@ LITTLE = {"bottleneck": 8, "rank": 4, "branches": 2}
 
 SITED = [name for name, kind in ADAPTERS.items() if issubclass(kind, AbstractAdapterConfig)]
 AT_LINEARS = {name for name, kind in ADAPTERS.items() if issubclass(kind, AbstractLinearConfig)}
-WITHOUT_LOW_RANK = {"film", "modulation", "norm", "prompt"}
+WITHOUT_LOW_RANK = {"film", "modulation", "norm", "prompt", "tal"}
 
 
 def adapter_config(name: str, sizes: dict[str, int]) -> Any:

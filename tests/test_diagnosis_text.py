@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 import diagnosis_example as examples
 from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
 from isthmus.report.diagnosis.charts import Interval, reach, strip_chart
+from isthmus.report.diagnosis.day_one import day_one_table, newcomer_lines
 from isthmus.report.diagnosis.heat_map import matrix_view, orders
-from isthmus.report.diagnosis.lookup import dig, pointer
+from isthmus.report.diagnosis.lookup import by_size, dig, pointer
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines
 from isthmus.report.diagnosis.words import ADVICE, against, headline, minus
 from isthmus.report.svg import short, ticks
@@ -277,12 +278,33 @@ def test_markdown_holds_every_verdict_and_number():
         if net["estimate"] is not None:
             assert f"{net['estimate']:+.4f} [{net['ci'][0]:+.4f}, {net['ci'][1]:+.4f}]" in text
         assert re.search(rf"^\| {name} \| {held['rows']:,} \| {held['verdict']}", text, re.M)
-    for section in ("What to do", "Why", "Who helps whom", "Groups", "Capacity", "Weighting"):
+    sections = ("What to do", "Why", "Who helps whom", "Groups", "Capacity", "Weighting")
+    for section in (*sections, "A new domain"):
         assert f"\n## {section}\n" in text
     assert "unadjusted" in text
     large = to_markdown(REPORTS["many"])
     assert "40 domains; in report.json and on the page" in large
     assert "\\</script\\>" in large
+
+
+def test_a_new_domain_has_one_sentence_and_its_numbers():
+    report = REPORTS["six"]
+    lines = dict(newcomer_lines(report))
+    assert list(lines) == [name for name in by_size(report) if name in lines]
+    assert lines["home"] == (
+        "On day one it gets AUC 0.7160, 0.0040 below the joint model; as a row of the nearest domain"
+        " (weather and kids & family) +0.0110 more; extended with 500 rows of its own it is not worse"
+        " than the joint model, and alone not shown so with 8,000."
+    )
+    assert lines["weather"].startswith("Nothing can be said: not testable: 31 positives")
+    told = to_terminal(report)
+    assert "A new domain: AUC on day one" in told
+    assert max(map(len, told.splitlines())) <= 100
+    table = day_one_table(report)
+    assert table is not None
+    assert table.header[-2:] == ("rows, extended", "rows, alone")
+    assert table.rows[0][-2:] == ("500", "–")
+    assert day_one_table(REPORTS["quick"]) is None
 
 
 def test_figures_are_written_as_png_and_svg_and_are_the_same_twice(tmp_path: Path):
@@ -293,7 +315,7 @@ def test_figures_are_written_as_png_and_svg_and_are_the_same_twice(tmp_path: Pat
     second = write_figures(report, tmp_path / "b")
     names = {path.name for path in first}
     kinds = ("effects-auc", "effects-logloss", "matrix-pairwise", "capacity", "map", "weighting")
-    assert {f"{kind}.{end}" for kind in kinds for end in ("png", "svg")} <= names
+    assert {f"{kind}.{end}" for kind in (*kinds, "new-domain") for end in ("png", "svg")} <= names
     for a, b in zip(first, second, strict=True):
         if a.suffix == ".svg":
             assert a.read_bytes() == b.read_bytes()

@@ -36,6 +36,7 @@ PHASES = {
     "multi_path": 2,
     "sparse_moe": 1,
     "ssctl": 1,
+    "tal": 1,
 }
 LEAST_DOMAINS = {"ssctl": 3}  # 2 of all others
 WITHOUT_OWN = {"mdknet", "sparse_moe"}  # in which domains own nothing

@@ -95,7 +95,7 @@ def run(model: nn.Module, dataset: Dataset, config: TrainConfig) -> tuple[list[L
 
 
 @pytest.mark.parametrize("embedding_update", ["dense", "lazy"])
-@pytest.mark.parametrize("adapter", ["none", "hamur"])
+@pytest.mark.parametrize("adapter", ["none", "hamur", "tal"])
 def test_resuming_gives_the_same_bits(
     dataset: Dataset, tmp_path: Path, adapter: str, embedding_update: str
 ):

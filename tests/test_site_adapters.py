@@ -184,6 +184,7 @@ SUM, OUT = sum(i + o for i, o in LINEARS), sum(o for _, o in LINEARS)
 # docs/adapters.md gives these counts.
 COUNTS: dict[str, tuple[dict[str, int], int]] = {
     "norm": ({}, 2 * M * (D + 1)),
+    "tal": ({}, 2 * M * (D + 1) + 2 * M + 1),
     "prompt": ({"slots": 3, "dim": 2}, 3 * 2 * (D + 1)),
     "modulation": (
         {"domain_dim": 3},

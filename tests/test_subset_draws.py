@@ -12,8 +12,9 @@ import torch
 
 from isthmus.data import Dataset, Rows, Subset
 from isthmus.data.store import arrays, subset
+from isthmus.data.store.known import Known
 from isthmus.data.store.rows import HALF_SEED, stopping_half
-from isthmus.data.store.subset import Known, hide
+from isthmus.data.store.subset import hide
 from isthmus.errors import IsthmusError
 from small_parts import ROWS, make_dataset, plain
 

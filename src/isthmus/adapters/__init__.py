@@ -36,6 +36,7 @@ from isthmus.adapters.low_rank import LowRank
 from isthmus.adapters.no_adapter import NoAdapterConfig
 from isthmus.adapters.normalised import Normalised, NormalisedCell, NormalisedConfig
 from isthmus.adapters.prompt import Prompt, PromptCell, PromptConfig
+from isthmus.adapters.tal import Tal, TalCell, TalConfig
 from isthmus.family import Family
 
 AdapterConfig = Annotated[
@@ -49,7 +50,8 @@ AdapterConfig = Annotated[
     | ModulationConfig
     | InstanceModulationConfig
     | NormalisedConfig
-    | PromptConfig,
+    | PromptConfig
+    | TalConfig,
     Family("isthmus.adapters"),
 ]  # fmt: skip
 
@@ -91,4 +93,7 @@ __all__ = [
     "Prompt",
     "PromptCell",
     "PromptConfig",
+    "Tal",
+    "TalCell",
+    "TalConfig",
 ]

@@ -13,7 +13,8 @@ from torch import Tensor
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.taught import Taught
-from isthmus.data.store.subset import Known, hide
+from isthmus.data.store.known import Known
+from isthmus.data.store.subset import hide
 from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import FittedField
 from isthmus.train import score_batch

@@ -15,6 +15,10 @@ def diagnose(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(help="Folder to write; finished trainings in it are kept")],
     level: Annotated[str, typer.Option(help="quick, standard or full")] = "standard",
+    new_domain: Annotated[
+        bool,
+        typer.Option("--new-domain", help="Measure also what a domain gets before it has rows"),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the time it needs, and stop")
     ] = False,
@@ -36,6 +40,7 @@ def diagnose(
     with ProgressView() as progress:
         chosen = {
             "level": level,
+            "new_domain": new_domain,
             "margin": margin,
             "item": item,
             "jobs": jobs or processes(),

@@ -99,6 +99,10 @@ class AbstractPhases(ABC, Generic[T, P]):
     def refused(self) -> Mapping[str, str]:
         """The weightings that the joint arm cannot be trained under, and why."""
 
+    def newcomers(self) -> list[T]:
+        """List the trainings of a new domain; empty where the level does not have them."""
+        return []
+
     @property
     def seeds(self) -> range:
         """The replicates of N, T and I."""
@@ -205,6 +209,8 @@ class AbstractPhases(ABC, Generic[T, P]):
             ]
             if self.level.network:
                 phases["weighting of losses"] = self.weightings()
+        if self.level.newcomers:
+            phases["a new domain"] = self.newcomers()
         return phases
 
     def _guessed_groupings(self) -> list[list[list[str]]]:

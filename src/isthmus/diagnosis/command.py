@@ -12,6 +12,7 @@ takes over what a lower level trained.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from isthmus.config import Config, load_config
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.tables import open_table
 from isthmus.diagnosis.abstract_study import DiagnosisPlan
+from isthmus.diagnosis.encoded import encoded_as, forests_of, replicated
 from isthmus.diagnosis.finished import Diagnosis, measured, told, writable, write_report
 from isthmus.diagnosis.learners.diagnosing import diagnose_learner, prepared_learner
 from isthmus.diagnosis.learners.learner import DomainRows, Learner
 from isthmus.diagnosis.learners.row_metrics import RowMean
-from isthmus.diagnosis.level import FOLDS, MIN_FOLDS, SMALL_TABLE, Level, level_named
+from isthmus.diagnosis.level import Level, level_named
 from isthmus.diagnosis.measures.from_joint import gradients, likeness
 from isthmus.diagnosis.measures.matrices import pairwise_matched
+from isthmus.diagnosis.measures.new_domain import new_domain
 from isthmus.diagnosis.reading import Margins
 from isthmus.diagnosis.study import Study
-from isthmus.diagnosis.support import measure
+from isthmus.diagnosis.support import check_newcomers, measure
 from isthmus.diagnosis.verdicts.advice import Configs
 from isthmus.disk import check_place
 from isthmus.errors import ConfigError
@@ -37,10 +40,8 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
 from isthmus.run.notice import Listener, Notice, encoding, silent
-from isthmus.schema import Categorical, CategoricalList, DataConfig
 
 MARGIN = 0.005  # of AUC, and of the logloss as a share
-MIN_COUNT = 2  # values of one train row alone teach the unknown, in every arm
 
 
 def diagnose(
@@ -53,6 +54,7 @@ def diagnose(
     metrics: Sequence[str | RowMean] | None = None,
     seeds: int | None = None,
     level: str = "standard",
+    new_domain: bool = False,
     set: Sequence[str] = (),
     margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
@@ -63,7 +65,9 @@ def diagnose(
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
     ``out``: the folder to write. Finished trainings in the folder are not trained again.
-    ``level``: ``quick``, ``standard`` or ``full``.
+    ``level``: ``quick``, ``standard`` or ``full``. ``new_domain``: measure also what a domain gets
+    before it has rows, and how many rows of its own it takes: see `isthmus.diagnosis.measures.new_domain`.
+    A table of 3 domains or more, and one of our networks.
     ``margin``: the difference that does not matter: of AUC and any other metric of which more is
     better, as it is; of a loss, as a share of the solo's. Fix the margin before you look at
     results. With a learner it may be one number by metric.
@@ -87,7 +91,15 @@ def diagnose(
     Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
     if learner is not None:
-        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        _only_learner(
+            config=config,
+            table=table,
+            set=set,
+            item=item,
+            jobs=jobs,
+            cache=cache,
+            new_domain=new_domain or None,
+        )
         with prepared_learner(
             learner,
             domains or {},
@@ -103,7 +115,7 @@ def diagnose(
         _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
-        level=level_named(level),
+        level=_level(level, new_domain=new_domain),
         set=set,
         margin=_number(margin),
         item=item,
@@ -126,6 +138,7 @@ def plan_diagnosis(
     metrics: Sequence[str | RowMean] | None = None,
     seeds: int | None = None,
     level: str = "standard",
+    new_domain: bool = False,
     set: Sequence[str] = (),
     margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
@@ -139,7 +152,15 @@ def plan_diagnosis(
     How long a learner takes is not told.
     """
     if learner is not None:
-        _only_learner(config=config, table=table, set=set, item=item, jobs=jobs, cache=cache)
+        _only_learner(
+            config=config,
+            table=table,
+            set=set,
+            item=item,
+            jobs=jobs,
+            cache=cache,
+            new_domain=new_domain or None,
+        )
         with prepared_learner(
             learner,
             domains or {},
@@ -155,7 +176,7 @@ def plan_diagnosis(
         _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
         table,
         out,
-        level=level_named(level),
+        level=_level(level, new_domain=new_domain),
         set=set,
         margin=_number(margin),
         item=item,
@@ -164,6 +185,11 @@ def plan_diagnosis(
         progress=progress,
     ) as (study, _):
         return _plan(study)
+
+
+def _level(name: str, *, new_domain: bool) -> Level:
+    level = level_named(name)
+    return level.with_newcomers() if new_domain else level
 
 
 def _only_learner(**given: Any) -> None:
@@ -222,6 +248,11 @@ def prepared(
             f" {method!r}"
         )
     if original.model.is_trees:
+        if level.newcomers:
+            raise ConfigError(
+                "a new domain is measured of a network, beside trees, so model.name must be 'network',"
+                " got 'trees'"
+            )
         level = level.for_trees()
     source = original.data.table if table is None else table
     if source is None:
@@ -232,15 +263,20 @@ def prepared(
     opened = open_table(source)
     original = _with_table(original, source)
     data = encoded_as(original.data)
-    replicates = _replicates(data, opened.rows, level)
+    replicates = replicated(data, opened.rows, level)
     datasets = [
         Dataset.from_table(one, opened, cache=cache, progress=encoding(tell)) for one in replicates
     ]
     original = original.model_copy(update={"model": sized_for(original.model, datasets[0])})
+    if level.newcomers:
+        check_newcomers(datasets)
     domains = measure(datasets, pairs=level.dear)
+    forests, no_forests = [], None
+    if level.newcomers:
+        forests, no_forests = forests_of(replicates, opened, cache, tell)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with Engine(datasets, folder / "trainings", jobs=jobs) as engine:
+    with Engine([*datasets, *forests], folder / "trainings", jobs=jobs) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),
@@ -251,6 +287,8 @@ def prepared(
             margins=Margins(auc=margin, logloss=margin),
             item=item,
             tell=lambda text, done: tell(Notice("diagnose", text, done)),
+            forests=forests,
+            no_forests=no_forests,
         )
         engine.tell = study.progress
         yield study, folder
@@ -267,51 +305,17 @@ def _with_table(config: Config, source: Any) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"table": path})})
 
 
-def encoded_as(data: DataConfig) -> DataConfig:
-    """Give the data section of a diagnosis: the domain can be an input, and the unknown is trained.
-
-    A value of a single train row is unknown to every arm, so solo and joint alike train the
-    unknown. A domain that is no feature is encoded too, and hidden from the arms.
-    """
-    features = dict(data.features)
-    for name, feature in features.items():
-        own = isinstance(feature, Categorical | CategoricalList) and not (
-            feature.shares or feature.hash_buckets
-        )
-        if own and feature.min_count < MIN_COUNT:  # type: ignore[union-attr]
-            features[name] = feature.model_copy(update={"min_count": MIN_COUNT})
-    features.setdefault(data.domain, Categorical())
-    return data.model_copy(update={"features": features})
-
-
-def _replicates(data: DataConfig, rows: int, level: Level) -> list[DataConfig]:
-    """Give one data section for each fold of a small table, and a single one for any other table.
-
-    Replicates are seeds where there is a single data section. Two folds would leave one degree of
-    freedom, so a level of two replicates takes two seeds of the first fold.
-    """
-    if data.split.by == "time" or rows >= SMALL_TABLE:
-        return [data]
-    validation = min(data.split.fractions[1], 0.5 - 1 / FOLDS)
-    fractions = (1 - validation - 1 / FOLDS, validation, 1 / FOLDS)
-    return [
-        data.model_copy(
-            update={
-                "split": data.split.model_copy(
-                    update={"fractions": fractions, "rotation": k / FOLDS}
-                )
-            }
-        )
-        for k in range(level.seeds if level.seeds >= MIN_FOLDS else 1)
-    ]
-
-
 def _plan(study: Study) -> DiagnosisPlan:
     study.tell("taking a few steps to see how fast they go", None)
     arms = study.arms
     if study.level.adapted:
         build(study.phases.adapted()[0], arms.dataset(0))  # now, not after hours of trainings
     pace = probe(arms.model, arms.config.train, arms.dataset(0), jobs=study.engine.jobs)
+    if arms.has_forests:
+        trees = arms.trees(0, arms.dataset(0).domain_names[:1], arms.dataset(0).domain_names[0])
+        forest = arms.datasets[trees.replicate]
+        grown = probe(trees.model, trees.train, forest, jobs=study.engine.jobs)
+        pace = replace(pace, forest_rows=grown.rows)
     return study.plan(pace)
 
 
@@ -325,6 +329,7 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
     if level.stages:
         matrix["gradients"] = gradients(study)
         like = likeness(study, matrix["pairwise"])
+    newcomers = new_domain(study) if level.newcomers else None
     with writable(folder):
         configs = Configs(study, folder / "configs")
         advised = {
@@ -334,7 +339,7 @@ def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
             )
             for name in study.measured.names
         }
-    report = told(study, plan, found, advised=advised, likeness=like)
+    report = told(study, plan, found, advised=advised, likeness=like, newcomers=newcomers)
     write_report(report, folder, study.tell)
     return Diagnosis(folder, report)
 

@@ -96,6 +96,7 @@ def told(
     *,
     advised: Mapping[str, tuple[str | None, str | None]],
     likeness: dict[str, Any] | None = None,
+    newcomers: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Give the report. ``advised``: by domain, the config and the command of its verdict."""
     domains = {}
@@ -122,6 +123,7 @@ def told(
         "groups": None if found.groups is None else found.groups.told,
         "likeness": likeness,
         "weighting": found.weighting,
+        "new_domain": newcomers,
     }
 
 

@@ -15,6 +15,9 @@ WIDTHS = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the config's widths, on the capacity
 RANDOM_GROUPINGS = 5
 STAGE_TWO_EPOCHS = 2  # of the domain's own rows
 STAGE_TWO_LOOKS = 8
+NEWCOMERS = 3  # replicates of what is measured of a new domain, at most
+MIN_NEWCOMERS = 3  # domains: one is left out, and two are trained together
+OWN_ROWS = (100, 500, 2000)  # of a new domain, on the curve of its rows; then all that it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class Level:
     """What a level measures.
 
     ``seeds``: the number of replicates of N, T and I. ``few``: the number of replicates of all that
-    is dearer.
+    is dearer. ``newcomers``: the number of replicates of what is measured of a new domain, which no
+    level has unless it is asked for.
     """
 
     name: LevelName
@@ -32,10 +36,15 @@ class Level:
     adapted: bool  # a joint model with adapters
     dear: bool  # pairs, leave-one-out, groups
     network: bool = True  # capacity and weightings, where the level is dear
+    newcomers: int = 0
 
     def for_trees(self) -> "Level":
         """Give the level for a model without parameters: what is left are trainings from the start."""
         return replace(self, stages=False, adapted=False, network=False)
+
+    def with_newcomers(self) -> "Level":
+        """Give the level with a new domain."""
+        return replace(self, newcomers=min(self.seeds, NEWCOMERS))
 
 
 LEVELS: dict[str, Level] = {

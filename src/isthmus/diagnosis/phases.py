@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from isthmus.adapters import TalConfig
 from isthmus.diagnosis.abstract_phases import AbstractPhases
-from isthmus.diagnosis.level import WIDTHS, Level
+from isthmus.diagnosis.level import OWN_ROWS, WIDTHS, Level
 from isthmus.diagnosis.recipes import ArmTrainings, Recipe
 from isthmus.diagnosis.support import Measured
 from isthmus.errors import ConfigError
@@ -15,6 +16,7 @@ from isthmus.experiments.outcome import build
 from isthmus.models import ModelConfig
 from isthmus.train.weighting import WeightingName, build_weighting
 
+NEARLY_ALL = 0.8  # of a domain's rows: above, there is no point on the curve beside that of all
 WEIGHTINGS = tuple(name for name in get_args(WeightingName) if name != "proportional")
 
 
@@ -89,6 +91,47 @@ class Phases(AbstractPhases[Training, Width]):
     def pairwise_matched(self) -> list[Training]:
         """List the matched training of every pair."""
         return [self.matched(k, pair) for k in self.few for pair in self.pairs()]
+
+    def without_adapted(self, k: int, name: str) -> Training:
+        """Give the adapted training of all domains but one."""
+        others = tuple(one for one in self.names(k) if one != name)
+        return self.arms.joint(k, self.recipes[None], domains=others, model=self.arms.adapted_model)
+
+    def without_by_trees(self, k: int, name: str) -> Training:
+        """Give the forest of all domains but one."""
+        return self.arms.trees(k, [one for one in self.names(k) if one != name], name)
+
+    def own_rows(self, name: str) -> tuple[int | None, ...]:
+        """Give the sizes of the curve of a new domain's own rows. None: all of them."""
+        most = NEARLY_ALL * self.measured.support[name].train_rows
+        return (*(rows for rows in OWN_ROWS if rows < most), None)
+
+    def extended(self, k: int, name: str, rows: int | None) -> Training:
+        """Give the extension of the network that never met a domain, on some of its rows."""
+        return self.arms.extended(self.without(k, name), name, self.recipes[name], rows)
+
+    def few_rows(self, k: int, name: str, rows: int | None) -> Training:
+        """Give the solo of a domain on some of its rows."""
+        return self.arms.few_rows(k, name, self.recipes[name], rows)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the config's adapter answers an unknown domain by a mixture of all domains."""
+        return isinstance(self.arms.adapted_model.adapter, TalConfig)
+
+    def newcomers(self) -> list[Training]:
+        """List the trainings without each domain, and those on some of its own rows."""
+        found = []
+        for k in range(self.level.newcomers):
+            for name in self.measured.names:
+                found.append(self.without(k, name))
+                if self.mixes:
+                    found.append(self.without_adapted(k, name))
+                if self.arms.has_forests:
+                    found.append(self.without_by_trees(k, name))
+                for rows in self.own_rows(name):
+                    found += [self.extended(k, name, rows), self.few_rows(k, name, rows)]
+        return found
 
     def widths(self) -> Iterator[Width]:
         """Give every width with the domain as an input, then without."""

@@ -176,7 +176,12 @@ class DomainReading(AbstractReading[Outcome]):
 
     def measure(self, metric: str, outcomes: Sequence[Outcome]) -> MeasuredArm:
         """One arm, from its outcome in each replicate."""
-        logits = [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
+        return self.measure_logits(
+            metric, [outcome.logits("test", self.domain) for outcome in outcomes[: self.many]]
+        )
+
+    def measure_logits(self, metric: str, logits: Sequence[np.ndarray]) -> MeasuredArm:
+        """One arm, from the logits of the domain's test rows in each replicate, in table order."""
         if self.keep is not None:
             logits = [one[mask] for one, mask in zip(logits, self.keep, strict=True)]
         if METRICS[metric].unthinned:

@@ -3,7 +3,8 @@
 S is solo, J is joint, A is adapted. Three arms have two stages. S+ learns from own rows, then from
 own rows. J+ learns from all rows, then from all rows. F, which is *tuned*, learns from all rows,
 then from own rows. The second stages of the three have the same steps, learning rate, batch and
-looks at the domain's validation rows. Pairs of domains are trained together, too.
+looks at the domain's validation rows. Pairs of domains are trained together, too. For a new domain,
+a network that never met it is extended on some of its rows, and its solo learns from as many.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,21 @@ from isthmus.config import Config
 from isthmus.data.store.dataset import Dataset
 from isthmus.diagnosis.level import STAGE_TWO_EPOCHS, STAGE_TWO_LOOKS
 from isthmus.experiments import Training
-from isthmus.experiments.arms import LOWER_LR, choices, joint_and_adapted, of_few, patient
+from isthmus.experiments.arms import (
+    LOWER_LR,
+    MIN_BATCH,
+    choices,
+    extending,
+    joint_and_adapted,
+    of_few,
+    patient,
+)
 from isthmus.experiments.cost import train_rows
 from isthmus.models import ModelConfig
 from isthmus.train import Budget, TrainConfig
+from isthmus.train.methods import JointConfig, PhaseConfig, PhasesConfig
+from isthmus.train.methods.trained_parts import DOMAINS
+from isthmus.train.unlearned import LEAST_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +51,27 @@ class Recipe:
 class ArmTrainings:
     """Makes the trainings of each arm. Every replicate reads one of ``datasets``.
 
+    ``forests``: the same rows as trees read them, one for each dataset, or none.
+
     `isthmus.experiments.arms` says which network an arm has, and with what settings it is trained.
     """
 
-    def __init__(self, config: Config, datasets: Sequence[Dataset], *, hide_domain: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        datasets: Sequence[Dataset],
+        *,
+        hide_domain: bool,
+        forests: Sequence[Dataset] = (),
+    ) -> None:
         self.config = config
-        self.datasets = tuple(datasets)
+        self.datasets = (*datasets, *forests)
+        self.folds = len(datasets)
+        self.has_forests = bool(forests)
         self.hide_domain = hide_domain
-        self.model, self.adapted_model = joint_and_adapted(
-            config.model.model_copy(update={"calibration": "none"})
-        )
+        model = config.model.model_copy(update={"calibration": "none"})
+        self.model, self.adapted_model = joint_and_adapted(model)
+        self.extending_model = self.model if model.is_trees else extending(model)
 
     def dataset(self, k: int) -> Dataset:
         """Give the dataset of replicate ``k``."""
@@ -62,7 +85,7 @@ class ArmTrainings:
         return patient(base).model_copy(update=changes | (recipe.to_dict() if recipe else {}))
 
     def _replicate(self, k: int) -> int:
-        return min(k, len(self.datasets) - 1)
+        return min(k, self.folds - 1)
 
     def joint(
         self,
@@ -114,7 +137,7 @@ class ArmTrainings:
 
     def grid(self, training: Training) -> list[Training]:
         """Give the choices of a training: two batches by two learning rates."""
-        return choices(training, train_rows(training, self.dataset(training.replicate)))
+        return choices(training, train_rows(training, self.datasets[training.replicate]))
 
     def stage_two(self, first: Training, domain: str, recipe: Recipe, *, own: bool) -> Training:
         """Give a training that begins with the weights of ``first``.
@@ -138,7 +161,63 @@ class ArmTrainings:
         return self._of_few(training)
 
     def _of_few(self, training: Training) -> Training:
-        return of_few(training, self.dataset(training.replicate).summary()["validation"])
+        return of_few(training, self.datasets[training.replicate].summary()["validation"])
+
+    def trees(self, k: int, domains: Sequence[str], scored: str) -> Training:
+        """Give the forest of some domains, which scores the rows of another one."""
+        train = self._train(0, None)  # a seed moves no tree
+        training = Training(
+            model=ModelConfig(name="trees"),
+            train=train.model_copy(update={"objectives": (), "method": JointConfig()}),
+            replicate=self.folds + self._replicate(k),
+            domains=tuple(domains),
+            scored=(scored,),
+        )
+        return self._of_few(training)
+
+    def few_rows(self, k: int, domain: str, recipe: Recipe, rows: int | None) -> Training:
+        """Give the solo of a domain on some of its train rows. None: on all of them.
+
+        As small a share of its validation rows stops it, by logloss. The batch shrinks with the rows.
+        """
+        if rows is None:
+            return self.solo(k, domain, recipe)
+        return self._cut(self.joint(k, recipe, domains=(domain,)), domain, rows)
+
+    def extended(self, first: Training, domain: str, recipe: Recipe, rows: int | None) -> Training:
+        """Give the training of what belongs to a domain, in a network that never met it.
+
+        ``first``: the training of that network. ``recipe``: the solo's batch, at the joint arm's rate.
+        ``rows``: as in `few_rows`.
+        """
+        k = first.train.seed - self.config.train.seed
+        training = Training(
+            model=self.extending_model,
+            train=self._train(k, Recipe(recipe.batch_rows, first.train.lr)),
+            replicate=first.replicate,
+            domains=(domain,),
+            scored=(domain,),
+            hide_domain=first.hide_domain,
+            start=first,
+            extends=True,
+        )
+        method = PhasesConfig(phases=(PhaseConfig(trains=(DOMAINS,)),))
+        training = self._of_few(training).trained_with(method=method, domain_dropout=0.0)
+        return training if rows is None else self._cut(training, domain, rows)
+
+    def _cut(self, training: Training, domain: str, rows: int) -> Training:
+        """Give the training with so many of the domain's train rows, and its batch in proportion."""
+        counts = self.datasets[training.replicate].summary()
+        have, watched = counts["train"][domain].rows, counts["validation"][domain].rows
+        share = min(1.0, rows / have)
+        batch = min(rows, max(MIN_BATCH, round(training.train.batch_rows * share)))
+        cut = replace(
+            training,
+            scored=(domain,),
+            rows_per_domain=rows,
+            watch_per_domain=max(LEAST_ROWS, round(watched * share)),
+        )
+        return cut.trained_with(batch_rows=batch, monitor="logloss_pooled")
 
     def stage_budget(self, k: int, domain: str, recipe: Recipe) -> Budget:
         """Give the steps and the looks of a domain's second stage."""

@@ -35,6 +35,8 @@ class Study(AbstractStudy[Training, Outcome]):
     """The parts of a diagnosis of our own networks.
 
     ``datasets``: one for each replicate where replicates are folds, otherwise a single one.
+    ``forests``: the same rows as trees read them, where the level measures a new domain and trees can
+    be grown; otherwise ``no_forests`` says why not.
     ``config``: the config of the encoded rows. ``original``: the user's own config.
     """
 
@@ -50,10 +52,13 @@ class Study(AbstractStudy[Training, Outcome]):
         margins: Margins,
         item: str | None,
         tell: Callable[[str, float | None], None],
+        forests: Sequence[Dataset] = (),
+        no_forests: str | None = None,
     ) -> None:
         self.folds = len(datasets) > 1
         hide = original.data.domain not in original.data.features
-        self.arms = ArmTrainings(config, datasets, hide_domain=hide)
+        self.arms = ArmTrainings(config, datasets, hide_domain=hide, forests=forests)
+        self.no_forests = no_forests
         phases = Phases(self.arms, measured, level)
         super().__init__(phases=phases, engine=engine, metrics=list(METRICS.values()), tell=tell)
         self.phases, self.engine = phases, engine
@@ -78,7 +83,7 @@ class Study(AbstractStudy[Training, Outcome]):
         """Tell what will be trained, by the recipes that are known so far."""
         phases, seen, missing = self.planned()
         self.pace = pace
-        self.work = sum(pace.work(t, self.arms.dataset(t.replicate)) for t in missing)
+        self.work = sum(pace.work(t, self.arms.datasets[t.replicate]) for t in missing)
         return DiagnosisPlan(
             level=self.level.name,
             table=Path(self.original.data.table or "(given)").name,
@@ -96,7 +101,7 @@ class Study(AbstractStudy[Training, Outcome]):
 
     def progress(self, what: str, done: int, of: int, training: Training) -> None:
         """Tell how far the trainings are, and how long the rest may take."""
-        self.done_work += self.pace.work(training, self.arms.dataset(training.replicate))
+        self.done_work += self.pace.work(training, self.arms.datasets[training.replicate])
         spent = time.perf_counter() - self.began
         share = min(self.done_work / self.work, 0.999) if self.work else 0.999
         left = spent * (1 - share) / max(share, 1e-9)

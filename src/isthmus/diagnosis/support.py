@@ -7,7 +7,7 @@ import numpy as np
 
 from isthmus.data.store.dataset import Dataset, DomainCount
 from isthmus.data.store.split import SplitName
-from isthmus.diagnosis.level import MAX_DOMAINS, MAX_PAIRED
+from isthmus.diagnosis.level import MAX_DOMAINS, MAX_PAIRED, MIN_NEWCOMERS
 from isthmus.errors import SchemaError
 from isthmus.metrics.intervals import shortfalls
 
@@ -61,6 +61,17 @@ def measure(datasets: Sequence[Dataset], *, pairs: bool) -> Measured:
         if why is not None:
             left_out[name] = why
     return measured_of(names, support, left_out, pairs=pairs)
+
+
+def check_newcomers(datasets: Sequence[Dataset]) -> None:
+    """Raise SchemaError where too few domains have train rows for one to be left out."""
+    many = min(dataset.n_domains for dataset in datasets)
+    if many < MIN_NEWCOMERS:
+        names = ", ".join(map(repr, datasets[0].domain_names[:many]))
+        raise SchemaError(
+            f"a new domain is measured by leaving one out, so at least {MIN_NEWCOMERS} domains must"
+            f" have train rows, got {many} ({names})"
+        )
 
 
 def measured_of(

@@ -8,6 +8,8 @@ The guard of a fit and the diagnosis both read this file:
   number of epochs. Solo looks at the validation rows often. Solo is the best, on validation rows,
   of two batches by two learning rates.
 - *tuned* begins with joint's weights and goes on with one domain's own rows, more slowly.
+- *extended* begins with a network that never met the domain. The network stands still. What belongs to
+  the domain learns from its own rows: a bottleneck on top, and towers or norms where there are some.
 
 A training of one domain does without weighting of domains, sampling of domains, and objectives that
 compare domains. Its method is joint: there is one domain to learn from.
@@ -15,10 +17,11 @@ compare domains. Its method is joint: there is one domain to learn from.
 
 from collections.abc import Mapping, Sequence
 
-from isthmus.adapters import HamurConfig, NoAdapterConfig
+from isthmus.adapters import BottleneckConfig, HamurConfig, NoAdapterConfig
 from isthmus.data.store.dataset import DomainCount
 from isthmus.experiments.outcome import Outcome
 from isthmus.experiments.training import Training
+from isthmus.layers.sites import INPUT
 from isthmus.models import ModelConfig
 from isthmus.train import Monitor, TrainConfig
 from isthmus.train.methods import JointConfig
@@ -40,6 +43,16 @@ def joint_and_adapted(model: ModelConfig) -> tuple[ModelConfig, ModelConfig]:
     joint = model.model_copy(update={"adapter": NoAdapterConfig()})
     worn = model.adapter if has_adapter(model) else HamurConfig()
     return joint, joint.model_copy(update={"adapter": worn})
+
+
+def extending(model: ModelConfig) -> ModelConfig:
+    """Give the network of the extended arm: the joint network with a bottleneck of each domain on top.
+
+    Whatever adapter the config names: a network that stands still takes this one at the embedded row
+    and behind the last block. At the last block alone it learnt next to nothing of planted domains.
+    """
+    joint, _ = joint_and_adapted(model)
+    return joint.model_copy(update={"adapter": BottleneckConfig(sites=(INPUT, -1))})
 
 
 def has_adapter(model: ModelConfig) -> bool:

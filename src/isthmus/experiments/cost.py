@@ -54,7 +54,8 @@ def watched_rows(training: Training, dataset: Dataset) -> int:
     """Give the number of validation rows that a training looks at."""
     counts = dataset.summary()["validation"]
     names = set(training.watch or training.domains or counts)
-    rows = sum(counts[name].rows for name in names)
+    cap = training.watch_per_domain
+    rows = sum(min(counts[name].rows, cap or counts[name].rows) for name in names)
     return rows // 2 if training.half else rows
 
 
@@ -84,14 +85,19 @@ class Pace:
     """How fast one process is.
 
     ``rows``: rows of `cost` per second. ``step_rows``: the fixed part of a step, in rows.
+    ``forest_rows``: rows of `cost` per second of trees beside networks; None where all are alike.
     """
 
     rows: float
     step_rows: float = STEP_ROWS
+    forest_rows: float | None = None
 
     def work(self, training: Training, dataset: Dataset) -> float:
         """Give the `cost` of a training, with the fixed part of a step as it was probed."""
-        return cost(training, dataset, self.step_rows)
+        work = cost(training, dataset, self.step_rows)
+        if training.model.is_trees and self.forest_rows is not None:
+            return work * self.rows / self.forest_rows
+        return work
 
     def seconds(
         self, trainings: Sequence[Training], datasets: Sequence[Dataset], jobs: int

@@ -15,9 +15,11 @@ from isthmus.data.store.subset import Subset
 from isthmus.errors import BundleError, RunError
 from isthmus.experiments.outcome import SPLITS, Outcome, build_to_train, told, write
 from isthmus.experiments.training import Training
+from isthmus.layers.per_domain import domain_tensors
 from isthmus.models import AbstractModel
 from isthmus.train import CheckpointDue, End, TrainState, score_rows, train
 
+ADAPTER = "adapter."  # begins the names of an adapter's weights
 CHECKPOINT = ".checkpoint"  # folders of this suffix stand beside the outcome to come
 ROUNDING = 1e-5  # of a sum of 32-bit numbers
 STARTS = 5  # first weights that are tried before a network that learns nothing is kept
@@ -39,7 +41,10 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
         model = build_to_train(training, dataset, subset.rows("train"), restart)
         if training.start is not None:
             assert start is not None
-            _begin_with(model, Outcome(start, training.start, dataset).weights())
+            weights = Outcome(start, training.start, dataset).weights()
+            if training.extends:
+                weights = _extended(model, weights, training, dataset)
+            _begin_with(model, weights)
         end = _train(training, model, subset, saved)
         logits = _scored(training, model, subset)
         drawn = training.start is None and not training.model.is_trees
@@ -95,6 +100,19 @@ def _state(saved: Path) -> TrainState | None:
         return checkpoint.load(saved) if checkpoint.exists(saved) else None
     except BundleError:
         return None
+
+
+def _extended(
+    model: AbstractModel, weights: dict[str, Tensor], training: Training, dataset: Dataset
+) -> dict[str, Tensor]:
+    """The weights to extend from: a fresh adapter beside them, and new domains as the unknown one."""
+    fresh = {name: t for name, t in model.state_dict().items() if name.startswith(ADAPTER)}
+    found = {name: tensor.clone() for name, tensor in {**fresh, **weights}.items()}
+    new = [dataset.domain_names.index(name) + 1 for name in training.domains or ()]
+    for name in domain_tensors(model):
+        if name in found:
+            found[name][new] = found[name][0].clone()
+    return found
 
 
 def _begin_with(model: AbstractModel, weights: dict[str, Tensor]) -> None:

@@ -26,13 +26,16 @@ class Training:
     ``domains``: whose train rows there are. None: all domains.
     ``watch``: whose validation rows choose the best look. None: those of ``domains``.
     ``scored``: whose validation and test rows are scored. None: all domains.
-    ``rows_per_domain``, ``hide_domain``, ``half``, ``blind``: see `isthmus.data.Subset`.
+    ``rows_per_domain``, ``watch_per_domain``, ``hide_domain``, ``half``, ``blind``: see
+    `isthmus.data.Subset`.
     ``start``: begin with that training's best weights and a fresh optimiser. What a start on all
     rows has seen stays known.
+    ``extends``: ``domains`` are new to the start's network, which stands still. The network may get
+    an adapter on top. What belongs to the domains begins as what the unknown domain has.
     ``budget``: exactly so many steps and looks, in place of epochs and patience.
 
-    The order of names means nothing. Raises ValueError for numbers out of range, and for a start of
-    another replicate.
+    The order of names means nothing. Raises ValueError for numbers out of range, for a start of
+    another replicate, and for an extension without a start or without domains.
     """
 
     model: ModelConfig
@@ -47,6 +50,8 @@ class Training:
     start: "Training | None" = None
     budget: Budget | None = None
     blind: bool = False
+    extends: bool = False
+    watch_per_domain: int | None = None
 
     def __post_init__(self) -> None:
         if self.replicate < 0:
@@ -56,6 +61,8 @@ class Training:
                 f"a training must start from one of its own replicate, {self.replicate},"
                 f" got {self.start.replicate}"
             )
+        if self.extends and (self.start is None or self.domains is None):
+            raise ValueError("an extension must have a start and domains, got none")
 
     def check(self, dataset: Dataset) -> None:
         """Raise ValueError where names or numbers do not fit the dataset."""
@@ -79,6 +86,8 @@ class Training:
             # A second stage knows all that the first one has seen.
             all_known=self._knows_all,
             blind=self.blind,
+            after=self.start.subset(dataset) if self.extends and self.start is not None else None,
+            watch_per_domain=self.watch_per_domain,
         )
 
     @property
@@ -111,6 +120,8 @@ class Training:
             "budget": budget,
             # Not told of others: a description that was made before there were any stays the same.
             **({"blind": True} if self.blind else {}),
+            **({"extends": True} if self.extends else {}),
+            **({"watch_per_domain": cap} if (cap := self.watch_per_domain) is not None else {}),
         }
 
     def key(self, dataset: Dataset) -> str:

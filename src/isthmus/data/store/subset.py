@@ -5,13 +5,14 @@ too few times becomes the unknown (id 0), and a domain that none of them belongs
 Statistics and forest are fitted again, on the chosen train rows alone. Rows are copied.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.encoding.encoder import Encoder
@@ -19,76 +20,16 @@ from isthmus.data.encoding.taught import Taught
 from isthmus.data.store.arrays import CHUNK
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.known import Known, by_ids
 from isthmus.data.store.rows import Rows, stopping_half
 from isthmus.data.store.split import SplitName
 from isthmus.data.store.teaching import teach
 from isthmus.data.tables import values as v
 from isthmus.data.tables.plain import ragged
-from isthmus.schema import FittedField
 
 SINGLE = 2  # a value that is there once only teaches the unknown
 CAP_SEED = 0xCA9
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """The ids and the domains that the chosen train rows could teach a model.
-
-    ``categorical``, ``lists``: one bool array (table rows,) for each column, in the order of a
-    batch. An id is kept where the array is True. ``domain``: bool (report ids + 1,). ``taught``: what
-    the chosen train rows taught beside.
-    """
-
-    categorical: tuple[Bool[np.ndarray, " ids"], ...]
-    lists: tuple[Bool[np.ndarray, " ids"] | None, ...]  # None for a list of numbers
-    domain: Bool[np.ndarray, " domains"]
-    taught: Taught
-
-    @classmethod
-    def of_tables(
-        cls,
-        fields: Sequence[FittedField],
-        tables: Mapping[str, np.ndarray],
-        domain: Bool[np.ndarray, " domains"],
-        taught: Taught,
-    ) -> "Known":
-        """What is known where columns share tables. ``tables``: kept ids by name of the table."""
-        single, listed = _by_ids(fields)
-        return cls(
-            categorical=tuple(tables[field.table] for field in single),
-            lists=tuple(tables[field.table] if field.table else None for field in listed),
-            domain=domain,
-            taught=taught,
-        )
-
-    def tables(self, fields: Sequence[FittedField]) -> dict[str, Bool[np.ndarray, " ids"]]:
-        """The kept ids by name of the table; the columns of one table agree."""
-        single, listed = _by_ids(fields)
-        pairs = [
-            *zip(single, self.categorical, strict=True),
-            *zip(listed, self.lists, strict=True),
-        ]
-        return {field.table: kept for field, kept in pairs if kept is not None}
-
-    def forget(
-        self, categorical: np.ndarray, lists: Iterable[np.ndarray], domain: np.ndarray
-    ) -> np.ndarray:
-        """Set every id that is not known to 0 in place; give the domains, the unknown ones as 0.
-
-        ``lists``: the values of each list column.
-        """
-        for column, kept in enumerate(self.categorical):
-            _forget(categorical[:, column], kept)
-        for values, kept in zip(lists, self.lists, strict=True):
-            if kept is not None:
-                _forget(values, kept)
-        return np.where(self.domain[domain], domain, 0).astype(domain.dtype)
-
-
-def _by_ids(fields: Sequence[FittedField]) -> tuple[list[FittedField], list[FittedField]]:
-    """The fields that are columns of ids in a batch, and those that are lists in a batch."""
-    single = [field for field in fields if field.kind == "categorical"]
-    return single, [field for field in fields if field.kind.endswith("_list")]
+UNKNOWN = 0  # stands for the unknown domain where a domain is named
 
 
 class Subset:
@@ -101,8 +42,11 @@ class Subset:
     ``blind``: the model reads no domain at all, and every row as one of the unknown domain: ids,
     statistics and the forest's score too. Only all domains together can be read so.
     ``half``: of the validation rows, keep those that `stopping_half` gives. ``all_known``: hide
-    nothing, since the model has seen all domains before. Raises ValueError for names that are not
-    the dataset's, for none at all, and for a number of rows below 1.
+    nothing, since the model has seen all domains before. ``after``: the part that a network has
+    learnt from, which now stands still: the network reads what it knew then, and nothing more but
+    that rows of ``domains`` are rows of their domains. ``watch_per_domain``: as ``rows_per_domain``,
+    of the validation rows. Raises ValueError for names that are not the dataset's, for none at all,
+    and for a number of rows below 1.
     """
 
     def __init__(
@@ -116,11 +60,15 @@ class Subset:
         half: bool = False,
         all_known: bool = False,
         blind: bool = False,
+        after: "Subset | None" = None,
+        watch_per_domain: int | None = None,
     ) -> None:
         if blind and (domains is not None or rows_per_domain is not None):
             raise ValueError("blind must go with all train rows, got domains or rows_per_domain")
-        if rows_per_domain is not None and rows_per_domain < 1:
-            raise ValueError(f"rows_per_domain must be at least 1, got {rows_per_domain}")
+        caps = {"rows_per_domain": rows_per_domain, "watch_per_domain": watch_per_domain}
+        for word, cap in caps.items():
+            if cap is not None and cap < 1:
+                raise ValueError(f"{word} must be at least 1, got {cap}")
         for word, names in (("domains", domains), ("watch", watch)):
             if names is not None and not names:
                 raise ValueError(f"{word} must name at least one domain, got none")
@@ -132,6 +80,8 @@ class Subset:
         self._hide = hide_domain
         self._half = half
         self._blind = blind
+        self._after = after
+        self._watch_cap = watch_per_domain
 
     @property
     def key(self) -> str:
@@ -152,6 +102,14 @@ class Subset:
     def n_domains(self) -> int:
         """Number of domains of which the dataset has train rows."""
         return self._dataset.n_domains
+
+    @property
+    def learnt_from(self) -> tuple[str, ...]:
+        """Names of the domains whose train rows there are."""
+        names = self.domain_names
+        if self._domains is None:
+            return names[: self.n_domains]
+        return tuple(names[number - 1] for number in self._domains)
 
     def rows(self, split: SplitName) -> Rows:
         """The rows of ``train``, or those of ``validation`` that are watched."""
@@ -182,8 +140,11 @@ class Subset:
 
         Nothing where the rows' own numbers stay as they are.
         """
-        train = self._view(self._dataset.rows("train"), self._train_positions)
-        validation = self._view(*self._watched)
+        given = None if self._after is None else self._after._taught[2]
+        train = self._view(self._dataset.rows("train"), self._train_positions, given)
+        validation = self._view(*self._watched, given)
+        if given is not None:
+            return train, validation, given
         config = self.encoder.config
         if self.masks is None or not config.taught:
             return train, validation, Taught()
@@ -207,15 +168,27 @@ class Subset:
         if self._half:
             kept = stopping_half(rows)
             at = np.flatnonzero(kept) if at is None else at[kept[at]]
+        if self._watch_cap is not None:
+            at = _at_most(np.arange(len(rows)) if at is None else at, rows, self._watch_cap)
         return rows, at
 
-    def scored(self, split: SplitName, domains: Sequence[str] | None) -> Rows:
-        """The rows of some domains in a split, as a model of this part reads them. None: all domains."""
+    def scored(
+        self,
+        split: SplitName,
+        domains: Sequence[str] | None,
+        *,
+        as_of: str | Literal[0] | None = None,
+    ) -> Rows:
+        """The rows of some domains in a split, as a model of this part reads them. None: all domains.
+
+        ``as_of``: read every row as one of this domain, or of the unknown one, 0. ``Rows.domain`` tells
+        the true domain all the same.
+        """
         rows = self._dataset.rows(split)
         at = None
         if domains is not None:
             at = np.flatnonzero(np.isin(rows.domain, self._ids(domains)))
-        return self._view(rows, at, self._taught[2])
+        return self._view(rows, at, self._taught[2], as_of=as_of)
 
     def _ids(self, names: Sequence[str]) -> np.ndarray:
         number = {name: place for place, name in enumerate(self._dataset.domain_names, start=1)}
@@ -248,11 +221,13 @@ class Subset:
     @cached_property
     def masks(self) -> Known | None:
         """The ids and domains that are known; None where all are."""
+        if self._after is not None:
+            return self._after.masks
         if self._all_known or self._train_positions is None:
             return None
         rows, at = self._dataset.rows("train"), self._train_positions
         fields = self.encoder.fields
-        categorical, listed = _by_ids(fields)
+        categorical, listed = by_ids(fields)
         counts = {
             field.table: np.zeros(field.table_rows, dtype=np.int64)
             for field in fields
@@ -287,12 +262,14 @@ class Subset:
         rows: Rows,
         at: Int64[np.ndarray, " rows"] | None,
         taught: Taught | None = None,
+        *,
+        as_of: str | Literal[0] | None = None,
     ) -> Rows:
         """Rows as the model reads them. ``taught``: write its numbers over what is there."""
         if self._blind:
             return self._unseen(rows, at)
         known, hidden = self.masks, self._hidden_columns
-        if known is None and at is None and not hidden:
+        if known is None and at is None and not hidden and as_of is None:
             return rows
         at = np.arange(len(rows)) if at is None else at
         arrays = rows.arrays.take(at)
@@ -300,9 +277,18 @@ class Subset:
         seen = domain
         if known is not None:
             seen = known.forget(arrays.categorical, [each for each, _ in arrays.lists], domain)
+        if as_of is not None:
+            number, ids = self._told_domain(as_of)
+            seen = np.full_like(domain, number)
+            for column, value in ids.items():
+                arrays.categorical[:, column] = value
         arrays = replace(arrays, domain=seen)
         if taught is not None:
             fill(taught, SplitRows(arrays, self.n_domains, rows.row))
+        if self._after is not None and self._domains is not None:
+            # After the numbers were written: they come from rows without these domains.
+            own = np.isin(domain, self._domains)
+            arrays = replace(arrays, domain=np.where(own, domain, arrays.domain))
         for column in hidden:
             arrays.categorical[:, column] = 0
         return Rows(
@@ -341,6 +327,18 @@ class Subset:
             reported=np.asarray(rows.domain[at]),
         )
 
+    def _told_domain(self, name: str | Literal[0]) -> tuple[int, dict[int, int]]:
+        """The report id of a domain, and the id of its value in each column that tells the domain."""
+        columns = DomainPlaces.of(self.encoder.fields).categorical
+        if name == UNKNOWN:
+            return 0, dict.fromkeys(columns, 0)
+        number = int(self._ids([name])[0])
+        rows = self._dataset.rows("train")
+        first = np.flatnonzero(np.asarray(rows.domain) == number)[:1]
+        return number, {
+            column: int(rows.arrays.categorical[first, column][0]) for column in columns
+        }
+
     @property
     def _hidden_columns(self) -> tuple[int, ...]:
         return DomainPlaces.of(self.encoder.fields).categorical if self._hide else ()
@@ -373,10 +371,3 @@ def _at_most(at: np.ndarray, rows: Rows, cap: int) -> np.ndarray:
     domain = np.asarray(rows.domain[at])[order]
     first = np.searchsorted(domain, domain)
     return np.sort(at[order[np.arange(len(at)) - first < cap]])
-
-
-def _forget(ids: np.ndarray, kept: np.ndarray) -> None:
-    """Set the ids that are not kept to 0, in place."""
-    for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        part[~kept[part]] = 0

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from isthmus.data.batch import DomainPlaces
 from isthmus.data.store.dataset import Dataset
+from isthmus.data.store.rows import Rows
 from isthmus.data.store.subset import Subset
 from isthmus.diagnosis.measures.grouping import symmetric
 from isthmus.diagnosis.measures.sample import sample_rows
@@ -105,8 +106,12 @@ def domain_vectors(
     rows_per_domain: int = 2000,
     buckets: int = 32,
     seed: int = 0,
+    unlabelled: Rows | None = None,
 ) -> DomainVectors:
     """Give every domain its vector from one pass over a sample of its train rows.
+
+    ``unlabelled``: rows to take in place of the train rows, as the model reads them. The parts that
+    need a label are then left out.
 
     The parts of a vector are:
 
@@ -124,11 +129,13 @@ def domain_vectors(
     """
     if buckets < 2:
         raise ValueError(f"buckets must be at least 2, got {buckets}")
-    rows, names = dataset.rows("train"), dataset.domain_names
+    rows, names = unlabelled, dataset.domain_names
+    if rows is None:
+        rows = dataset.rows("train")
     most = min(rows_per_domain, max(LEAST_ROWS, SAMPLE_ROWS // len(names)))
     at, domain = sample_rows(rows, len(names), most, seed=seed)
     if not len(at):
-        raise ValueError("the train split must hold rows of domains, got none")
+        raise ValueError("the rows must hold some of domains, got none")
     count = np.bincount(domain, minlength=len(names)).astype(np.int64)
     sums = RowSums(len(names))
     places = DomainPlaces.of(dataset.encoder.fields)
@@ -153,7 +160,8 @@ def domain_vectors(
                 _add_list(sums, some, place, items, offsets, buckets)
     finally:
         handle.remove()
-    _add_hidden(sums, domain, np.concatenate(kept), np.asarray(rows.label)[at], count)
+    label = None if unlabelled is not None else np.asarray(rows.label)[at]
+    _add_hidden(sums, domain, np.concatenate(kept), label, count)
     return joined(sums, count, names)
 
 
@@ -179,10 +187,10 @@ def _add_hidden(
     sums: RowSums,
     domain: np.ndarray,
     hidden: np.ndarray,
-    label: np.ndarray,
+    label: np.ndarray | None,
     count: np.ndarray,
 ) -> None:
-    """Add statistics of the hidden states of all sampled rows, and of their labels."""
+    """Add statistics of the hidden states of all sampled rows, and of their labels where there are."""
     h = hidden.astype(np.float64)
     centre = h.mean(axis=0)
     h -= centre
@@ -191,6 +199,8 @@ def _add_hidden(
     h[:, spread <= 1e-6 * np.maximum(np.abs(centre), np.sqrt(np.mean(spread**2)))] = 0.0
     sums.add("hidden mean", domain, h)
     sums.add("hidden second moment", domain, h * h)
+    if label is None:
+        return
     y = label.astype(np.float64)
     rate = np.bincount(domain, y, minlength=len(count)) / np.maximum(count, 1)
     own = torch.zeros((len(count), h.shape[1]), dtype=torch.float64)

@@ -65,12 +65,13 @@ def _capacity(
         parts.append(label(across.at(step), bottom + 18, text, "tick", "middle"))
     parts.append(label((left + right) / 2, bottom + 35, "width of the layers", "end", "middle"))
     for known, points in curves.items():
-        parts += _curve(known, points, across, up)
+        parts += curve(known, points, across, up)
     told = f"Net effect on {name} at {len(labels)} widths; the table below has the numbers."
     return picture(300, 190, told, parts, "chart capacity", **up.data)
 
 
-def _curve(known: bool, points: Points, across: Scale, up: Scale) -> list[Element]:
+def curve(known: bool, points: Points, across: Scale, up: Scale) -> list[Element]:
+    """One of two curves, with its marks. ``known``: which one, by shape and colour."""
     kind, shift = ("known", -5) if known else ("unknown", 5)
     held = [
         (round(across.at(step) + shift, 2), up.at(of.estimate), of)
@@ -85,12 +86,13 @@ def _curve(known: bool, points: Points, across: Scale, up: Scale) -> list[Elemen
         inner = [element("title", of.told)]
         if of.ci is not None:
             inner.append(line(x, up.at(of.ci[0]), x, up.at(of.ci[1]), "interval"))
-        inner.append(_dot(known, x, y))
+        inner.append(dot(known, x, y))
         parts.append(element("g", *inner, class_=f"mark {kind}", data_path=of.path))
     return parts
 
 
-def _dot(known: bool, x: float, y: float) -> Element:
+def dot(known: bool, x: float, y: float) -> Element:
+    """The mark of one of two curves."""
     if known:
         return element("circle", cx=x, cy=y, r=4.2, class_="dot", data_x=y)
     return box(x - 3.8, y - 3.8, x + 3.8, y + 3.8, "dot", data_x=y)
@@ -108,7 +110,7 @@ def curve_keys(report: Report) -> list[tuple[Element, str]]:
             element(
                 "g",
                 element("path", d="M2 7L32 7", class_=f"curve {kind}"),
-                element("g", _dot(known, 17, 7), class_=f"mark {kind}"),
+                element("g", dot(known, 17, 7), class_=f"mark {kind}"),
             ),
             told,
         )

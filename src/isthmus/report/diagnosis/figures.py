@@ -18,6 +18,7 @@ from isthmus.metrics.text_table import shorten
 from isthmus.printable import shown
 from isthmus.report.diagnosis.capacity_charts import capacity_charts, curve_keys
 from isthmus.report.diagnosis.charts import LONG_NAME, effect_charts, weighting_chart
+from isthmus.report.diagnosis.day_one import newcomer_charts, newcomer_keys
 from isthmus.report.diagnosis.domain_map import map_chart
 from isthmus.report.diagnosis.heat_map import Matrix, matrix_view
 from isthmus.report.diagnosis.lookup import Report, lead_of, metrics_of
@@ -64,7 +65,7 @@ SIDES = {"start": "left", "middle": "center", "end": "right"}
 def write_figures(report: Report, folder: str | Path) -> list[Path]:
     """Write what was measured as NAME.png (200 dpi) and NAME.svg; returns the paths written.
 
-    effects-auc, effects-logloss, one for each matrix, capacity, map and weighting. Intervals are
+    effects-auc, effects-logloss, one for each matrix, capacity, map, weighting and new-domain. Intervals are
     95 %, unadjusted, and say so. The same report gives the same SVG bytes. Raises
     ModuleNotFoundError where matplotlib is not installed, naming the extra that brings it.
     """
@@ -118,6 +119,11 @@ def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
     if weighting is not None:
         note = f"mean {lead.gain} over domains; 95 %, unadjusted"
         yield "weighting", _sheet([("Weighting against proportional", weighting)], 1, note)
+    newcomers = newcomer_charts(report)
+    if newcomers:
+        titled = [(shorten(name, LONG_NAME), chart) for name, chart in newcomers]
+        note = f"a new domain: {lead.gain} against the joint model; 95 %, unadjusted"
+        yield "new-domain", _sheet(titled, 3, note, keys=newcomer_keys())
 
 
 def _sheet(

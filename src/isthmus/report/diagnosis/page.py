@@ -12,6 +12,7 @@ from markupsafe import Markup
 from isthmus.metrics.text_table import NOTHING, count_text
 from isthmus.report.diagnosis import charts, words
 from isthmus.report.diagnosis.capacity_charts import capacity_charts, curve_keys
+from isthmus.report.diagnosis.day_one import newcomer_charts, newcomer_keys, newcomer_lines
 from isthmus.report.diagnosis.domain_map import group_letters, map_chart
 from isthmus.report.diagnosis.heat_map import matrix_view
 from isthmus.report.diagnosis.lookup import (
@@ -73,6 +74,9 @@ def page(report: Report) -> str:
         letters=group_letters(report),
         strip=charts.strip_chart(report),
         weighting=charts.weighting_chart(report),
+        newcomer_charts=newcomer_charts(report),
+        newcomer_lines=newcomer_lines(report),
+        newcomer_keys=newcomer_keys(),
         style=page_style(),
         script=_asset("script.js"),
         embedded=_embedded(report),

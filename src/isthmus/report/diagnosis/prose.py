@@ -7,6 +7,7 @@ from textwrap import fill
 
 from isthmus.metrics import TextTable
 from isthmus.metrics.text_table import WIDTH, count_text
+from isthmus.report.diagnosis.day_one import curve_table, day_one_table, newcomer_lines
 from isthmus.report.diagnosis.lookup import Report, by_advice, dig, metrics_of, parted
 from isthmus.report.diagnosis.text_tables import (
     advice_lines,
@@ -41,6 +42,13 @@ def to_markdown(report: Report) -> str:
         "Groups": [_bullets(map(escape, group_lines(report)))],
         "Capacity": [_table(capacity_table(report))],
         "Weighting": [_table(weighting_table(report))],
+        "A new domain": [
+            _bullets(
+                f"**{escape(name)}**: {escape(told)}" for name, told in newcomer_lines(report)
+            ),
+            _table(day_one_table(report)),
+            _table(curve_table(report)),
+        ],
         "Fine print": [
             _bullets(map(escape, fine_print(report))),
             _table(choice_table(report)),
@@ -83,12 +91,19 @@ def to_terminal(report: Report) -> str:
     if folded:
         lines.append(f"{count_text(len(folded), 'more domain')}: see the page.")
     effects = narrow_effects(report)
+    new = newcomer_lines(report)
+    first, more = parted([f"{name}: {told}" for name, told in new])
+    if more:
+        first = [*first, f"{count_text(len(more), 'more domain')} as a new one: see the page."]
+    day_one = day_one_table(report, brief=True)
     parts = [
         _filled([_headline(report)]),
         str(verdict_table(report, sure=False)),
         "\n".join(lines),
         "" if effects is None else str(effects),
         _filled(group_lines(report)),
+        "" if day_one is None else str(day_one),
+        _filled(first),
         _filled(fine_print(report)),
     ]
     return "\n\n".join(part for part in parts if part)
