@@ -16,6 +16,7 @@ WALK = [
     "printable",
     "errors",
     "version",
+    "signature",
     "disk",
     "schema",
     "family",

@@ -39,6 +39,7 @@ from isthmus.report.benchmark import (
 )
 from isthmus.run.notice import Listener, Notice, encoding, silent
 from isthmus.run.texts import dataset_text
+from isthmus.signature import taking
 from isthmus.tuning.running import check_optuna, check_validation, with_table
 
 BENCHMARKS = Path("benchmarks")
@@ -77,86 +78,6 @@ class Benchmark:
         return "\n\n".join(str(table(self.report)) for table in tables)
 
 
-def benchmark(
-    config: str | Path | Mapping[str, Any] | Config,
-    out: str | Path | None = None,
-    *,
-    models: Sequence[str] | None = None,
-    trunk: int | None = None,
-    trials: int = TRIALS,
-    seeds: int = SEEDS,
-    jobs: int = 1,
-    set: Sequence[str] = (),
-    progress: Listener | None = None,
-) -> Benchmark:
-    """Compare models of one table on equal terms: rows, size, search, seeds.
-
-    ``config``, ``set``, ``progress``: as for `isthmus.fit`. The config must name its table.
-    ``out``: the folder to write; the default is ``benchmarks/NAME``. Where the folder holds a
-    benchmark of the same config, table and trunk, what has ended is taken from there.
-    ``models``: names as in `isthmus.benchmarking.contenders`; None for every backbone, HAMUR, and all
-    controls. The shared MLP with the domain and the trees are always there.
-    ``trunk``: the most parameters of a trunk; the default is the size of the config's own network.
-    ``trials``: of each model's search, the config as it stands included.
-    ``seeds``: trainings of each model with its best setting, with the seeds after ``train.seed``, which
-    is that of the search.
-    ``jobs``: processes of one thread each. A script that asks for more than 1 needs
-    ``if __name__ == "__main__"``; costs are measured in a process of their own in any case.
-
-    Raises ConfigError, SchemaError or RunError, which names the model, key, row or folder. A refused
-    benchmark leaves no folder.
-    """
-    ready = _prepared(
-        config,
-        out,
-        models=models,
-        trunk=trunk,
-        trials=trials,
-        seeds=seeds,
-        jobs=jobs,
-        set=set,
-        tell=progress or silent,
-    )
-    ready.tell(Notice("benchmark", str(shown(ready.plan))))
-    with ready.folder.opened(ready.rules.config, ready.dataset.key, ready.rules.trunk):
-        try:
-            return _run(ready)
-        except KeyboardInterrupt:
-            again = printable(str(ready.folder.path))
-            told = f"stopped; the same command with --out {again} goes on"
-            ready.tell(Notice("benchmark", told))
-            raise
-
-
-def plan_benchmark(
-    config: str | Path | Mapping[str, Any] | Config,
-    out: str | Path | None = None,
-    *,
-    models: Sequence[str] | None = None,
-    trunk: int | None = None,
-    trials: int = TRIALS,
-    seeds: int = SEEDS,
-    jobs: int = 1,
-    set: Sequence[str] = (),
-    progress: Listener | None = None,
-) -> BenchmarkPlan:
-    """Tell what `benchmark` would train with the same arguments, and about how long that takes.
-
-    The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
-    """
-    return _prepared(
-        config,
-        out,
-        models=models,
-        trunk=trunk,
-        trials=trials,
-        seeds=seeds,
-        jobs=jobs,
-        set=set,
-        tell=progress or silent,
-    ).plan
-
-
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A benchmark of which everything is checked. Nothing of it is trained."""
@@ -172,17 +93,18 @@ class _Ready:
 
 def _prepared(
     config: str | Path | Mapping[str, Any] | Config,
-    out: str | Path | None,
+    out: str | Path | None = None,
     *,
-    models: Sequence[str] | None,
-    trunk: int | None,
-    trials: int,
-    seeds: int,
-    jobs: int,
-    set: Sequence[str],
-    tell: Listener,
+    models: Sequence[str] | None = None,
+    trunk: int | None = None,
+    trials: int = TRIALS,
+    seeds: int = SEEDS,
+    jobs: int = 1,
+    set: Sequence[str] = (),
+    progress: Listener | None = None,
 ) -> _Ready:
-    """Check everything, encode the table, and size the models."""
+    """Check everything, encode the table, and size the models. The arguments are those of `benchmark`."""
+    tell = progress or silent
     check_optuna("benchmark")
     for name, count in (("trials", trials), ("seeds", seeds), ("jobs", jobs)):
         if count < 1:
@@ -242,6 +164,46 @@ def _prepared(
     )
     rules = Rules(config=settings, trunk=trunk, trials=trials, seeds=seeds)
     return _Ready(folder, rules, dataset, forest, plan, clock, tell)
+
+
+@taking(_prepared)
+def benchmark(*given: Any, **named: Any) -> Benchmark:
+    """Compare models of one table on equal terms: rows, size, search, seeds.
+
+    ``config``, ``set``, ``progress``: as for `isthmus.fit`. The config must name its table.
+    ``out``: the folder to write; the default is ``benchmarks/NAME``. Where the folder holds a
+    benchmark of the same config, table and trunk, what has ended is taken from there.
+    ``models``: names as in `isthmus.benchmarking.contenders`; None for every backbone, HAMUR, and all
+    controls. The shared MLP with the domain and the trees are always there.
+    ``trunk``: the most parameters of a trunk; the default is the size of the config's own network.
+    ``trials``: of each model's search, the config as it stands included.
+    ``seeds``: trainings of each model with its best setting, with the seeds after ``train.seed``, which
+    is that of the search.
+    ``jobs``: processes of one thread each. A script that asks for more than 1 needs
+    ``if __name__ == "__main__"``; costs are measured in a process of their own in any case.
+
+    Raises ConfigError, SchemaError or RunError, which names the model, key, row or folder. A refused
+    benchmark leaves no folder.
+    """
+    ready = _prepared(*given, **named)
+    ready.tell(Notice("benchmark", str(shown(ready.plan))))
+    with ready.folder.opened(ready.rules.config, ready.dataset.key, ready.rules.trunk):
+        try:
+            return _run(ready)
+        except KeyboardInterrupt:
+            again = printable(str(ready.folder.path))
+            told = f"stopped; the same command with --out {again} goes on"
+            ready.tell(Notice("benchmark", told))
+            raise
+
+
+@taking(_prepared)
+def plan_benchmark(*given: Any, **named: Any) -> BenchmarkPlan:
+    """Tell what `benchmark` would train with the same arguments, and about how long that takes.
+
+    The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
+    """
+    return _prepared(*given, **named).plan
 
 
 def _run(ready: _Ready) -> Benchmark:

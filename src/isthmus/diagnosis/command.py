@@ -10,9 +10,10 @@ takes over what a lower level trained.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,21 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
 from isthmus.run.notice import Listener, Notice, encoding, silent
+from isthmus.signature import taking
 
 MARGIN = 0.005  # of AUC, and of the logloss as a share
 
 
-def diagnose(
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A diagnosis that can begin. ``plan``: tell what will be trained; ``run``: train and judge."""
+
+    plan: Callable[[], DiagnosisPlan]
+    run: Callable[[], Diagnosis]
+
+
+@contextmanager
+def _opened(
     config: str | Path | Mapping[str, Any] | Config | None = None,
     table: Any = None,
     out: str | Path = "diagnosis",
@@ -61,7 +72,47 @@ def diagnose(
     jobs: int = 1,
     cache: str | Path | None = None,
     progress: Listener | None = None,
-) -> Diagnosis:
+) -> Iterator[_Opened]:
+    """Check everything, and open the engine. The arguments are those of `diagnose`."""
+    if learner is not None:
+        _only_learner(
+            config=config,
+            table=table,
+            set=set,
+            item=item,
+            jobs=jobs,
+            cache=cache,
+            new_domain=new_domain or None,
+        )
+        with prepared_learner(
+            learner,
+            domains or {},
+            out,
+            level=level,
+            margin=margin,
+            metrics=metrics,
+            seeds=seeds,
+            progress=progress,
+        ) as learned:
+            yield _Opened(learned.plan, partial(diagnose_learner, learned, out))
+        return
+    with prepared(
+        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
+        table,
+        out,
+        level=_level(level, new_domain=new_domain),
+        set=set,
+        margin=_number(margin),
+        item=item,
+        jobs=jobs,
+        cache=cache,
+        progress=progress,
+    ) as (study, folder):
+        yield _Opened(partial(_plan, study), partial(_run, study, folder))
+
+
+@taking(_opened)
+def diagnose(*given: Any, **named: Any) -> Diagnosis:
     """Measure whether training together helps or hurts each domain, and what to do about it.
 
     ``out``: the folder to write. Finished trainings in the folder are not trained again.
@@ -90,101 +141,19 @@ def diagnose(
 
     Raises ConfigError, SchemaError or RunError, which names the key, column, domain or folder.
     """
-    if learner is not None:
-        _only_learner(
-            config=config,
-            table=table,
-            set=set,
-            item=item,
-            jobs=jobs,
-            cache=cache,
-            new_domain=new_domain or None,
-        )
-        with prepared_learner(
-            learner,
-            domains or {},
-            out,
-            level=level,
-            margin=margin,
-            metrics=metrics,
-            seeds=seeds,
-            progress=progress,
-        ) as learned:
-            return diagnose_learner(learned, out)
-    with prepared(
-        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
-        table,
-        out,
-        level=_level(level, new_domain=new_domain),
-        set=set,
-        margin=_number(margin),
-        item=item,
-        jobs=jobs,
-        cache=cache,
-        progress=progress,
-    ) as (study, folder):
-        plan = _plan(study)
-        study.tell(str(shown(plan)), None)
-        return _run(study, plan, folder)
+    with _opened(*given, **named) as opened:
+        return opened.run()
 
 
-def plan_diagnosis(
-    config: str | Path | Mapping[str, Any] | Config | None = None,
-    table: Any = None,
-    out: str | Path = "diagnosis",
-    *,
-    learner: Learner | None = None,
-    domains: Mapping[str, DomainRows] | None = None,
-    metrics: Sequence[str | RowMean] | None = None,
-    seeds: int | None = None,
-    level: str = "standard",
-    new_domain: bool = False,
-    set: Sequence[str] = (),
-    margin: float | Mapping[str, float] = MARGIN,
-    item: str | None = None,
-    jobs: int = 1,
-    cache: str | Path | None = None,
-    progress: Listener | None = None,
-) -> DiagnosisPlan:
+@taking(_opened)
+def plan_diagnosis(*given: Any, **named: Any) -> DiagnosisPlan:
     """Tell what `diagnose` would train with the same arguments, and about how long that takes.
 
     The table is encoded, and a few steps are taken to measure how fast they go. Nothing is trained.
     How long a learner takes is not told.
     """
-    if learner is not None:
-        _only_learner(
-            config=config,
-            table=table,
-            set=set,
-            item=item,
-            jobs=jobs,
-            cache=cache,
-            new_domain=new_domain or None,
-        )
-        with prepared_learner(
-            learner,
-            domains or {},
-            out,
-            level=level,
-            margin=margin,
-            metrics=metrics,
-            seeds=seeds,
-            progress=progress,
-        ) as learned:
-            return learned.plan()
-    with prepared(
-        _config_of(config, domains=domains, metrics=metrics, seeds=seeds),
-        table,
-        out,
-        level=_level(level, new_domain=new_domain),
-        set=set,
-        margin=_number(margin),
-        item=item,
-        jobs=jobs,
-        cache=cache,
-        progress=progress,
-    ) as (study, _):
-        return _plan(study)
+    with _opened(*given, **named) as opened:
+        return opened.plan()
 
 
 def _level(name: str, *, new_domain: bool) -> Level:
@@ -319,7 +288,9 @@ def _plan(study: Study) -> DiagnosisPlan:
     return study.plan(pace)
 
 
-def _run(study: Study, plan: DiagnosisPlan, folder: Path) -> Diagnosis:
+def _run(study: Study, folder: Path) -> Diagnosis:
+    plan = _plan(study)
+    study.tell(str(shown(plan)), None)
     level = study.level
     found = measured(study)
     matrix = found.matrix
