@@ -1,4 +1,5 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
+# soak: long rows of faults.
 # docs: the tables of docs/config.md again, from the classes.
 # bench: the numbers, as ratios.  results, accuracy, truth, benchmark, claim: docs/results.md,
 # docs/accuracy.md, docs/truth.md, docs/benchmark.md, docs/claim.md again (they take hours, and go
@@ -6,7 +7,7 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs bench results accuracy truth benchmark claim clean
+.PHONY: demo test check docs bench results accuracy truth soak benchmark claim clean
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
@@ -48,7 +49,11 @@ accuracy: .venv/installed-dev
 	taskset -c 0 .venv/bin/python -m bench.accuracy
 
 truth: .venv/installed-dev
+	.venv/bin/python -m pytest -m truth
 	.venv/bin/python -m bench.truth
+
+soak: .venv/installed-dev
+	.venv/bin/python -m pytest -m soak
 
 benchmark: .venv/installed-dev
 	.venv/bin/python -m bench.benchmark_page

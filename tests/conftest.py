@@ -54,7 +54,7 @@ def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from isthmus.models import domain_model
 
     for made_inside in (Routing, domain_model._Passing):
-        for name in vars(made_inside).keys() & {"__init__", "__call__", "meet"}:
+        for name in vars(made_inside).keys() & {"__init__", "__call__", "judge", "meet"}:
             monkeypatch.setattr(made_inside, name, inspect.unwrap(getattr(made_inside, name)))
     jaxtyping.config.update("jaxtyping_disable", True)
     yield

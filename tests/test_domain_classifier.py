@@ -74,6 +74,7 @@ def planted(seed: int, cache: Path) -> Dataset:
     return Dataset.from_table(DataConfig.model_validate(data), table, cache=cache)
 
 
+@pytest.mark.truth
 def test_over_many_tables_a_fresh_probe_tells_less_after_reversed_training(tmp_path: Path):
     """Paired over tables that had no part in the choice of PACE; removal is partial, not total."""
     differences = []

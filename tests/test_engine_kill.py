@@ -157,6 +157,7 @@ def opened() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
+@pytest.mark.soak
 def test_stopped_and_killed_again_and_again(
     table: Path, tmp_path: Path, opened: contextlib.ExitStack
 ):

@@ -360,6 +360,7 @@ def camps_apart(seed: int, cache: Path) -> float:
     return float(same - (other + overlap[0, 1] + overlap[2, 3]) / 3)
 
 
+@pytest.mark.truth
 def test_domains_of_one_camp_end_on_more_common_blocks_than_opposite_camps(tmp_path: Path):
     """Three tables with a training seed each."""
     found = np.array([camps_apart(seed, tmp_path) for seed in range(3)])

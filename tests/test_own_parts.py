@@ -94,7 +94,7 @@ def test_an_adapter_of_another_package_is_fitted_evaluated_and_served(site: Path
 def test_the_error_hints_know_its_keys(site: Path, folder: Path):
     for change, told in {
         "model.adapter.rnak=3": "did you mean 'model.adapter.rank'?",
-        "model.adapter.name=statik": "'prompt', 'static', got 'statik'; did you mean 'static'?",
+        "model.adapter.name=statik": "'prompt', 'tal', 'static', got 'statik'; did you mean 'static'?",
         "model.adapter.rank=0": "model.adapter.rank must be greater than or equal to 1, got 0",
     }.items():
         found = isthmus(site, "fit", "config.yaml", "--set", change, cwd=folder)

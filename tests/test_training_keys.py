@@ -36,6 +36,8 @@ def other_values() -> dict[str, Any]:
         "start": training(),
         "budget": Budget(steps=5, looks=2),
         "blind": True,
+        "extends": None,  # goes with a start and domains: below
+        "watch_per_domain": 20,
     }
 
 
@@ -50,7 +52,9 @@ def test_every_field_that_matters_moves_the_key(dataset: Dataset):
     keys.add(training(budget=Budget(steps=6, looks=2)).key(dataset))
     keys.add(training(budget=Budget(steps=5, looks=3)).key(dataset))
     keys.add(training(domains=("home", "mail")).key(dataset))
-    assert len(keys) == len(changes) + 4
+    onward = training(start=training(domains=("mail",)), domains=("home",))
+    keys |= {onward.key(dataset), replace(onward, extends=True).key(dataset)}
+    assert len(keys) == len(changes) + 5
 
 
 def test_every_key_of_the_train_section_but_one_moves_the_key(dataset: Dataset):

@@ -42,7 +42,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, isthmus.Tunin
 
 
 # Each trial has at most 4 looks: in the first trial, in the portfolio, and in the last trials.
-@pytest.mark.parametrize("looks", [1, 9, 40])
+@pytest.mark.parametrize(
+    "looks", [1, pytest.param(9, marks=pytest.mark.soak), pytest.param(40, marks=pytest.mark.soak)]
+)
 def test_a_killed_study_ends_as_an_undisturbed_one(
     whole: tuple[Path, isthmus.Tuning], looks: int, tmp_path: Path, one_thread: None
 ):
