@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from isthmus.data.batch import Batch
 from isthmus.layers.sites import Site, SiteSpec
+from isthmus.objectives.mixing import Answers
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 
 MOST_ROWS = 512
@@ -78,7 +79,11 @@ class DomainContrast(AbstractObjective):
         self.temperature, self.labels = temperature, labels
 
     def forward(
-        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+        self,
+        hidden: Mapping[Site, Tensor],
+        batch: Batch,
+        domain: Int[Tensor, " rows"],
+        answers: Answers | None = None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         """Mean over the rows that have a positive and a negative, by weight; 0 where none has."""
         h = F.normalize(hidden[self.sites[0]][:MOST_ROWS], dim=1)

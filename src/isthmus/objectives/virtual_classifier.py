@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from isthmus.data.batch import Batch
 from isthmus.layers.sites import LATENT, Site, SiteSpec
+from isthmus.objectives.mixing import Answers
 from isthmus.objectives.objective import AbstractObjective, AbstractObjectiveConfig
 
 MOST_DOMAINS = 100  # 5,050 classes: a batch of 4,096 rows has 83 MB of logits
@@ -157,7 +158,11 @@ class VirtualClassifier(AbstractObjective):
         return self.linear(self.norm(f))
 
     def forward(
-        self, hidden: Mapping[Site, Tensor], batch: Batch, domain: Int[Tensor, " rows"]
+        self,
+        hidden: Mapping[Site, Tensor],
+        batch: Batch,
+        domain: Int[Tensor, " rows"],
+        answers: Answers | None = None,  # noqa: ARG002
     ) -> Float[Tensor, ""]:
         """Mean over the rows that have a domain, each with its weight; 0 where no row has one."""
         told = self.scores(hidden[self.sites[0]]).log_softmax(dim=1)

@@ -14,6 +14,7 @@ from isthmus.data.store.rows import Rows
 from isthmus.data.store.subset import Subset
 from isthmus.errors import ConfigError
 from isthmus.objectives import Objectives
+from isthmus.train.methods.priority import PriorityConfig
 
 if TYPE_CHECKING:
     from isthmus.train.train_config import TrainConfig
@@ -44,6 +45,9 @@ class UnlabelledBatches:
 
     def _from(self, place: int) -> Iterator[Batch]:
         """The batches from that place on, without an end."""
+        sampling = self.train.domain_sampling
+        if isinstance(sampling, PriorityConfig):  # which follows scores, and these rows have none
+            sampling = "proportional"
         turn, start = divmod(place, self.rows.steps(self.train.batch_rows))
         while True:
             yield from self.rows.batches(
@@ -51,7 +55,7 @@ class UnlabelledBatches:
                 seed=self.train.seed,
                 epoch=turn,
                 start=start,
-                sampling=self.train.domain_sampling,
+                sampling=sampling,
             )
             turn, start = turn + 1, 0
 
