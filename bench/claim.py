@@ -126,8 +126,8 @@ def table(record: dict[str, Any]) -> Iterator[str]:
     counts = {said: list(verdicts.values()).count(said) for said in ("better", "worse", "tie")}
     seeds = sorted({record[name]["seeds"] for name in shown})
     yield (
-        f"With HAMUR, {counts['better']} of {len(shown)} backbones are better, {counts['worse']} are worse and"
-        f" {counts['tie']} tie. Test rows, {' or '.join(map(str, seeds))} seeds, Holm over the backbones.\n"
+        f"Backbones so far: {len(shown)}. Better with HAMUR: {counts['better']}; worse: {counts['worse']};"
+        f" ties: {counts['tie']}. Test rows, {' or '.join(map(str, seeds))} seeds, Holm over the backbones.\n"
     )
     yield f"![AUC with HAMUR minus without, backbone by backbone]({PICTURE.name})\n"
     domains = list(record[shown[0]]["domains"])
