@@ -99,6 +99,7 @@ def test_costs_and_sizes_are_told_of_every_model(whole: Any):
         assert 0.8 * found.report["trunk"] < of["trunk"] / of["networks"] <= found.report["trunk"]
 
 
+@pytest.mark.soak
 def test_a_killed_benchmark_ends_as_an_undisturbed_one(
     whole: Any, tmp_path: Path, one_thread: None
 ):

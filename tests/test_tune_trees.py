@@ -166,6 +166,7 @@ def test_a_study_of_another_forest_is_refused(tuned: Any):
         isthmus.tune(config, study.path, trials=9, set=["data.trees.leaves=9"])
 
 
+@pytest.mark.soak
 def test_a_study_that_is_killed_in_a_trial_ends_as_an_undisturbed_one(
     tuned: Any, tmp_path: Path, one_thread: None
 ):
