@@ -94,10 +94,7 @@ def without_some_labels(table: pa.Table, data: dict[str, Any]) -> tuple[pa.Table
     hidden = np.random.default_rng(0).random(len(label)) < UNLABELLED
     nulls = pa.array(label, mask=hidden)
     at = table.column_names.index(data["label"])
-    return table.set_column(at, data["label"], nulls), {
-        **data,
-        "label": {"column": data["label"], "null": "unlabelled"},
-    }
+    return table.set_column(at, data["label"], nulls), {**data, "null_label": "unlabelled"}
 
 
 def run(config: Config, dataset: Dataset, spent: list[float]) -> None:
