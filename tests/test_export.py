@@ -169,6 +169,28 @@ def test_a_domain_with_a_network_of_its_own_has_a_file_of_its_own(run: isthmus.R
     assert np.abs(served - whole.logits_of(batch)).max() > 0.01
 
 
+EVERY_INPUT = [
+    "data.trees=true",
+    "data.features.user={kind: categorical, dim: 4, statistics: true}",
+    "data.features.history={kind: categorical_list, shares: item, dim: 4, pooling: attention, query: item, positions: true}",
+    "data.features.age={kind: numeric, embedding: piecewise, dim: 4}",
+    "model.adapter={name: none}",
+    "model.backbone={name: wide_deep, widths: [8], crosses: [[user, item]]}",
+]
+
+
+@pytest.mark.parametrize("changes", [EVERY_INPUT, ["model.name=trees"]])
+def test_every_kind_of_input_and_of_model_is_exported(
+    run: isthmus.Run, changes: list[str], tmp_path: Path
+):
+    config = isthmus.load_config(settings(epochs=1), [*changes, f"data.table={run.state.table}"])
+    other = isthmus.fit(config, out=tmp_path / "run", cache=tmp_path / "cache")
+    done = subprocess.run([*ISTHMUS, "export", other.path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = answers(other.path / "onnx", given(other.path / "onnx", encoded(other, clicks(77))))
+    np.testing.assert_allclose(found["scores"], other.bundle.score(clicks(77)), atol=1e-5, rtol=0)
+
+
 def test_a_graph_that_differs_is_refused():
     batch = Batch(
         categorical=torch.zeros(4096, 0, dtype=torch.int32), numeric=torch.zeros(4096, 0), lists=(),
