@@ -29,7 +29,11 @@ from isthmus.experiments.one import _extended  # pyright: ignore[reportPrivateUs
 from isthmus.experiments.outcome import build
 from isthmus.layers.per_domain import domain_tensors
 from isthmus.models import ModelConfig
-from isthmus.report.diagnosis.day_one import newcomer_lines, rows_to_joint
+from isthmus.report.diagnosis.day_one import (
+    _later,  # pyright: ignore[reportPrivateUsage]
+    newcomer_lines,
+    rows_to_joint,
+)
 from isthmus.sources.planted import angles, planted
 from isthmus.train import score_rows
 
@@ -334,3 +338,19 @@ def test_rows_to_joint_is_the_first_size_that_is_not_worse():
     assert rows_to_joint(told, "extended", 0.03) == 0
     told["curve"][0]["extended"]["minus_joint"]["ci90"] = None
     assert rows_to_joint(told, "extended", 0.005) == 500
+
+
+def test_the_sentence_tells_what_both_ways_bring_with_all_rows():
+    def effect(estimate: float, high: float) -> dict[str, Any]:
+        ends = {"ci": [estimate - 0.1, high], "ci90": [estimate - 0.1, high], "p": 0.01}
+        return {"minus_joint": {"estimate": estimate, "p_holm": None, "reason": None, **ends}}
+
+    def told(extended: float, high: float, alone: float) -> str:
+        point = {"rows": 900, "extended": effect(extended, high), "solo": effect(alone, 0.0)}
+        return _later({"day_one": {"unknown": effect(-0.3, -0.2)}, "curve": [point]}, 0.005)
+
+    first = "extended with all its 900 rows it is still 0.0800 below the joint model, and alone"
+    assert told(-0.08, -0.01, -0.02) == f"{first} 0.0200 below it"
+    assert told(-0.08, -0.01, 0.01) == f"{first} 0.0100 above it"
+    nothing = "up to its 900 rows nothing is shown to be as good as the joint model"
+    assert told(-0.08, 0.01, -0.02) == nothing

@@ -96,10 +96,13 @@ def _later(of: Mapping[str, Any], margin: float) -> str:
     if solo is not None:
         own = f"a model of its own {solo:,} rows is not worse than the joint model"
         return f"{own}, and no extension is shown to be so"
-    last = of["curve"][-1]["extended"]["minus_joint"]
+    last, alone = (of["curve"][-1][arm]["minus_joint"] for arm in ("extended", "solo"))
     if last["ci"] is not None and last["ci"][1] < 0:
-        short_of = f"{abs(last['estimate']):.4f} below the joint model"
-        return f"extended with all its {most:,} rows it is still {short_of}"
+        told = f"{abs(last['estimate']):.4f} below the joint model"
+        if alone["estimate"] is not None:
+            where = "below" if alone["estimate"] < 0 else "above"
+            told += f", and alone {abs(alone['estimate']):.4f} {where} it"
+        return f"extended with all its {most:,} rows it is still {told}"
     return f"up to its {most:,} rows nothing is shown to be as good as the joint model"
 
 
