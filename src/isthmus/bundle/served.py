@@ -65,8 +65,9 @@ class Bundle:
     array([0.0431])
 
     ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
-    rows, those of the unknown domain too, are scored by ``model``. Raises ValueError for a route
-    from a domain or to a part that is not there.
+    rows, those of the unknown domain too, are scored by ``model``. ``checksum``: of the folder that
+    the bundle was read from, which tells it from every other; None for one that was not read. Raises
+    ValueError for a route from a domain or to a part that is not there.
     """
 
     def __init__(
@@ -79,13 +80,14 @@ class Bundle:
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,
         detector: Detector | None = None,
+        checksum: str | None = None,
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
         data = config.data.model_copy(update={"table": None})
         self.config = config.model_copy(update={"data": data})
         self.encoder = replace(encoder, config=data)
         self.model = model.eval()
-        self.calibration, self.detector = calibration, detector
+        self.calibration, self.detector, self.checksum = calibration, detector, checksum
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
         self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
@@ -217,6 +219,7 @@ class Bundle:
                 parts=parts,
                 routes={today[name]: part for name, part in content.get("routes", {}).items()},
                 detector=detector,
+                checksum=content["sha256"],
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(
