@@ -1,0 +1,184 @@
+"""The drift watch: counts served rows, so that a change against training can be seen.
+
+Served rows are counted by domain in the cells of the bundle's profile (`isthmus.bundle.profile`).
+`isthmus.monitoring.flagging` says which numbers are compared, and when one is flagged.
+
+The window: whenever a domain has more than `WINDOW_ROWS` rows, worth more than `WINDOW_REQUESTS` requests
+of equal size, the weight w of all its rows is halved. Weights are part of the sums, so states of several
+processes add up.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int, Int64, Shaped
+
+from isthmus.bundle.profile import Profile
+from isthmus.monitoring.flagging import Drift, Shares, Sums, flagged
+
+WINDOW_ROWS = 10_000
+WINDOW_REQUESTS = 100
+REQUEST_ROWS = 1_000  # a longer request counts as several
+
+
+class DriftWatch:
+    """Counts served rows and compares them with the profile.
+
+    ``profile``: of the bundle. ``state``: float64 (`state_size`,), zeros at first, where the counts are
+    kept; it may be mapped from a file, so that another process reads it. Raises ValueError for a state
+    of another shape or dtype. One thread may add at a time; reading needs no lock.
+    """
+
+    def __init__(self, *, profile: Profile, state: np.ndarray | None = None) -> None:
+        self.profile = profile
+        size = self.state_size(profile)
+        if state is None:
+            state = np.zeros(size)
+        if state.shape != (size,) or state.dtype != np.float64:
+            raise ValueError(
+                f"state must be float64 of shape ({size},), got {state.dtype} of {state.shape}"
+            )
+        self.state = state
+        self._rows = state.reshape(len(profile.names) + 2, -1)
+        columns = profile.columns
+        self._starts, self._stride = profile.starts, profile.cells.shape[1]
+        self._sizes = np.array([column.cells for column in columns], dtype=np.int64)
+        self._expected = Shares.of(profile)
+        single = [place for place, column in enumerate(columns) if column.kind == "categorical"]
+        tables = [self._table(place) for place in single]
+        lengths = np.array([len(table) for table in tables], dtype=np.int64)
+        self._table_of_ids = np.concatenate([np.empty(0, dtype=np.int64), *tables])
+        self._last_ids = lengths - 1
+        self._table_starts = np.cumsum(lengths) - lengths
+        self._id_columns = np.array([columns[place].place for place in single], dtype=np.int64)
+        self._numbers = [
+            (column.place, np.array(column.edges, dtype=np.float32), int(start) + 1)
+            for column, start in zip(columns, self._starts, strict=True)
+            if column.kind == "numeric"
+        ]
+        self._lists = [
+            (column, int(start), self._table(place) if column.of_ids else None)
+            for place, (column, start) in enumerate(zip(columns, self._starts, strict=True))
+            if column.is_list
+        ]
+        self._local = np.zeros(len(profile.names) + 2, dtype=np.int64)
+        # Sums halve; sums of squares, which hold the squared weight, are quartered.
+        self._halved = np.full(self._rows.shape[1], 0.25)
+        self._halved[[Sums.ROWS, Sums.SCORES]] = 0.5
+        self._halved[Sums.HEAD : Sums.HEAD + self._stride] = 0.5
+
+    @staticmethod
+    def state_size(profile: Profile) -> int:
+        """How many numbers the state has: for each domain, the unknown one, and one of later domains."""
+        width = Sums.HEAD + profile.cells.shape[1] + 2 * len(profile.columns)
+        return (len(profile.names) + 2) * width
+
+    def _table(self, place: int) -> Int64[np.ndarray, " ids"]:
+        return self.profile.columns[place].table() + self._starts[place]
+
+    def add(
+        self,
+        *,
+        domain: Int[np.ndarray, " rows"],
+        scores: Float64[np.ndarray, " rows"],
+        categorical: Int[np.ndarray, "rows columns"],
+        numeric: Shaped[np.ndarray, "rows columns"],
+        lists: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    ) -> None:
+        """Count the rows of one request, as `EncodedRows` has them.
+
+        ``domain``: model ids, 0 for the unknown domain; domains that the profile lacks are not
+        watched. ``scores``: as served. ``lists``: values and offsets of each list column.
+        """
+        rows = len(domain)
+        for start in range(0, rows, REQUEST_ROWS):
+            some = slice(start, min(start + REQUEST_ROWS, rows))
+            cut = [(values, offsets[start : some.stop + 1]) for values, offsets in lists]
+            self._add(domain[some], scores[some], categorical[some], numeric[some], cut)
+
+    def _add(
+        self,
+        domain: np.ndarray,
+        scores: np.ndarray,
+        categorical: np.ndarray,
+        numeric: np.ndarray,
+        lists: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        domain = np.minimum(domain, len(self._local) - 1)
+        counts = np.bincount(domain, minlength=len(self._local))
+        met = np.flatnonzero(counts)
+        self._local[met] = np.arange(len(met))
+        where = self._local[domain]
+        n = counts[met].astype(np.float64)
+        total = np.bincount(where, scores, minlength=len(met))
+        block = np.empty((len(met), self._rows.shape[1]))
+        block[:, Sums.ROWS] = n
+        block[:, Sums.ROWS_ONCE] = n
+        block[:, Sums.ROWS_SQUARED] = n * n
+        block[:, Sums.SCORES] = total
+        away = total - self._expected.score[met] * n
+        block[:, Sums.SCORE_AWAY] = away * away
+        if len(self._sizes):
+            self._count(block[:, Sums.HEAD :], met, where, categorical, numeric, lists)
+        self._rows[met] += block
+        now = self._rows[met, Sums.ROWS]
+        worth = now * now > WINDOW_REQUESTS * self._rows[met, Sums.ROWS_SQUARED]
+        full = (now > WINDOW_ROWS) & worth
+        if full.any():
+            self._rows[met[full]] *= self._halved
+
+    def _count(
+        self,
+        out: np.ndarray,
+        met: np.ndarray,
+        where: np.ndarray,
+        categorical: np.ndarray,
+        numeric: np.ndarray,
+        lists: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        """Fill in what a request's rows hold: cells, and squares of how far they are off."""
+        base = where * self._stride
+        parts = []
+        if len(self._id_columns):
+            ids = np.minimum(categorical[:, self._id_columns], self._last_ids)
+            cells = self._table_of_ids[ids + self._table_starts]
+            parts.append((cells + base[:, None]).ravel())
+        for place, edges, start in self._numbers:
+            parts.append(np.searchsorted(edges, numeric[:, place], side="right") + (base + start))
+        for column, start, table in self._lists:
+            values, offsets = lists[column.place]
+            values = values[offsets[0] : offsets[-1]]
+            if table is None:
+                cells = column.cells_of(values) + start
+            else:
+                cells = table[np.minimum(values, column.size)]
+            parts.append(cells + np.repeat(base, np.diff(offsets)))
+        held = np.bincount(np.concatenate(parts), minlength=len(met) * self._stride)
+        held = held.reshape(len(met), self._stride).astype(np.float64)
+        values = np.add.reduceat(held, self._starts, axis=1)
+        unknown = held[:, self._starts]
+        away = unknown - self._expected.unknown[met] * values
+        mixed = np.repeat(values - unknown, self._sizes, axis=1) * self._expected.mix[met]
+        mixed -= held
+        mixed[:, self._starts] = 0
+        cells, columns = self._stride, len(self._sizes)
+        out[:, :cells] = held
+        out[:, cells : cells + columns] = away * away
+        out[:, cells + columns :] = np.add.reduceat(mixed * mixed, self._starts, axis=1)
+
+    def flags(self, states: Sequence[np.ndarray] | None = None) -> tuple[Drift, ...]:
+        """Tell what left its training interval, by domain.
+
+        ``states``: of all processes that serve the bundle; the watch's own by default. Raises
+        ValueError where one has another shape.
+        """
+        held = [self.state] if states is None else states
+        for state in held:
+            if state.shape != self.state.shape:
+                raise ValueError(
+                    f"states must have shape {self.state.shape}, got {state.shape}: one is of"
+                    " another bundle"
+                )
+        summed = np.sum([np.asarray(state) for state in held], axis=0)
+        window = Sums.of(summed.reshape(self._rows.shape)[:-1], self._stride)
+        return flagged(self.profile, self._expected, window)
