@@ -23,6 +23,7 @@ from isthmus.metrics.formulas.metric import ScoredCells, ratio
 from isthmus.metrics.spread import Cells, Seeds
 from isthmus.schema import FittedField
 
+ROUNDING = 1e-9
 PROFILE_ROWS = 1 << 20  # rows from which the mix of values is measured, evenly spread
 
 
@@ -90,6 +91,8 @@ class _Mix:
         cells: Cells,
     ) -> None:
         items, lengths = column.values(arrays, at)
+        # Whether each value is a cluster of its own.
+        self.alone = lengths is None and cells.cell is cells.row_cluster
         cluster = cells.cell  # of the rows: one cluster in one domain
         if lengths is not None:
             domain, mass = np.repeat(domain, lengths), np.repeat(mass, lengths)
@@ -104,33 +107,44 @@ class _Mix:
         if not column.of_ids:
             sums = np.bincount(domain, mass * items.astype(np.float64), minlength=n)
             self.mean = _over(sums, total)[:, None]
-        share = _over(self.counts[:, 0], total)
-        self.unknown_variance = _over(self._squares(0, share, self._sums(mass)), total**2)[:, None]
+        share = np.nan_to_num(_over(self.counts[:, 0], total))
+        away = self._sums(mass * ((self.cell == 0) - share[domain]))
+        self.unknown_variance = _over(cells.domain_sums(away * away), total**2)[:, None]
         self.values = self._independent(total - self.counts[:, 0])[:, None]
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over each cluster in each domain."""
         return np.bincount(self.cluster, values, minlength=len(self.of.domain))
 
-    def _squares(self, cell: int, share: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        """Sum of (x_c - p n_c)^2 over the clusters of each domain, for one cell."""
-        inside = self._sums(self.mass * (self.cell == cell))
-        away = inside - np.where(np.isnan(share), 0.0, share)[self.of.domain] * whole
-        return self.of.domain_sums(away * away)
-
     def _independent(self, known: np.ndarray) -> np.ndarray:
         """How many independent known values vary as much, by domain."""
-        whole = self._sums(self.mass * (self.cell > 0))
-        shares = _over(self.counts, known[:, None])
-        squares = sum(
-            (self._squares(cell, shares[:, cell], whole) for cell in range(1, shares.shape[1])),
-            np.zeros(len(known)),
-        )
-        mixed = 1 - (shares[:, 1:] ** 2).sum(axis=1)
+        shares = np.nan_to_num(_over(self.counts, known[:, None]))
+        shares[:, 0] = 0
+        pure = (shares * shares).sum(axis=1)
+        # sum over cells of (x_c - p_c n)^2 = sum of x_c^2 - 2 n sum of p_c x_c + n^2 sum of p_c^2
+        cluster, cell, held = self._held(shares.shape[1])
+        of = self.of.domain
+        values = np.bincount(cluster, held, minlength=len(of))
+        likely = np.bincount(cluster, held * shares[of[cluster], cell], minlength=len(of))
+        alike = np.bincount(cluster, held * held, minlength=len(of))
+        squares = self.of.domain_sums(alike - 2 * values * likely + values**2 * pure[of])
         # Where all values are one, the clusters of values say how many there are.
-        clusters = _over(known**2, self.of.domain_sums(whole * whole))
-        worth = np.where(squares > 0, _over(mixed * known**2, squares), clusters)
+        clusters = _over(known**2, self.of.domain_sums(values * values))
+        several = pure < 1 - ROUNDING
+        worth = np.where(several, _over((1 - pure) * known**2, squares, np.inf), clusters)
         return np.where(known > 0, np.minimum(worth, known), 0.0)
+
+    def _held(self, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What each cluster holds in each cell of known values: cluster, cell, mass."""
+        known = self.cell > 0
+        cluster, cell, mass = self.cluster[known], self.cell[known], self.mass[known]
+        if self.alone or not len(cell):
+            return cluster, cell, mass
+        key = cluster * width + cell
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+        first = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
+        return key[first] // width, key[first] % width, np.add.reduceat(mass[order], first)
 
 
 def _worth(cells: Cells) -> np.ndarray:

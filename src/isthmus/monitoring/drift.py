@@ -140,11 +140,15 @@ class DriftWatch:
         base = where * self._stride
         parts = []
         if len(self._id_columns):
-            ids = np.minimum(categorical[:, self._id_columns], self._last_ids)
-            cells = self._table_of_ids[ids + self._table_starts]
-            parts.append((cells + base[:, None]).ravel())
+            if categorical.shape[1] != len(self._id_columns):
+                categorical = categorical[:, self._id_columns]
+            ids = np.minimum(categorical, self._last_ids)
+            ids += self._table_starts
+            cells = self._table_of_ids[ids]
+            cells += base[:, None]
+            parts.append(cells.ravel())
         for place, edges, start in self._numbers:
-            parts.append(np.searchsorted(edges, numeric[:, place], side="right") + (base + start))
+            parts.append(edges.searchsorted(numeric[:, place], side="right") + (base + start))
         for column, start, table in self._lists:
             values, offsets = lists[column.place]
             values = values[offsets[0] : offsets[-1]]
