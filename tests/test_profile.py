@@ -248,9 +248,8 @@ def test_rows_of_no_validation_domain_are_nobodys():
     found = measure_profile([], arrays_of(np.zeros((80, 0)), domain), scored_of(domain, ("a", "b")))
     assert found.rows.tolist() == [40, 0, 40]
     assert np.isnan(found.score[1])
-    assert found.baseline()["a"] == dict.fromkeys(
-        ("auc", "auc_se", "calibration", "calibration_se")
-    )
+    nothing = dict.fromkeys(("auc", "auc_se", "calibration", "calibration_se"))
+    assert found.baseline()["a"] == {"rows": 0, "clusters": 0, **nothing}
 
 
 def test_ids_of_later_have_the_cell_of_the_rest():

@@ -95,6 +95,8 @@ class Profile:
     def baseline(self) -> dict[str, dict[str, float | None]]:
         """AUC and calibration of each trained domain with their standard errors, plain values."""
         parts = {
+            "rows": self.rows,
+            "clusters": self.clusters,
             "auc": self.auc,
             "auc_se": np.sqrt(self.auc_variance),
             "calibration": self.calibration,

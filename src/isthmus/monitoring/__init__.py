@@ -2,5 +2,7 @@
 
 from isthmus.monitoring.drift import DriftWatch
 from isthmus.monitoring.flagging import Drift
+from isthmus.monitoring.logged_rows import LoggedRows, read_score_log
+from isthmus.monitoring.score_log import ScoreLog
 
-__all__ = ["Drift", "DriftWatch"]
+__all__ = ["Drift", "DriftWatch", "LoggedRows", "ScoreLog", "read_score_log"]
