@@ -56,8 +56,8 @@ def test_the_profile_is_what_the_scored_validation_rows_say(run: isthmus.Run, pr
         np.testing.assert_allclose(
             profile.score_variance[place], squares / mass.sum() ** 2, rtol=1e-7
         )
-        np.testing.assert_allclose(profile.auc[place], figures[name].auc, rtol=1e-8)
-        np.testing.assert_allclose(profile.calibration[place], figures[name].calibration, rtol=1e-8)
+        assert profile.auc[place] == pytest.approx(figures[name].auc, rel=1e-8)
+        assert profile.calibration[place] == pytest.approx(figures[name].calibration, rel=1e-8)
     assert profile.rows[0] == 0
     assert np.isnan(profile.score[0])
 

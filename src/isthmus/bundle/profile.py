@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from isthmus.bundle.watched_columns import WatchedColumn
+from isthmus.bundle.watched_columns import KINDS, WatchedColumn
 
 FORMAT = 1
 DIGITS = 9  # that a number keeps in the file
@@ -72,15 +72,7 @@ class Profile:
         content = json.loads(text)
         if content["format"] != FORMAT:
             raise ValueError(f"a profile must have format {FORMAT}, got {content['format']}")
-        columns = tuple(
-            WatchedColumn(
-                **{
-                    name: tuple(value) if isinstance(value, list) else value
-                    for name, value in column.items()
-                }
-            )
-            for column in content["columns"]
-        )
+        columns = tuple(_column_of(column) for column in content["columns"])
         domains = len(content["names"]) + 1
         arrays: dict[str, Any] = {}
         for name in ARRAYS:
@@ -117,6 +109,19 @@ def _column_to_dict(column: WatchedColumn) -> Mapping[str, Any]:
     return {name: value for name, value in asdict(column).items() if value not in ((), 0)} | {
         "place": column.place
     }
+
+
+def _column_of(content: Mapping[str, Any]) -> WatchedColumn:
+    if content["kind"] not in KINDS:
+        raise ValueError(f"kind of a column must be one of {KINDS}, got {content['kind']!r}")
+    return WatchedColumn(
+        name=content["name"],
+        kind=content["kind"],
+        place=content["place"],
+        size=content.get("size", 0),
+        ids=tuple(content.get("ids", ())),
+        edges=tuple(content.get("edges", ())),
+    )
 
 
 def _plain(array: np.ndarray) -> Any:

@@ -13,7 +13,7 @@ an hour hold one hour; given vectors, statistics and the forest's score, which f
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
@@ -25,7 +25,7 @@ MOST_IDS = 18  # ids of a column with cells of their own
 BINS = 10  # of a number
 
 Kind = Literal["categorical", "categorical_list", "numeric", "numeric_list"]
-KINDS: tuple[Kind, ...] = ("categorical", "categorical_list", "numeric", "numeric_list")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
