@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from isthmus.data.store.arrays import Arrays
+from isthmus.data.tables.plain import ragged
 from isthmus.schema import FittedField
 
 MOST_IDS = 18  # ids of a column with cells of their own
@@ -81,10 +82,8 @@ class WatchedColumn:
             columns = arrays.categorical if self.of_ids else arrays.numeric
             return columns[at, self.place], None
         items, offsets = arrays.lists[self.place]
-        starts, stops = offsets[at], offsets[at + 1]
-        lengths = stops - starts
-        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return items[shift + np.arange(len(shift))], lengths
+        lengths = offsets[at + 1] - offsets[at]
+        return items[ragged(offsets[at], lengths)], lengths
 
 
 def watched_columns(
@@ -105,10 +104,10 @@ def watched_columns(
             continue
         place = places[sort]
         places[sort] += 1
-        is_part = bool(field.source) and field.kind in ("categorical", "numeric")
-        if field.is_domain or is_part:
+        kind = field.kind
+        is_part = bool(field.source) and kind in ("categorical", "numeric")
+        if kind not in KINDS or field.is_domain or is_part:
             continue
-        kind = next(kind for kind in KINDS if kind == field.kind)
         bare = WatchedColumn(field.name, kind, place, size=field.table_rows)
         found.append(_with_cells(bare, *bare.values(arrays, at), share))
     return tuple(found)
