@@ -109,12 +109,8 @@ class Monitoring:
         """Say in one sentence how the domains do."""
         tested = sum(of.auc is not None or of.calibration is not None for of in self.domains)
         if self.fell:
-            named = [f"{of.domain} ({' and '.join(of.fell)})" for of in self.fell[:5]]
-            more = f" and {len(self.fell) - 5:,} more" if len(self.fell) > 5 else ""
-            return (
-                f"{len(self.fell):,} of {count_text(tested, 'domain')} fell beyond the margin:"
-                f" {', '.join(named)}{more}."
-            )
+            named = _few([f"{of.domain} ({' and '.join(of.fell)})" for of in self.fell])
+            return f"{len(self.fell):,} of {count_text(tested, 'domain')} fell beyond the margin: {named}."
         if not tested:
             return "No domain has labels enough to be compared with its validation rows."
         return (
@@ -142,17 +138,33 @@ class Monitoring:
         """Show the domains as text."""
         by_name = {of.domain: of for of in self.domains}
         names, left = largest({name: of.served.rows for name, of in by_name.items()})
-        header = ("domain", "rows", "AUC [95 %]", "before", "p", "calib. [95 %]", "before", "p", "")
+        header = (
+            "domain",
+            "rows",
+            "AUC [95 %]",
+            "before",
+            "p",
+            "calib. [95 %]",
+            "before",
+            "p",
+            "fell",
+        )
+        left_out: dict[str, list[str]] = {}
+        for of in self.domains:
+            if of.why is not None:
+                left_out.setdefault(of.why, []).append(of.domain)
+        reasons = [f"Not compared, {why}: {_few(names)}" for why, names in left_out.items()]
         return TextTable(
             title=self.title,
             header=header,
             rows=tuple(_cells(by_name[name]) for name in names),
-            notes=(self.headline, *self.notes(), *([left] if left else [])),
+            notes=(self.headline, *reasons, *self.notes(), *([left] if left else [])),
             left=(0, 8),
         )
 
     def by_day(self) -> TextTable:
-        """Show the days of each domain as text."""
+        """Show the days of each domain as text, of domains that fell first."""
+        by_fall = sorted(self.domains, key=lambda of: not of.fell)
         rows = [
             (
                 of.domain,
@@ -161,7 +173,7 @@ class Monitoring:
                 with_interval(served.auc, served.auc_ci),
                 with_interval(served.calibration, served.calibration_ci, 3),
             )
-            for of in self.domains
+            for of in by_fall
             for day, served in self.days[of.domain]
         ]
         more = len(rows) - DAYS_SHOWN
@@ -200,6 +212,11 @@ class Monitoring:
         }
 
 
+def _few(names: Sequence[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
 def _cells(of: DomainHealth) -> tuple[str, ...]:
     cells = [of.domain, f"{of.served.rows:,}"]
     parts = (
@@ -210,8 +227,7 @@ def _cells(of: DomainHealth) -> tuple[str, ...]:
         cells.append(with_interval(value, ci, places))
         cells.append("" if change is None else f"{change.training:.{places}f}")
         cells.append("" if change is None else p_text(change.p_holm))
-    told = f"fell: {' and '.join(of.fell)}" if of.fell else of.why or of.served.why or ""
-    return (*cells, told)
+    return (*cells, " and ".join(of.fell))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

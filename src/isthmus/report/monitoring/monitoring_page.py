@@ -42,8 +42,6 @@ def monitoring_page(report: Mapping[str, Any]) -> str:
 
 
 def _verdict(report: Mapping[str, Any], of: Mapping[str, Any]) -> str:
-    """What is said of a domain, in a few words."""
+    """What is said of a domain, in a few words; nothing where no fall is shown."""
     fell = report["fell"].get(of["domain"])
-    if fell:
-        return f"fell: {' and '.join(fell)}"
-    return of["why"] or "within the margin, as far as can be told"
+    return f"fell: {' and '.join(fell)}" if fell else of["why"] or ""
