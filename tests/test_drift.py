@@ -136,12 +136,12 @@ def test_chance_alone_flags_no_more_looks_than_the_level(monkeypatch: pytest.Mon
     looks(monkeypatch, 0.2, margin=0.0)
     rng = np.random.default_rng(3)
     flagged = 0
-    for _ in range(150):
+    for _ in range(100):
         draw = Draw(rng)
         watch = DriftWatch(profile=draw.profile(1_200))
         draw.serve(watch, 45)
         flagged += bool(watch.flags())
-    assert flagged <= 30  # the level; the bounds of mixes are wide
+    assert flagged <= 20  # the level; the bounds of mixes are wide
 
 
 def test_an_interval_of_scores_is_as_wide_as_it_must_be(monkeypatch: pytest.MonkeyPatch):
@@ -149,14 +149,14 @@ def test_an_interval_of_scores_is_as_wide_as_it_must_be(monkeypatch: pytest.Monk
     rng = np.random.default_rng(15)
     domain = np.ones(1_000, dtype=np.int64)
     flagged = 0
-    for _ in range(300):
+    for _ in range(200):
         draw = Draw(rng)
         scored = scored_as(draw.scores(domain), domain, ("a",))
         watch = DriftWatch(profile=measure_profile([], draw.rows(1_000, 1), scored))
         for _ in range(60):
             add(watch, draw.rows(20, 1), draw.scores(domain[:20]))
         flagged += bool(watch.flags())
-    assert 25 <= flagged <= 80  # 60 are the level
+    assert 15 <= flagged <= 57  # 40 are the level; three standard deviations are 17
 
 
 def scored_as(score: np.ndarray, domain: np.ndarray, names: tuple[str, ...]) -> ScoredRows:

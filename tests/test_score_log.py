@@ -71,10 +71,10 @@ def test_one_line_a_row(tmp_path: Path):
         }
         for row, (domain, score) in enumerate([("küche", 0.25), (None, 0.333333333)])
     ]
-    write(log, "r2", 2, row_ids=["x", "y"])
+    write(log, "r2", 2, row_ids=["x", "\ud800"])
     assert [(line["id"], line["row"]) for line in lines(tmp_path / "log")[2:]] == [
         ("x", 0),
-        ("y", 1),
+        ("?", 1),
     ]
 
 
@@ -247,12 +247,35 @@ def test_lines_that_no_server_wrote_are_counted(tmp_path: Path):
     good = (tmp_path / "log").read_text()
     bad = [
         good.replace("0.1", "7.5"),
+        good.replace("0.1", "true, "),
         good.replace("2026-11-28T09", "yesterday"),
+        good.replace('"row":0', f'"row":{10**30}'),
         '{"baseline": 3}\n',
+        "[]\n",
     ]
+    assert all(line != good for line in bad)
+    for line in bad:  # each alone, and all together
+        (tmp_path / "log").write_text(line + good)
+        found = read_score_log(tmp_path / "log")
+        assert (len(found.frame), found.torn) == (1, 1), line
     (tmp_path / "log").write_text("".join([*bad, good]))
     found = read_score_log(tmp_path / "log")
-    assert (len(found.frame), found.torn) == (1, 3)
+    assert (len(found.frame), found.torn) == (1, len(bad))
+
+
+def test_a_log_is_read_whole_while_it_is_turned(tmp_path: Path):
+    writer = start(tmp_path / "log", "a", 10**9)
+    while not (tmp_path / "log.5").exists():
+        assert writer.poll() is None
+    try:
+        for _ in range(10):
+            found = read_score_log(tmp_path / "log")
+            whole = found.frame["id"].unique(maintain_order=True).str.slice(2).cast(int).to_numpy()
+            np.testing.assert_array_equal(whole, np.arange(len(whole)))
+            assert found.torn <= 1
+    finally:
+        writer.kill()
+        writer.wait(timeout=60)
 
 
 def test_what_is_refused(tmp_path: Path):

@@ -1,12 +1,14 @@
 """A score log, read again with the files that it was rotated into."""
 
+import fcntl
 import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -66,17 +68,18 @@ def read_score_log(path: str | Path) -> LoggedRows:
     frames = [pl.DataFrame(schema=SCHEMA)]
     baselines: dict[str, Any] = {}
     torn = 0
-    for file in log_files(path):
-        try:
-            for chunk in _chunks(file):
-                heads, lines = _parted(chunk)
-                for head in heads:
-                    torn += not _take(head, baselines)
-                frame, lost = _parsed(lines)
-                frames.append(frame)
-                torn += lost
-        except OSError as fault:
-            raise RunError(f"a score log must be readable, got {file}: {fault}") from fault
+    try:
+        with ExitStack() as stack:
+            for file in _opened(Path(path), stack):
+                for chunk in _chunks(file):
+                    heads, lines = _parted(chunk)
+                    for head in heads:
+                        torn += not _take(head, baselines)
+                    frame, lost = _parsed(lines)
+                    frames.append(frame)
+                    torn += lost
+    except OSError as fault:
+        raise RunError(f"a score log must be readable, got {path}: {fault}") from fault
     frame = pl.concat(frames)
     time = pl.col("time").str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ms", strict=False)
     frame = frame.with_columns(time=time.dt.replace_time_zone("UTC"))
@@ -85,17 +88,25 @@ def read_score_log(path: str | Path) -> LoggedRows:
     return LoggedRows(whole, torn + len(frame) - len(whole), baselines)
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
+def _opened(path: Path, stack: ExitStack) -> list[BinaryIO]:
+    """Open all files of a log, the oldest first, while no writer turns them."""
+    with ExitStack() as still:
+        lock = path.with_name(f"{path.name}.lock")
+        if lock.exists():
+            fcntl.flock(still.enter_context(lock.open("rb")), fcntl.LOCK_SH)
+        return [stack.enter_context(file.open("rb")) for file in log_files(path)]
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
     """Whole lines, some megabytes at a time; the last chunk may end in a cut line."""
-    with file.open("rb") as stream:
-        rest = b""
-        while block := stream.read(CHUNK):
-            whole, found, after = (rest + block).rpartition(b"\n")
-            if found:
-                yield whole
-            rest = after
-        if rest:
-            yield rest
+    rest = b""
+    while block := file.read(CHUNK):
+        whole, found, after = (rest + block).rpartition(b"\n")
+        if found:
+            yield whole
+        rest = after
+    if rest:
+        yield rest
 
 
 def _parted(chunk: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -133,12 +144,10 @@ def _frame(lines: list[bytes]) -> pl.DataFrame:
 def _is_whole(line: bytes) -> bool:
     try:
         content = json.loads(line)
-    except ValueError:
+        texts = [content[name] for name in ("time", "id", "bundle")]
+        text = "".join([*texts, content["domain"] or ""])
+        text.encode()  # half a surrogate pair is no text
+        row, score = content["row"], content["score"]
+        return type(row) is int and 0 <= row < 1 << 62 and 0 <= score <= 1
+    except (ValueError, KeyError, TypeError):
         return False
-    return (
-        isinstance(content, dict)
-        and all(isinstance(content.get(name), str) for name in ("time", "id", "bundle"))
-        and isinstance(content.get("row"), int)
-        and isinstance(content.get("score"), int | float)
-        and isinstance(content.get("domain"), str | None)
-    )

@@ -120,7 +120,7 @@ class ScoreLog:
         moment = datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
         head = f'{{"time":"{moment.replace("+00:00", "Z")}","id":'
         tail = f',"bundle":{_quoted(bundle)}}}\n'
-        ids = [_quoted(request_id)] * len(scores) if row_ids is None else map(json.dumps, row_ids)
+        ids = [_quoted(request_id)] * len(scores) if row_ids is None else map(_quoted, row_ids)
         held = self._held(values, len(scores))
         lines = [
             f'{head}{own},"row":{row},"domain":{_quoted(domain)},"score":{score:.9g}{more}{tail}'
@@ -208,7 +208,8 @@ class ScoreLog:
 
 @lru_cache(maxsize=4096)
 def _quoted(text: str | None) -> str:
-    return json.dumps(text)
+    """A text as JSON; half a surrogate pair, which is no text, as ``?``."""
+    return json.dumps(text if text is None else text.encode(errors="replace").decode())
 
 
 def _finite(value: Any) -> Any:
