@@ -111,6 +111,7 @@ def test_domains_that_do_as_before_are_silent_and_figures_are_the_rows_own(
             auc(day["score"].to_numpy(), day["label"].to_numpy()), abs=1e-9
         )
         assert served.rows == len(day)
+        assert served.auc is not None
         assert served.auc_ci is not None
         assert served.auc_ci[0] < served.auc < served.auc_ci[1]
 
