@@ -266,3 +266,31 @@ def test_a_resumed_table_of_arrow_gives_the_same_profile(
     config = isthmus.load_config(settings(epochs=1), CHANGES)
     again = isthmus.fit(config, pa.table(clicks()), out=tmp_path / "run", cache=tmp_path / "cache")
     assert content(again.path / "bundle") == content(run.path / "bundle")
+
+
+def test_a_profile_goes_on_with_other_domains():
+    rng = np.random.default_rng(4)
+    field = FittedField("item", "categorical", 4, table="item", table_rows=30)
+
+    def measured(
+        names: tuple[str, ...], rows: int, columns: tuple[WatchedColumn, ...] | None = None
+    ):
+        domain = rng.integers(1, len(names) + 1, rows)
+        arrays = arrays_of(rng.integers(0, 30, (rows, 1)), domain)
+        return measure_profile([field], arrays, scored_of(domain, names), columns)
+
+    first = measured(("a", "b"), 400)
+    later = measured(("c", "b"), 300, first.columns)
+    found = first.of_domains(("b", "c", "d"), later)
+    assert found.names == ("b", "c", "d")
+    assert found.rows.tolist() == [0, later.rows[2], later.rows[1], 0]
+    np.testing.assert_array_equal(found.cells[1:3], later.cells[[2, 1]])
+    np.testing.assert_array_equal(found.auc, [np.nan, later.auc[2], later.auc[1], np.nan])
+    again = Profile.from_json(found.to_json())
+    np.testing.assert_array_equal(again.cells, found.cells)
+    pruned = first.of_domains(("b",))
+    np.testing.assert_array_equal(pruned.score, first.score[[0, 2]])
+    assert pruned.cells.dtype == first.cells.dtype
+    assert pruned.rows.dtype == np.int64
+    with pytest.raises(ValueError, match="must have the columns of the first one"):
+        first.of_domains(("a",), measured(("a",), 50, ()))

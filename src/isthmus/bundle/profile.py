@@ -14,7 +14,7 @@ not count, since served rows have none.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -84,6 +84,25 @@ class Profile:
                 raise ValueError(f"a profile's {name} must be of {domains} domains, got {width}")
         return cls(names=tuple(content["names"]), columns=columns, **arrays)
 
+    def of_domains(self, names: Sequence[str], later: "Profile | None" = None) -> "Profile":
+        """The profile of a bundle with other domains, which a run was extended or pruned to.
+
+        ``names``: its trained domains. ``later``: a profile of some of them, with the same columns, that
+        was measured since; where it has rows of a domain, they count. A domain that neither has rows
+        of is not watched. Raises ValueError where ``later`` has other columns.
+        """
+        held = [self] if later is None else [self, later]
+        if any(of.columns != self.columns for of in held):
+            raise ValueError("a later profile must have the columns of the first one, got others")
+        found = {name: [getattr(self, name)[:1]] for name in ARRAYS}
+        for domain in names:
+            there = [(of, of.names.index(domain) + 1) for of in held if domain in of.names]
+            of, at = next((one for one in reversed(there) if one[0].rows[one[1]]), (None, 0))
+            for name, parts in found.items():
+                parts.append(_empty(parts[0], name) if of is None else getattr(of, name)[[at]])
+        arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+        return Profile(names=tuple(names), columns=self.columns, **arrays)
+
     def baseline(self) -> dict[str, dict[str, float | None]]:
         """AUC and calibration of each trained domain with their standard errors, plain values."""
         parts = {
@@ -103,6 +122,12 @@ class Profile:
 
 ARRAYS = tuple(field.name for field in fields(Profile) if field.name not in ("names", "columns"))
 WIDE = ("cells", "unknown_variance", "mix_values", "mean")
+
+
+def _empty(like: np.ndarray, name: str) -> np.ndarray:
+    """An array of a domain without rows."""
+    counts = name in ("rows", "clusters", "cells", "mix_values")
+    return np.zeros_like(like) if counts else np.full_like(like, np.nan)
 
 
 def _column_to_dict(column: WatchedColumn) -> Mapping[str, Any]:

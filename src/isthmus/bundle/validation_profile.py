@@ -27,11 +27,17 @@ ROUNDING = 1e-9
 PROFILE_ROWS = 1 << 20  # rows from which the mix of values is measured, evenly spread
 
 
-def measure_profile(encoded: Sequence[FittedField], arrays: Arrays, scored: ScoredRows) -> Profile:
+def measure_profile(
+    encoded: Sequence[FittedField],
+    arrays: Arrays,
+    scored: ScoredRows,
+    columns: tuple[WatchedColumn, ...] | None = None,
+) -> Profile:
     """Measure the profile of scored rows.
 
     ``encoded``: the fields of ``arrays``, which are the same rows, encoded. ``scored``: with calibrated
-    logits and the model's ids of domains, 0 for the unknown one. Its weights do not count.
+    logits and the model's ids of domains, 0 for the unknown one. Its weights do not count. ``columns``:
+    with the cells of another profile; chosen from these rows by default.
     """
     scored = replace(scored, weight=None)
     n = len(scored.names)
@@ -49,7 +55,8 @@ def measure_profile(encoded: Sequence[FittedField], arrays: Arrays, scored: Scor
     part = cells if step == 1 else Cells.of(scored.domain[at], _of(scored.group, at), n)
     domain = scored.domain[at]
     counts = np.bincount(domain, mass[at], minlength=n + 1)
-    columns = watched_columns(encoded, arrays, at, mass[at] / counts[domain])
+    if columns is None:
+        columns = watched_columns(encoded, arrays, at, mass[at] / counts[domain])
     mixes = [_Mix(column, arrays, at, domain, mass[at], part) for column in columns]
 
     def side_by_side(name: str) -> np.ndarray:
