@@ -43,6 +43,7 @@ class DriftWatch:
         columns = profile.columns
         self._starts, self._stride = profile.starts, profile.cells.shape[1]
         self._sizes = np.array([column.cells for column in columns], dtype=np.int64)
+        self._column_of = np.repeat(np.arange(len(columns)), self._sizes)
         self._expected = Shares.of(profile)
         single = [place for place, column in enumerate(columns) if column.kind == "categorical"]
         tables = [self._table(place) for place in single]
@@ -62,6 +63,7 @@ class DriftWatch:
             if column.is_list
         ]
         self._local = np.zeros(len(profile.names) + 2, dtype=np.int64)
+        self._nowhere = np.zeros(REQUEST_ROWS, dtype=np.int64)
         # Sums halve; sums of squares, which hold the squared weight, are quartered.
         self._halved = np.full(self._rows.shape[1], 0.25)
         self._halved[[Sums.ROWS, Sums.SCORES]] = 0.5
@@ -104,39 +106,45 @@ class DriftWatch:
         numeric: np.ndarray,
         lists: Sequence[tuple[np.ndarray, np.ndarray]],
     ) -> None:
-        domain = np.minimum(domain, len(self._local) - 1)
+        met, where, n = self._met(np.minimum(domain, len(self._local) - 1))
+        total = np.bincount(where, scores, minlength=len(n))
+        away = total - self._expected.score[met] * n
+        block = np.empty((len(n), self._rows.shape[1]))
+        block[:, Sums.ROWS] = block[:, Sums.ROWS_ONCE] = n
+        block[:, Sums.ROWS_SQUARED] = n * n
+        block[:, Sums.SCORES] = total
+        block[:, Sums.SCORE_AWAY] = away * away
+        if len(self._sizes):
+            held = self._held(len(n), where, categorical, numeric, lists)
+            self._count(block[:, Sums.HEAD :], held, met)
+        rows = self._rows[met] + block
+        now = rows[:, Sums.ROWS]
+        full = now > WINDOW_ROWS
+        if full.any():
+            full &= now * now > WINDOW_REQUESTS * rows[:, Sums.ROWS_SQUARED]
+            rows[full] *= self._halved
+        self._rows[met] = rows
+
+    def _met(self, domain: np.ndarray) -> tuple[slice | np.ndarray, np.ndarray, np.ndarray]:
+        """The domains of a request, the place of each row's among them, and their rows, float64."""
+        first = int(domain[0])
+        if (domain == first).all():  # most requests are of one domain
+            only = slice(first, first + 1)
+            return only, self._nowhere[: len(domain)], np.array([float(len(domain))])
         counts = np.bincount(domain, minlength=len(self._local))
         met = np.flatnonzero(counts)
         self._local[met] = np.arange(len(met))
-        where = self._local[domain]
-        n = counts[met].astype(np.float64)
-        total = np.bincount(where, scores, minlength=len(met))
-        block = np.empty((len(met), self._rows.shape[1]))
-        block[:, Sums.ROWS] = n
-        block[:, Sums.ROWS_ONCE] = n
-        block[:, Sums.ROWS_SQUARED] = n * n
-        block[:, Sums.SCORES] = total
-        away = total - self._expected.score[met] * n
-        block[:, Sums.SCORE_AWAY] = away * away
-        if len(self._sizes):
-            self._count(block[:, Sums.HEAD :], met, where, categorical, numeric, lists)
-        self._rows[met] += block
-        now = self._rows[met, Sums.ROWS]
-        worth = now * now > WINDOW_REQUESTS * self._rows[met, Sums.ROWS_SQUARED]
-        full = (now > WINDOW_ROWS) & worth
-        if full.any():
-            self._rows[met[full]] *= self._halved
+        return met, self._local[domain], counts[met].astype(np.float64)
 
-    def _count(
+    def _held(
         self,
-        out: np.ndarray,
-        met: np.ndarray,
+        domains: int,
         where: np.ndarray,
         categorical: np.ndarray,
         numeric: np.ndarray,
         lists: Sequence[tuple[np.ndarray, np.ndarray]],
-    ) -> None:
-        """Fill in what a request's rows hold: cells, and squares of how far they are off."""
+    ) -> Float64[np.ndarray, "domains cells"]:
+        """How many values of a request are in each cell."""
         base = where * self._stride
         parts = []
         if len(self._id_columns):
@@ -148,7 +156,10 @@ class DriftWatch:
             cells += base[:, None]
             parts.append(cells.ravel())
         for place, edges, start in self._numbers:
-            parts.append(edges.searchsorted(numeric[:, place], side="right") + (base + start))
+            cells = edges.searchsorted(numeric[:, place], side="right")
+            cells += base
+            cells += start
+            parts.append(cells)
         for column, start, table in self._lists:
             values, offsets = lists[column.place]
             values = values[offsets[0] : offsets[-1]]
@@ -157,18 +168,27 @@ class DriftWatch:
             else:
                 cells = table[np.minimum(values, column.size)]
             parts.append(cells + np.repeat(base, np.diff(offsets)))
-        held = np.bincount(np.concatenate(parts), minlength=len(met) * self._stride)
-        held = held.reshape(len(met), self._stride).astype(np.float64)
+        held = np.bincount(np.concatenate(parts), minlength=domains * self._stride)
+        return held.reshape(domains, self._stride).astype(np.float64)
+
+    def _count(
+        self,
+        out: Float64[np.ndarray, "domains numbers"],
+        held: Float64[np.ndarray, "domains cells"],
+        met: slice | np.ndarray,
+    ) -> None:
+        """Fill in what a request holds, and squares of how far that is off what is expected."""
+        cells, columns = self._stride, len(self._sizes)
         values = np.add.reduceat(held, self._starts, axis=1)
         unknown = held[:, self._starts]
         away = unknown - self._expected.unknown[met] * values
-        mixed = np.repeat(values - unknown, self._sizes, axis=1) * self._expected.mix[met]
+        mixed = (values - unknown)[:, self._column_of] * self._expected.mix[met]
         mixed -= held
         mixed[:, self._starts] = 0
-        cells, columns = self._stride, len(self._sizes)
+        mixed *= mixed
         out[:, :cells] = held
         out[:, cells : cells + columns] = away * away
-        out[:, cells + columns :] = np.add.reduceat(mixed * mixed, self._starts, axis=1)
+        out[:, cells + columns :] = np.add.reduceat(mixed, self._starts, axis=1)
 
     def flags(self, states: Sequence[np.ndarray] | None = None) -> tuple[Drift, ...]:
         """Tell what left its training interval, by domain.
