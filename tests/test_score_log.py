@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,12 +170,19 @@ def test_two_processes_write_and_turn_one_log_and_lose_nothing(tmp_path: Path):
     assert max(sizes) < 24_000  # a little past the bound, while the other process turned the files
 
 
-def test_a_killed_writer_leaves_whole_requests(tmp_path: Path):
+def test_a_log_is_read_whole_while_it_is_written_and_after_a_kill(tmp_path: Path):
     writer = start(tmp_path / "log", "a", 10**9)
-    while not (tmp_path / "log.3").exists():
+    while not (tmp_path / "log.5").exists():
         assert writer.poll() is None
-    writer.send_signal(signal.SIGKILL)
-    writer.wait(timeout=60)
+    try:
+        for _ in range(10):
+            found = read_score_log(tmp_path / "log")
+            numbers = found.frame["id"].unique(maintain_order=True).str.slice(2).cast(pl.Int64)
+            np.testing.assert_array_equal(numbers.to_numpy(), np.arange(len(numbers)))
+            assert found.torn <= 1
+    finally:
+        writer.kill()
+        writer.wait(timeout=60)
     found = read_score_log(tmp_path / "log")
     assert found.torn <= 7
     counts = Counter(found.frame["id"].to_list())
@@ -261,21 +269,6 @@ def test_lines_that_no_server_wrote_are_counted(tmp_path: Path):
     (tmp_path / "log").write_text("".join([*bad, good]))
     found = read_score_log(tmp_path / "log")
     assert (len(found.frame), found.torn) == (1, len(bad))
-
-
-def test_a_log_is_read_whole_while_it_is_turned(tmp_path: Path):
-    writer = start(tmp_path / "log", "a", 10**9)
-    while not (tmp_path / "log.5").exists():
-        assert writer.poll() is None
-    try:
-        for _ in range(10):
-            found = read_score_log(tmp_path / "log")
-            whole = found.frame["id"].unique(maintain_order=True).str.slice(2).cast(int).to_numpy()
-            np.testing.assert_array_equal(whole, np.arange(len(whole)))
-            assert found.torn <= 1
-    finally:
-        writer.kill()
-        writer.wait(timeout=60)
 
 
 def test_what_is_refused(tmp_path: Path):
