@@ -172,6 +172,11 @@ def test_the_bundle_scores_as_the_run_did(run: isthmus.Run, table: pa.Table):
         scored = run.scored(split)
         np.testing.assert_allclose(run.bundle.logits(table)[scored.row], scored.logits, atol=1e-4)
     assert run.bundle.calibration is not None
+    assert run.bundle.profile is not None
+    figures = run.evaluate("validation").domains
+    for place, name in enumerate(run.bundle.domains, start=1):
+        if figures[name].auc is not None:
+            assert run.bundle.profile.auc[place] == pytest.approx(figures[name].auc, rel=1e-7)
     alone = np.concatenate([run.bundle.score(table.slice(row, 1)) for row in range(5)])
     np.testing.assert_allclose(alone, run.bundle.score(table)[:5], atol=1e-6)
 

@@ -39,6 +39,7 @@ WALK = [
     "bundle",
     "experiments",
     "run",
+    "monitoring",
     "exporting",
     "serving",
     "tuning",

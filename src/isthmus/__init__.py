@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from isthmus.exporting import Exported, export
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
+    from isthmus.monitoring import Monitoring, monitor
     from isthmus.recipe import SystemRecipe, recipes
     from isthmus.run import Run, compare, fit
     from isthmus.schema import DataConfig
@@ -56,6 +57,7 @@ _PLACES = {
     "isthmus.exporting": ("Exported", "export"),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
+    "isthmus.monitoring": ("Monitoring", "monitor"),
     "isthmus.recipe": ("SystemRecipe", "recipes"),
     "isthmus.run": ("Run", "compare", "fit"),
     "isthmus.schema": ("DataConfig",),
@@ -81,6 +83,7 @@ __all__ = [
     "Exported",
     "IsthmusError",
     "ModelConfig",
+    "Monitoring",
     "Run",
     "RunError",
     "SchemaError",
@@ -99,6 +102,7 @@ __all__ = [
     "load_adapters",
     "load_config",
     "merge_adapters",
+    "monitor",
     "plan_benchmark",
     "plan_diagnosis",
     "recipes",

@@ -3,6 +3,7 @@
 from isthmus.bundle.detector import DetectBy, Detector, check_detector, fit_detector
 from isthmus.bundle.manifest import MANIFEST, is_bundle, read_manifest
 from isthmus.bundle.parts import Part
+from isthmus.bundle.profile import Profile
 from isthmus.bundle.served import Bundle, ScoredBlock, to_score
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "DetectBy",
     "Detector",
     "Part",
+    "Profile",
     "ScoredBlock",
     "check_detector",
     "fit_detector",

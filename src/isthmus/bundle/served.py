@@ -5,6 +5,7 @@
     parts/N.safetensors    where domains have models of their own: the tensors, and the ids it knows
     parts/N.trees.txt      and what its train rows taught: a forest, N.statistics.safetensors
     encoder/               vocabularies, scalers, statistics and forest, as fitted on the train rows
+    profile.json           what each domain looked like on validation rows, see `isthmus.bundle.profile`
 
 From raw row to served score there is one path, `Bundle.score_blocks`: `Bundle.score`, ``predict`` and
 ``evaluate --data`` all take it. `Bundle.score_rows` and the server have another encoder of the same
@@ -36,6 +37,7 @@ from isthmus.bundle.calibration import Calibration
 from isthmus.bundle.detector import DetectBy, Detector, Telling
 from isthmus.bundle.manifest import read_manifest, write_manifest
 from isthmus.bundle.parts import Part, Router, below, model_tensors
+from isthmus.bundle.profile import Profile
 from isthmus.bundle.strength import check_strength, has_strength, turned
 from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
@@ -52,6 +54,7 @@ from isthmus.version import VERSION
 WEIGHTS = "weights.safetensors"
 PARTS = "parts"
 ENCODER = "encoder"
+PROFILE = "profile.json"
 BLOCK_ROWS = 1 << 15
 
 Role = Literal["label", "weight", "group"]
@@ -65,7 +68,8 @@ class Bundle:
     array([0.0431])
 
     ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
-    rows, those of the unknown domain too, are scored by ``model``. ``checksum``: of the folder that
+    rows, those of the unknown domain too, are scored by ``model``. ``profile``: what each domain looked
+    like; None in bundles of an isthmus that did not measure it yet. ``checksum``: of the folder that
     the bundle was read from, which tells it from every other; None for one that was not read.
     ``router``: sends each row to the model of its domain. Raises ValueError for a route from a domain or
     to a part that is not there.
@@ -81,6 +85,7 @@ class Bundle:
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,
         detector: Detector | None = None,
+        profile: Profile | None = None,
         checksum: str | None = None,
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
@@ -88,7 +93,8 @@ class Bundle:
         self.config = config.model_copy(update={"data": data})
         self.encoder = replace(encoder, config=data)
         self.model = model.eval()
-        self.calibration, self.detector, self.checksum = calibration, detector, checksum
+        self.calibration, self.detector = calibration, detector
+        self.profile, self.checksum = profile, checksum
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
         self.router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
@@ -106,8 +112,8 @@ class Bundle:
         """The same bundle, for scoring, with its adapters turned down or up; weights are shared.
 
         ``strength``: 1 as trained, 0 the shared network exactly, without the adapter. Models of
-        domains without an adapter score as before, and a calibration stays. `save` writes the bundle
-        as trained. Raises BundleError for a number below 0 or not finite, and where no model wears an
+        domains without an adapter score as before, and a calibration stays. There is no profile, since
+        the scores are others. `save` writes the bundle as trained. Raises BundleError for a number below 0 or not finite, and where no model wears an
         adapter with a strength.
         """
         check_strength(strength)
@@ -152,6 +158,8 @@ class Bundle:
                 for number, part in enumerate(self.parts.values()):
                     part.save(folder / _part_file(number), self.encoder.fields)
                 self.encoder.save(folder / ENCODER)
+                if self.profile is not None:
+                    (folder / PROFILE).write_text(self.profile.to_json(), encoding="utf-8")
                 write_manifest(folder, 2 if self.parts else 1, self._content())
         except (OSError, SafetensorError) as error:
             raise BundleError(f"a bundle must be writable at {path}, got: {error}") from error
@@ -204,6 +212,9 @@ class Bundle:
             detector = None
             if content.get("detector"):
                 detector = Detector.of_tensors(below(tensors, "detector."), encoder)
+            profile = None
+            if PROFILE in content["files"]:
+                profile = Profile.from_json((folder / PROFILE).read_text(encoding="utf-8"))
             # An older bundle may name its domains otherwise, in the same order.
             today = dict(zip(content["domains"], encoder.domains, strict=True))
             parts = {
@@ -220,6 +231,7 @@ class Bundle:
                 parts=parts,
                 routes={today[name]: part for name, part in content.get("routes", {}).items()},
                 detector=detector,
+                profile=profile,
                 checksum=content["sha256"],
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:

@@ -242,12 +242,14 @@ class _Fit:
         self.tell(Notice("train", end_text(end), 1.0))
         scored = self._score("validation")
         self.detector = fit_detector(self.config, self.dataset)
+        calibration = self.scores.calibration(scored)
         bundle = Bundle(
             config=self.config,
             encoder=self.dataset.encoder,
             model=self.model,
-            calibration=self.scores.calibration(scored),
+            calibration=calibration,
             detector=self.detector,
+            profile=self.scores.profile(scored, calibration),
         )
         bundle.save(self.folder.bundle)
         self.scores.write(bundle, scored)

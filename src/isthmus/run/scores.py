@@ -17,6 +17,8 @@ from jaxtyping import Float64
 
 from isthmus.bundle import Bundle
 from isthmus.bundle.calibration import Calibration, fit_calibration
+from isthmus.bundle.profile import Profile
+from isthmus.bundle.validation_profile import measure_profile
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
 from isthmus.disk import whole_file
@@ -65,6 +67,21 @@ class SplitScores:
             self._model_ids(validation.domain),
             n_domains=self.dataset.n_domains,
             weight=validation.weight,
+        )
+
+    def profile(self, validation: ScoredRows, calibration: Calibration | None) -> Profile:
+        """Measure what each domain looks like, with the scores that will be served."""
+        domain = self._model_ids(validation.domain)
+        logits = validation.logits
+        return measure_profile(
+            self.dataset.encoder.fields,
+            self.dataset.rows("validation").arrays,
+            replace(
+                validation,
+                logits=logits if calibration is None else calibration.apply(logits, domain),
+                domain=domain,
+                names=self.dataset.encoder.domains,
+            ),
         )
 
     def write(self, bundle: Bundle, scored: ScoredRows) -> ScoredRows:

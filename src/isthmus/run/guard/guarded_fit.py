@@ -14,6 +14,7 @@ import numpy as np
 
 from isthmus.bundle import Bundle, Part, fit_detector
 from isthmus.bundle.calibration import Calibration
+from isthmus.bundle.profile import Profile
 from isthmus.config import Config
 from isthmus.data import Dataset, SplitName, Table
 from isthmus.data.store.rows import stopping_half
@@ -153,7 +154,9 @@ class GuardedFit:
         other = choose(deciding, guard=other_guard(self.guard), no_solo=arms.no_solo)
         scored = self._scored("validation", validation, choices)
         del validation, deciding
-        bundle = self._bundle(arms, choices, self.scores.calibration(scored))
+        calibration = self.scores.calibration(scored)
+        profile = self.scores.profile(scored, calibration)
+        bundle = self._bundle(arms, choices, calibration, profile)
         bundle.save(self.folder.bundle)
         self.scores.write(bundle, scored)
         test = arms.logits("test", self.dataset)
@@ -222,7 +225,11 @@ class GuardedFit:
         return self.scores.of(split, served(logits, choices, domain))
 
     def _bundle(
-        self, arms: TrainedArms, choices: Sequence[Choice], calibration: Calibration | None
+        self,
+        arms: TrainedArms,
+        choices: Sequence[Choice],
+        calibration: Calibration | None,
+        profile: Profile,
     ) -> Bundle:
         """Bundle joint for every domain, and the other models that were chosen."""
         parts: dict[str, Part] = {}
@@ -245,6 +252,7 @@ class GuardedFit:
             parts=parts,
             routes=routes,
             detector=fit_detector(self.config, self.dataset),
+            profile=profile,
         )
 
 

@@ -1,0 +1,47 @@
+"""A monitored log as one HTML page that opens from disk, without network and without script."""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from isthmus.metrics.text_table import count_text, number, p_text, with_interval
+from isthmus.report.monitoring.day_charts import day_chart
+from isthmus.report.pages import page_style, page_template
+
+PACKAGE = "isthmus.report.monitoring"
+MOST_DOMAINS = 24  # that have charts; the JSON has all
+
+
+def monitoring_page(report: Mapping[str, Any]) -> str:
+    """Render what was monitored, given as a dict, as one self-contained HTML page."""
+    domains = sorted(
+        report["domains"].values(),
+        key=lambda of: (of["domain"] not in report["fell"], -of["served"]["rows"]),
+    )
+    shown = domains[:MOST_DOMAINS]
+    return page_template(PACKAGE, "monitoring.html.j2").render(
+        report=report,
+        file=PurePath(report["log"]).name,
+        domains=domains,
+        panels=[
+            (
+                of,
+                day_chart(report, of["domain"], "auc"),
+                day_chart(report, of["domain"], "calibration"),
+            )
+            for of in shown
+        ],
+        more=len(domains) - len(shown),
+        verdict=_verdict,
+        with_interval=with_interval,
+        number=number,
+        p_text=p_text,
+        count_text=count_text,
+        style=page_style(),
+    )
+
+
+def _verdict(report: Mapping[str, Any], of: Mapping[str, Any]) -> str:
+    """What is said of a domain, in a few words; nothing where no fall is shown."""
+    fell = report["fell"].get(of["domain"])
+    return f"fell: {' and '.join(fell)}" if fell else of["why"] or ""
