@@ -3,7 +3,7 @@
 from isthmus.bundle.detector import DetectBy, Detector, check_detector, fit_detector
 from isthmus.bundle.manifest import MANIFEST
 from isthmus.bundle.parts import Part
-from isthmus.bundle.served import Bundle, ScoredBlock, to_score
+from isthmus.bundle.served import Bundle, ScoredBlock, stored_blocks, to_score
 
 __all__ = [
     "MANIFEST",
@@ -14,5 +14,6 @@ __all__ = [
     "ScoredBlock",
     "check_detector",
     "fit_detector",
+    "stored_blocks",
     "to_score",
 ]
