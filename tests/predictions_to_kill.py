@@ -15,6 +15,7 @@ from typing import Any
 import isthmus
 from fits_to_kill import die, ended, watch_renames
 from isthmus.bundle import Bundle, served
+from isthmus.data.batch import Batch
 from isthmus.errors import IsthmusError
 from isthmus.run.output import finished_rows
 
@@ -26,12 +27,12 @@ def watch_scoring(kill_at: int | None) -> list[int]:
     counts = [0, 0]
     score = Bundle.logits_of
 
-    def counting(bundle: Bundle, batch: Any) -> Any:
+    def counting(self: Bundle, batch: Batch) -> Any:
         counts[0] += 1
         counts[1] += batch.rows
         if counts[0] == kill_at:
             die()
-        return score(bundle, batch)
+        return score(self, batch)
 
     Bundle.logits_of = counting
     return counts
@@ -68,7 +69,11 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    _ = isthmus.Run  # imported before the forks, so that each child begins at once
+    # Imported before the forks, so that each child begins at once.
+    import pandas  # noqa: F401
+    import pyarrow.dataset  # noqa: F401
+
+    _ = isthmus.Run
     for line in sys.stdin:
         sys.stdout.write(json.dumps(obey(json.loads(line))) + "\n")
         sys.stdout.flush()
