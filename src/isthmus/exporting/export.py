@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from isthmus.bundle import Bundle, Part, to_score
+from isthmus.bundle import Bundle, Part, is_bundle, to_score
 from isthmus.data.batch import Batch
 from isthmus.disk import check_place, sha256, whole_folder, writing
 from isthmus.errors import BundleError, ConfigError, RunError
@@ -70,7 +70,7 @@ def export(
 ) -> Exported:
     """Write a run's networks as graphs, and compare each file with its network on real rows.
 
-    ``run``: a run, its folder, or a bundle. ``out``: the folder to write, ``RUN/onnx`` by default;
+    ``run``: a run, a bundle, or the folder of either. ``out``: the folder to write, ``RUN/onnx`` by default;
     an export in it is replaced. ``format``: ``onnx``, or ``pt2`` for others who load files of
     torch.export; isthmus loads none, because loading unpickles. ``table``: rows for the comparison,
     in place of the run's own table; a bundle without one is compared on drawn ids and numbers. The
@@ -83,7 +83,7 @@ def export(
         raise ConfigError(f"format must be one of {', '.join(get_args(Form))}, got {format!r}")
     if format == "onnx":
         check_libraries()
-    opened = Run.open(run) if isinstance(run, str | Path) else run
+    opened = _opened(run) if isinstance(run, str | Path) else run
     bundle = opened if isinstance(opened, Bundle) else opened.bundle
     if table is None and isinstance(opened, Run):
         table = opened.state.table
@@ -98,6 +98,10 @@ def export(
         content = _content(bundle, format, inputs, parity, place)
         (place / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Exported(folder, content, parity)
+
+
+def _opened(path: str | Path) -> Run | Bundle:
+    return Bundle.load(path) if is_bundle(Path(path)) else Run.open(path)
 
 
 def _free(folder: Path) -> None:
