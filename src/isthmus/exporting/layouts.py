@@ -4,8 +4,8 @@
     triton   isthmus/1/model.onnx and isthmus/config.pbtxt, for each part isthmus-N in the same way
     kserve   the same below models/, and inference-service.yaml
 
-In Triton and KServe each graph is a model of its own, for the routes are the client's: ``routes`` in
-``export.json`` says which domain's rows go to which of them.
+In Triton and KServe each graph is a model of its own, and the client sends a row to the model of its domain:
+``routes`` in ``export.json`` says which. All other rows go to ``isthmus``.
 """
 
 import json
