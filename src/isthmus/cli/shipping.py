@@ -39,3 +39,20 @@ def export(
         found = run_export(run, output, format=format, layout=layout, table=table)
     show(found)
     say(f"what the graphs read and give: {found.path / 'export.json'}")
+
+
+@command(app, "mlflow-package")
+def mlflow_package(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder to write (default: RUN/mlflow)"),
+    ] = None,
+) -> None:
+    """Write a run's bundle as an MLflow model that mlflow.pyfunc loads, without a pickle."""
+    from isthmus.exporting import mlflow_package as write_package
+
+    with writing("folder", output or run):
+        folder = write_package(run, output)
+    say(f"wrote an MLflow model: {folder}")
+    say(f"next: python -c \"import mlflow; mlflow.pyfunc.load_model('{folder}')\"")
