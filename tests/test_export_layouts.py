@@ -24,6 +24,8 @@ from isthmus.exporting.served_graph import GraphInput, graph_arrays
 from isthmus.models import build_model
 from small_runs import clicks, settings
 
+TRITON: Any = model_config_pb2  # its classes are made when it is imported
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> isthmus.Run:
@@ -67,7 +69,7 @@ def exported(run: isthmus.Run) -> Path:
 
 def config_of(folder: Path) -> Any:
     text = (folder / "config.pbtxt").read_text(encoding="utf-8")
-    return text_format.Parse(text, model_config_pb2.ModelConfig())
+    return text_format.Parse(text, TRITON.ModelConfig())
 
 
 TYPES = {"tensor(int64)": "TYPE_INT64", "tensor(float)": "TYPE_FP32"}
@@ -93,7 +95,7 @@ def check_repository(repository: Path, run: isthmus.Run, told: dict[str, Any]) -
             (config.output, session.get_outputs()),
         ):
             types = {tensor.name: TYPES[tensor.type] for tensor in graph}
-            assert {t.name: model_config_pb2.DataType.Name(t.data_type) for t in written} == types
+            assert {t.name: TRITON.DataType.Name(t.data_type) for t in written} == types
             shapes = {tensor.name: dims(tensor.shape) for tensor in graph}
             assert {t.name: list(t.dims) for t in written} == shapes
         assert {"history.values", "history.lengths"} <= {t.name for t in config.input}
@@ -149,7 +151,7 @@ def test_kserve(run: isthmus.Run, exported: Path):
 )
 def test_any_name_of_a_column_is_written(name: str):
     text = triton_config(name, [GraphInput(name, "float32", ("rows", 3))])
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = text_format.Parse(text, TRITON.ModelConfig())
     assert (config.name, config.input[0].name) == (name, name)
     assert list(config.input[0].dims) == [-1, 3]
 
