@@ -10,7 +10,6 @@ import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 import typer
 
 from isthmus.cli import app
@@ -94,7 +93,6 @@ def test_it_is_not_root_and_writes_below_tmp_only():
 
 
 def test_what_it_runs_is_a_command_of_ours():
-    pytest.importorskip("isthmus.serving")
     build, final = stages()
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (named,) = re.findall(r"'\.\[(.*)\]'", of(build, "RUN")[-1])

@@ -40,6 +40,7 @@ WALK = [
     "experiments",
     "run",
     "exporting",
+    "serving",
     "tuning",
     "benchmarking",
     "diagnosis",
@@ -173,6 +174,7 @@ def test_every_public_name_exists():
         "metrics",
         "report",
         "exporting",
+        "serving",
         "tuning",
         "benchmarking",
     ):

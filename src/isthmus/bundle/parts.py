@@ -1,6 +1,6 @@
 """The parts of a bundle with several models: each model, what it knows, and whose rows it scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,17 +98,28 @@ class Router:
 
     def logits(self, batch: Batch) -> Float64[np.ndarray, " rows"]:
         """Logits (rows,) of encoded rows, each by the model of its domain; not calibrated."""
+        return self.by_part(batch, self._logits)
+
+    def by_part(
+        self, batch: Batch, score: Callable[[int, Batch], Float64[np.ndarray, " some"]]
+    ) -> Float64[np.ndarray, " rows"]:
+        """What ``score`` gives for each row. It is asked once a part, for all the part's rows.
+
+        Number 0 is ``model``, and 1 the first of ``parts``.
+        """
         if not self.parts:
-            return score_batch(self.model, batch)
+            return score(0, batch)
         part = self.part_of[batch.domain.numpy()]
         order = np.argsort(part, kind="stable")
         used, first = np.unique(part[order], return_index=True)
-        logits = np.empty(len(part), dtype=np.float64)
-        for number, at in zip(used, np.split(order, first[1:]), strict=True):
+        found = np.empty(len(part), dtype=np.float64)
+        for number, at in zip(used.tolist(), np.split(order, first[1:]), strict=True):
             rows = batch if len(used) == 1 else batch.take(torch.from_numpy(at))
-            one = self.parts[number - 1].logits(rows) if number else score_batch(self.model, rows)
-            logits[at] = one
-        return logits
+            found[at] = score(number, rows)
+        return found
+
+    def _logits(self, number: int, batch: Batch) -> Float64[np.ndarray, " rows"]:
+        return self.parts[number - 1].logits(batch) if number else score_batch(self.model, batch)
 
 
 def model_tensors(model: AbstractModel) -> dict[str, Tensor]:

@@ -67,8 +67,9 @@ class Bundle:
 
     ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
     rows, those of the unknown domain too, are scored by ``model``. ``checksum``: of the folder that
-    the bundle was read from, which tells it from every other; None for one that was not read. Raises
-    ValueError for a route from a domain or to a part that is not there.
+    the bundle was read from, which tells it from every other; None for one that was not read.
+    ``router``: sends each row to the model of its domain. Raises ValueError for a route from a domain or
+    to a part that is not there.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Bundle:
         self.model = model.eval()
         self.calibration, self.detector, self.checksum = calibration, detector, checksum
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
-        self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
+        self.router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -325,7 +326,7 @@ class Bundle:
 
     def logits_of(self, batch: Batch) -> np.ndarray:
         """Calibrated logits (rows,) float64 of encoded rows."""
-        parts = [self._router.logits(piece) for piece in batch.pieces(SCORED_ROWS)]
+        parts = [self.router.logits(piece) for piece in batch.pieces(SCORED_ROWS)]
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return self.calibrated(logits, batch.domain.numpy())
 

@@ -12,7 +12,7 @@ from isthmus.errors import IsthmusError
 
 @command(app, "export")
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a bundle")],
     format: Annotated[
         str, typer.Option(help="onnx; or pt2, a file of torch.export for others to load")
     ] = "onnx",
@@ -56,3 +56,49 @@ def mlflow_package(
         folder = write_package(run, output)
     say(f"wrote an MLflow model: {folder}")
     say(f"next: python -c \"import mlflow; mlflow.pyfunc.load_model('{folder}')\"")
+
+
+@command(app, "serve")
+def serve(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle, or a run")],
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8080,
+    workers: Annotated[int, typer.Option(help="Processes")] = 1,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the token that requests must carry; a reload needs one"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the model, in /v2")] = "isthmus",
+    backend: Annotated[str, typer.Option(help="onnx or torch")] = "onnx",
+    max_rows: Annotated[int, typer.Option(help="Rows of a request")] = 10_000,
+    log: Annotated[
+        Path | None, typer.Option(help="A file that keeps scores, for isthmus monitor")
+    ] = None,
+    log_share: Annotated[float, typer.Option(help="Share of the requests that it keeps")] = 1.0,
+    log_values: Annotated[bool, typer.Option(help="Let it keep the rows, too")] = False,
+) -> None:
+    """Serve a bundle over HTTP, in the own dialect, /v2 of KServe and Triton, and MLflow's."""
+    from isthmus.serving.settings import ServeSettings, check_serving_installed, read_token
+
+    if backend not in ("onnx", "torch"):
+        raise IsthmusError(f"--backend must be onnx or torch, got {backend!r}")
+    check_serving_installed(backend)
+    from isthmus.serving.supervisor import serve as run_server
+
+    settings = ServeSettings(
+        bundle=bundle,
+        host=host,
+        port=port,
+        workers=workers,
+        token=None if token_file is None else read_token(token_file),
+        name=name,
+        backend=backend,
+        max_rows=max_rows,
+        log=log,
+        log_share=log_share,
+        log_values=log_values,
+    )
+    try:
+        run_server(settings, tell=say)
+    except OSError as fault:
+        raise IsthmusError(f"the server cannot listen on {host}:{port}: {fault}") from fault

@@ -1,0 +1,1 @@
+"""The dialects in which rows come and scores go."""

@@ -1,0 +1,140 @@
+"""An engine: one bundle, loaded, probed, and ready to score. A reload makes another one beside it."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from isthmus.bundle import Bundle, Part, read_manifest, to_score
+from isthmus.data.batch import Batch
+from isthmus.data.requests import RowEncoder
+from isthmus.disk import sha256
+from isthmus.errors import BundleError
+from isthmus.exporting.drawn_rows import drawn_rows
+from isthmus.exporting.export import CONTENT, MODEL, PARTS
+from isthmus.exporting.graph_file import session_of
+from isthmus.exporting.served_graph import GraphInput, graph_arrays
+
+PROBES = 7  # rows that a new engine must score before it answers
+BLOCK_ROWS = 1 << 13  # of a large request, encoded and scored at a time
+
+
+class Encoded(Protocol):
+    """Rows as an encoder gives them, whichever."""
+
+    @property
+    def categorical(self) -> np.ndarray:
+        """(rows, columns) int32."""
+        ...
+
+    @property
+    def numeric(self) -> np.ndarray:
+        """(rows, numbers) float32."""
+        ...
+
+    @property
+    def lists(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Values and offsets of each list."""
+        ...
+
+    @property
+    def domain(self) -> np.ndarray:
+        """(rows,) int32."""
+        ...
+
+    def batch(self) -> Batch:
+        """The rows as tensors."""
+        ...
+
+
+Score = Callable[[Batch], np.ndarray]
+
+
+class Engine:
+    """A bundle at work. Event loop and threads may share one.
+
+    ``checksum``: of the bundle. ``encoder``: of rows that name their columns. Raises BundleError where a
+    score of drawn rows is not a probability.
+    """
+
+    def __init__(self, bundle: Bundle, score: Score) -> None:
+        assert bundle.checksum is not None
+        self.bundle = bundle
+        self.checksum: str = bundle.checksum
+        self.encoder: RowEncoder = bundle.row_encoder
+        self._score = score
+        probes = score(drawn_rows(bundle.encoder, PROBES))
+        if not ((probes >= 0) & (probes <= 1)).all():
+            raise BundleError(
+                f"a bundle to serve must give scores from 0 to 1, got {probes.tolist()}"
+            )
+
+    def score(self, rows: Encoded) -> np.ndarray:
+        """Scores float64 (rows,) of encoded rows."""
+        return self._score(rows.batch()) if len(rows.domain) else np.empty(0)
+
+    def encoded_blocks(self, table: pa.Table, source: str) -> Iterator[Encoded]:
+        """The rows of a table, encoded block by block. Raises SchemaError as `Encoder.encode` does."""
+        first = 0
+        for block in table.combine_chunks().to_batches(max_chunksize=BLOCK_ROWS):
+            yield self.bundle.encoder.encode(block, first, source, roles=())
+            first += block.num_rows
+
+
+def load_engine(folder: Path, graphs: Path | None) -> Engine:
+    """Load a bundle to serve it, by ONNX Runtime on ``graphs`` if given, else by torch.
+
+    Raises BundleError, naming the file, where something is missing, damaged, or of another bundle.
+    """
+    bundle = Bundle.load(folder)
+    return Engine(bundle, _by_torch(bundle) if graphs is None else _by_onnx(bundle, graphs))
+
+
+def _by_torch(bundle: Bundle) -> Score:
+    rate = bundle.config.data.negative_rate
+    return lambda batch: to_score(bundle.logits_of(batch), rate)
+
+
+def has_graphs_of(folder: Path, checksum: str) -> bool:
+    """Whether a folder holds the ONNX graphs of the bundle with this checksum, complete."""
+    try:
+        content = json.loads((folder / CONTENT).read_text(encoding="utf-8"))
+        if content["bundle"] != checksum or content["opset"] is None:
+            return False
+        return all(sha256(folder / name) == right for name, right in content["files"].items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def bundle_checksum(folder: Path) -> str:
+    """The checksum of a bundle, once all its files are checked. Raises BundleError."""
+    return read_manifest(folder)["sha256"]
+
+
+def _by_onnx(bundle: Bundle, graphs: Path) -> Score:
+    """Each row by the graph of its domain, on one thread of this process."""
+    assert bundle.checksum is not None
+    if not has_graphs_of(graphs, bundle.checksum):
+        raise BundleError(f"the graphs must be those of the bundle, got others in {graphs}")
+    content = json.loads((graphs / CONTENT).read_text(encoding="utf-8"))
+    inputs = tuple(
+        GraphInput(one["name"], one["dtype"], tuple(one["shape"])) for one in content["inputs"]
+    )
+    first = Part(bundle.model, bundle.config.model)
+    names = [f"{MODEL}.onnx", *(f"{PARTS}/{at}.onnx" for at in range(len(bundle.parts)))]
+    served = []
+    for name, part in zip(names, (first, *bundle.parts.values()), strict=True):
+        served.append((session_of(graphs / name), part))
+
+    def one(number: int, batch: Batch) -> np.ndarray:
+        session, part = served[number]
+        # Ids are masked inside the graph; what is taught, the bundle writes.
+        if part.known is not None:
+            batch = replace(batch, numeric=part.read(batch).numeric)
+        return session.run(["scores"], graph_arrays(inputs, batch))[0].astype(np.float64)
+
+    return lambda batch: bundle.router.by_part(batch, one)

@@ -1,0 +1,158 @@
+"""A worker: one process that answers requests. Its supervisor tells it by a pipe what to serve.
+
+supervisor -> worker     Prepare(order)    load and probe another bundle, beside the one that answers
+                         Commit()          put it in place; answer once the old one has no request left
+                         Abort()           forget it
+worker -> supervisor     Ready(), Failed(text), Done()
+                         Reload()          a client asks for the bundle to be read again
+supervisor -> worker     Reloaded(fault)   the answer to that: None, or why it failed
+"""
+
+import asyncio
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+import uvicorn
+import uvloop
+
+from isthmus.errors import IsthmusError
+from isthmus.serving.app import make_app
+from isthmus.serving.edition import Current, Edition, Order
+from isthmus.serving.settings import ServeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Load a bundle."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Serve what was prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Forget what was prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The bundle is loaded, and its probes are scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The bundle cannot be served."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """No answer of the old bundle is to come any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """A client asks for a reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """How a reload ended."""
+
+    fault: str | None
+
+
+def work(
+    settings: ServeSettings, order: Order, tallies: Path, door: socket.socket, pipe: Connection
+) -> None:
+    """Load the bundle, then answer until SIGTERM, or until the supervisor is gone."""
+    torch.set_num_threads(1)
+    try:
+        edition = Edition.load(settings, order, tallies)
+    except (IsthmusError, OSError) as fault:
+        pipe.send(Failed(str(fault)))
+        sys.exit(1)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Worker(settings, edition, tallies, pipe).run(door))
+
+
+class _Worker:
+    def __init__(
+        self, settings: ServeSettings, edition: Edition, tallies: Path, pipe: Connection
+    ) -> None:
+        self._settings, self._tallies, self._pipe = settings, tallies, pipe
+        self._current = Current(edition)
+        self._prepared: Edition | None = None
+        self._asked: asyncio.Future[str | None] | None = None
+        app = make_app(self._current, settings, tallies, reload=self._reload, up=self._is_up)
+        config = uvicorn.Config(
+            app,
+            http="httptools",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(max(1, settings.drain)),
+        )
+        self._server = uvicorn.Server(config)
+
+    async def run(self, door: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._pipe.send(Ready())
+        await self._server.serve(sockets=[door])
+
+    def _is_up(self) -> bool:
+        return not self._server.should_exit
+
+    async def _reload(self) -> str | None:
+        """Ask the supervisor; give why it failed, or None."""
+        self._asked = self._loop.create_future()
+        self._pipe.send(Reload())
+        return await self._asked
+
+    def _listen(self) -> None:
+        """Hear the supervisor, in a thread: loading takes seconds, and requests go on."""
+        while True:
+            try:
+                told = self._pipe.recv()
+            except (EOFError, OSError):
+                # Without a supervisor nobody would start or stop this process.
+                self._server.should_exit = True
+                return
+            if isinstance(told, Prepare):
+                self._pipe.send(self._prepare(told.order))
+            elif isinstance(told, Commit):
+                done = asyncio.run_coroutine_threadsafe(self._commit(), self._loop)
+                done.result()
+                self._pipe.send(Done())
+            elif isinstance(told, Abort):
+                self._prepared = None
+            elif isinstance(told, Reloaded):
+                self._loop.call_soon_threadsafe(self._answer, told.fault)
+
+    def _prepare(self, order: Order) -> Ready | Failed:
+        try:
+            self._prepared = Edition.load(self._settings, order, self._tallies)
+        except (IsthmusError, OSError) as fault:
+            return Failed(str(fault))
+        return Ready()
+
+    async def _commit(self) -> None:
+        assert self._prepared is not None
+        edition, self._prepared = self._prepared, None
+        await self._current.swap(edition)
+
+    def _answer(self, fault: str | None) -> None:
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result(fault)

@@ -1,0 +1,92 @@
+"""A server in processes of its own, on loopback, and how a test asks it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from command_line import ISTHMUS
+
+START = 180.0
+TOKEN = "a token of the tests, 32 letters"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+@dataclass
+class Served:
+    """A server. ``lines``: what it said."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    lines: list[str] = field(default_factory=list)
+
+    def post(self, path: str, content: Any = None, **options: Any) -> httpx.Response:
+        given = {"content": content} if isinstance(content, bytes) else {"json": content}
+        given = {} if content is None else given
+        return httpx.post(self.url + path, **given, timeout=60, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60, **options)
+
+    def scores(self, rows: list[dict[str, Any]], **options: Any) -> list[float]:
+        found = self.post("/v1/score", {"rows": rows}, **options)
+        assert found.status_code == 200, found.text
+        return found.json()["scores"]
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        found = []
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                words = Path(f"/proc/{child}/cmdline").read_bytes()
+                if b"spawn_main" in words:
+                    found.append(int(child))
+        return found
+
+
+@contextlib.contextmanager
+def served(*words: Any) -> Iterator[Served]:
+    """`isthmus serve` on a free port, until the block ends."""
+    command = [*ISTHMUS, "serve", *map(str, words), "--port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        server = Served(process)
+        timer = threading.Timer(START, process.kill)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                server.lines.append(line)
+                if line.startswith("http://"):
+                    server.url = line.split()[0]
+                    break
+            timer.cancel()
+            assert server.url, "".join(server.lines)
+            reader = threading.Thread(
+                target=lambda: server.lines.extend(process.stdout or ()), daemon=True
+            )
+            reader.start()
+            yield server
+        finally:
+            timer.cancel()
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+
+
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as its JSON has it: moments are texts."""
+    return json.loads(json.dumps(row, default=lambda value: value.isoformat()))
