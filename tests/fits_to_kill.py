@@ -90,6 +90,11 @@ def obey(order: dict[str, Any]) -> dict[str, Any]:
         time.sleep(order["kill_after"])
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    return ended(pid, reading)
+
+
+def ended(pid: int, reading: int) -> dict[str, Any]:
+    """How a child ended, and what it wrote into its pipe."""
     _, status = os.waitpid(pid, 0)
     with os.fdopen(reading) as pipe:
         told = pipe.read()

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 import isthmus
 from isthmus.bundle import MANIFEST, Bundle, to_score
@@ -175,3 +176,23 @@ def test_scoring_reads_a_table_block_by_block(
     blocks = list(bundle.score_blocks(table))
     assert [len(block.logits) for block in blocks] == [100] * 12
     np.testing.assert_allclose(np.concatenate([block.logits for block in blocks]), whole, atol=1e-5)
+
+
+def test_scoring_in_pieces_and_from_a_row_on(run: isthmus.Run, monkeypatch: pytest.MonkeyPatch):
+    """A block is scored in pieces, lists and all; the blocks before a row are left out."""
+    bundle = Bundle.load(run.path / "bundle")
+    whole = bundle.logits(clicks())
+    monkeypatch.setattr("isthmus.bundle.served.BLOCK_ROWS", 500)
+    monkeypatch.setattr("isthmus.bundle.served.SCORED_ROWS", 64)
+    blocks = list(bundle.score_blocks(clicks(), first_row=500))
+    assert [(block.block.first_row, len(block.logits)) for block in blocks] == [
+        (500, 500),
+        (1000, 200),
+    ]
+    found = np.concatenate([block.logits for block in blocks])
+    np.testing.assert_allclose(found, whole[500:], atol=1e-5)
+    batch = blocks[0].encoded.batch()
+    assert [piece.rows for piece in batch.pieces(64)] == [64] * 7 + [52]
+    assert list(batch.pieces(500)) == [batch]
+    lists = [piece.lists[0].values for piece in batch.pieces(64)]
+    assert torch.cat(lists).equal(batch.lists[0].values)

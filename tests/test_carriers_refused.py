@@ -20,7 +20,7 @@ from carried_kinds import BYTES, DAYS, HOURS, KINDS, TEXTS, WHOLE, ways
 from carriers import DOORS, FILES
 from isthmus.errors import SchemaError
 from isthmus.inspect import inspect_table
-from isthmus.run.external import predict_to
+from isthmus.run.output.predicting import predict_to
 
 N = rows.ROWS
 LISTS, SCALARS = rows.LISTS, tuple(role for role in rows.ROLES if role not in rows.LISTS)
@@ -276,7 +276,7 @@ def _written(bundle: isthmus.Bundle, source: Any, path: Path) -> pa.Table:
     """What ``predict_to`` writes: all rows in their order, every column, and the score."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # says what Parquet holds as text only
-        assert predict_to(bundle, source, path, progress=lambda _: None) == N
+        assert predict_to(bundle, source, path, about={}, progress=lambda _: None) == N
     found = pq.ParquetFile(path).read()
     assert found.column_names == [*rows.base().column_names, "extra", "score"]
     np.testing.assert_allclose(found["score"], bundle.score(rows.base()), atol=1e-6)

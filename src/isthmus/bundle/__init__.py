@@ -4,7 +4,7 @@ from isthmus.bundle.detector import DetectBy, Detector, check_detector, fit_dete
 from isthmus.bundle.manifest import MANIFEST, is_bundle, read_manifest
 from isthmus.bundle.parts import Part
 from isthmus.bundle.profile import Profile
-from isthmus.bundle.served import Bundle, ScoredBlock, to_score
+from isthmus.bundle.served import Bundle, ScoredBlock, stored_blocks, to_score
 
 __all__ = [
     "MANIFEST",
@@ -18,5 +18,6 @@ __all__ = [
     "fit_detector",
     "is_bundle",
     "read_manifest",
+    "stored_blocks",
     "to_score",
 ]

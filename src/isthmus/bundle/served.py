@@ -44,7 +44,7 @@ from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import EncodedRows, Encoder
 from isthmus.data.encoding.roles import as_used, needed
 from isthmus.data.requests import RowEncoder
-from isthmus.data.tables import Block, Table, open_table
+from isthmus.data.tables import Block, Table, ahead, open_table
 from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError
 from isthmus.models import AbstractModel, ModelConfig, build_model
@@ -55,7 +55,8 @@ WEIGHTS = "weights.safetensors"
 PARTS = "parts"
 ENCODER = "encoder"
 PROFILE = "profile.json"
-BLOCK_ROWS = 1 << 15
+BLOCK_ROWS = 1 << 15  # read and encoded at once
+SCORED_ROWS = 1 << 12  # scored at once: what passes between the layers stays near the core
 
 Role = Literal["label", "weight", "group"]
 
@@ -290,12 +291,16 @@ class Bundle:
         roles: tuple[Role, ...] = (),
         all_columns: bool = False,
         detect_domain: DetectBy | None = None,
+        first_row: int = 0,
     ) -> Iterator["ScoredBlock"]:
-        """Score a table block by block, in its order; memory is bounded by the block.
+        """Score a table block by block, in its order; memory is bounded by a few blocks.
+
+        While a block is scored, a thread reads and encodes the next one.
 
         ``roles``: which of label, weight and group to read as well, where the config names them.
         ``all_columns``: let the blocks hold every column of the table, as it is stored.
-        ``detect_domain``: see `score`; by group, the table is read twice.
+        ``detect_domain``: see `score`; by group, the table is read twice. ``first_row``: the blocks
+        that begin before this row are read and left out.
         """
         opened = open_table(table)
         wanted = needed(self.encoder.config, roles=roles)
@@ -306,11 +311,19 @@ class Bundle:
         used.check_usable(wanted)
         if telling is not None and detect_domain == "group":
             telling.see(used.blocks(telling.columns, BLOCK_ROWS))
-        for block, known in _pairs(opened, used, wanted, all_columns):
-            batch, told = (known.batch, None) if telling is None else telling.filled(known)
-            encoded = self.encoder.encode(
-                batch, known.first_row, known.file, file_row=known.file_row, roles=roles
-            )
+
+        def encoded_blocks() -> Iterator[tuple[Block, EncodedRows, pa.Array | None]]:
+            for block, known in _pairs(opened, used, wanted, all_columns):
+                if block.first_row < first_row:
+                    continue
+                batch, told = (known.batch, None) if telling is None else telling.filled(known)
+                encoded = self.encoder.encode(
+                    batch, known.first_row, known.file, file_row=known.file_row, roles=roles
+                )
+                yield block, encoded, told
+
+        several = opened.rows > BLOCK_ROWS  # a thread would cost a single block more than it brings
+        for block, encoded, told in ahead(encoded_blocks()) if several else encoded_blocks():
             yield ScoredBlock(block, encoded, self.logits_of(encoded.batch()), told)
 
     def _telling(self, by: DetectBy) -> Telling:
@@ -325,7 +338,9 @@ class Bundle:
 
     def logits_of(self, batch: Batch) -> np.ndarray:
         """Calibrated logits (rows,) float64 of encoded rows."""
-        return self.calibrated(self.router.logits(batch), batch.domain.numpy())
+        parts = [self.router.logits(piece) for piece in batch.pieces(SCORED_ROWS)]
+        logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return self.calibrated(logits, batch.domain.numpy())
 
     def calibrated(self, logits: np.ndarray, domain: np.ndarray) -> np.ndarray:
         """The model's logits after calibration. ``domain``: model ids, 0 for unknown."""
@@ -351,13 +366,18 @@ def to_score(logits: np.ndarray, negative_rate: float) -> np.ndarray:
     return expit(logits + np.log(negative_rate))
 
 
+def stored_blocks(table: Table) -> Iterator[Block]:
+    """The blocks that `Bundle.score_blocks` scores, with every column as it is stored."""
+    return table.blocks(list(table.columns), BLOCK_ROWS, stored=True)
+
+
 def _pairs(
     opened: Table, used: Table, wanted: list[str], all_columns: bool
 ) -> Iterator[tuple[Block, Block]]:
     """Blocks to hand on, each with the block that is encoded."""
     if not all_columns:
         return ((block, block) for block in used.blocks(wanted, BLOCK_ROWS))
-    stored = opened.blocks(list(opened.columns), BLOCK_ROWS, stored=True)
+    stored = stored_blocks(opened)
     if not opened.is_csv:
         return ((block, block) for block in stored)
     # A CSV file is carried along as it stands, and read again as the model knows its columns.

@@ -215,6 +215,9 @@ def predict(
             help="Tell the domain of rows that name none, each alone or by all rows of its group",
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped call that was to write OUT")
+    ] = False,
 ) -> None:
     """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
     import isthmus
@@ -223,7 +226,12 @@ def predict(
         raise IsthmusError(f"--detect-domain must be row or group, got {detect_domain!r}")
     with ProgressView() as progress, writing("file", output):
         rows = isthmus.Run.open(run).predict_to(
-            table, output, strength=strength, detect_domain=detect_domain, progress=progress
+            table,
+            output,
+            strength=strength,
+            detect_domain=detect_domain,
+            resume=resume,
+            progress=progress,
         )
     say(f"wrote {rows:,} rows with their score to {output}")
 

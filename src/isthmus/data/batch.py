@@ -1,6 +1,6 @@
 """A batch: some encoded rows as tensors, the only thing that a model reads."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,6 +115,15 @@ class Batch:
         if rows == self.rows:
             return self
         return self.take(torch.arange(rows, device=self.domain.device))
+
+    def pieces(self, rows: int) -> Iterator["Batch"]:
+        """The rows in order, ``rows`` at once; the batch itself where it has no more."""
+        if self.rows <= rows:
+            yield self
+            return
+        for start in range(0, self.rows, rows):
+            stop = min(start + rows, self.rows)
+            yield self.take(torch.arange(start, stop, device=self.domain.device))
 
     def _made(
         self, tensor: Callable[[Tensor], Tensor], jagged: Callable[[Jagged], Jagged]

@@ -1,7 +1,8 @@
 """From a run to a folder with its graphs, each compared with the network it is of.
 
     model.onnx        the network of all rows that no part scores; .pt2 in that format
-    parts/N.onnx      where domains have networks of their own: a guarded bundle
+    parts/N.onnx      where domains have networks of their own: a guarded bundle; other places in the
+                      layouts of servers, see `isthmus.exporting.layouts`
     export.json       inputs, outputs, routes, opset, how far each graph is from its network, checksums
 
 Ids and numbers are those that the bundle's encoder makes of a raw row.
@@ -33,12 +34,13 @@ from isthmus.exporting.graph_file import (
     write_onnx,
     write_pt2,
 )
+from isthmus.exporting.layouts import Layout, graph_files, served_name, write_beside
 from isthmus.exporting.served_graph import OUTPUTS, GraphInput, ServedGraph, graph_inputs
 from isthmus.run import Run
 from isthmus.version import VERSION
 
 Form = Literal["onnx", "pt2"]
-MODEL, CONTENT, PARTS = "model", "export.json", "parts"
+CONTENT = "export.json"
 FORMAT = 1
 
 
@@ -66,13 +68,15 @@ def export(
     out: str | Path | None = None,
     *,
     format: Form = "onnx",
+    layout: Layout = "plain",
     table: Any = None,
 ) -> Exported:
     """Write a run's networks as graphs, and compare each file with its network on real rows.
 
-    ``run``: a run, a bundle, or the folder of either. ``out``: the folder to write, ``RUN/onnx`` by default;
-    an export in it is replaced. ``format``: ``onnx``, or ``pt2`` for others who load files of
-    torch.export; isthmus loads none, because loading unpickles. ``table``: rows for the comparison,
+    ``run``: a run, a bundle, or the folder of either. ``out``: the folder to write, by default ``onnx``,
+    ``pt2``, ``triton`` or ``kserve`` in the run's; an export in it is replaced. ``format``: ``onnx``, or
+    ``pt2`` for others who load files of torch.export; isthmus loads none, because loading unpickles.
+    ``layout``: ``triton`` or ``kserve``, the folder that such a server reads. ``table``: rows for the comparison,
     in place of the run's own table; a bundle without one is compared on drawn ids and numbers. The
     first 1, 7, 513 and 4,096 rows must agree to `TOLERANCE`; a shorter table is taken again and again.
 
@@ -81,21 +85,28 @@ def export(
     """
     if format not in get_args(Form):
         raise ConfigError(f"format must be one of {', '.join(get_args(Form))}, got {format!r}")
+    if layout not in get_args(Layout):
+        raise ConfigError(f"layout must be one of {', '.join(get_args(Layout))}, got {layout!r}")
     if format == "onnx":
         check_libraries()
+    elif layout != "plain":
+        raise ConfigError(f"layout {layout} must stand with format onnx, got {format}")
     opened = _opened(run) if isinstance(run, str | Path) else run
     bundle = opened if isinstance(opened, Bundle) else opened.bundle
     if table is None and isinstance(opened, Run):
         table = opened.state.table
     if out is None and not isinstance(opened, Run):
         raise BundleError("the export of a bundle needs a folder to write, got none")
-    folder = Path(out) if out is not None else opened.path / format  # type: ignore[union-attr]
+    name = format if layout == "plain" else layout
+    folder = Path(out) if out is not None else opened.path / name  # type: ignore[union-attr]
     _free(folder)
     rows = drawn_rows(bundle.encoder) if table is None else _rows(bundle, table)
     inputs = graph_inputs(bundle.encoder.fields, rows)
     with writing("folder", folder), whole_folder(folder) as place:
-        parity = _write(bundle, format, rows, inputs, place)
-        content = _content(bundle, format, inputs, parity, place)
+        names = graph_files(layout, format, len(bundle.parts))
+        parity = _write(bundle, format, names, rows, inputs, place)
+        write_beside(layout, names, inputs, place)
+        content = _content(bundle, format, layout, inputs, parity, place)
         (place / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Exported(folder, content, parity)
 
@@ -122,12 +133,17 @@ def _rows(bundle: Bundle, table: Any) -> Batch:
 
 
 def _write(
-    bundle: Bundle, form: Form, rows: Batch, inputs: tuple[GraphInput, ...], place: Path
+    bundle: Bundle,
+    form: Form,
+    names: list[str],
+    rows: Batch,
+    inputs: tuple[GraphInput, ...],
+    place: Path,
 ) -> dict[str, Parity]:
     """Write every graph, and compare it with its network."""
     first = Part(bundle.model, bundle.config.model)
     parity = {}
-    for name, part in zip(_names(bundle, form), (first, *bundle.parts.values()), strict=True):
+    for name, part in zip(names, (first, *bundle.parts.values()), strict=True):
         graph = ServedGraph(
             part.model,
             inputs,
@@ -135,7 +151,7 @@ def _write(
             negative_rate=bundle.config.data.negative_rate,
             known=part.known,
         )
-        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
         program = traced(graph, inputs, _as_given(part, rows.take(torch.arange(TRACED))))
         write = write_pt2 if form == "pt2" else write_onnx
         score = write(program, inputs, place / name)
@@ -158,19 +174,16 @@ def _served(bundle: Bundle, part: Part, batch: Batch) -> dict[str, np.ndarray]:
     return {"logits": logits, "scores": to_score(logits, bundle.config.data.negative_rate)}
 
 
-def _names(bundle: Bundle, form: Form) -> list[str]:
-    """The file of the model, then that of each part."""
-    return [f"{MODEL}.{form}", *(f"{PARTS}/{at}.{form}" for at in range(len(bundle.parts)))]
-
-
 def _content(
     bundle: Bundle,
     form: Form,
+    layout: Layout,
     inputs: tuple[GraphInput, ...],
     parity: Mapping[str, Parity],
     place: Path,
 ) -> dict[str, Any]:
-    file_of = dict(zip(bundle.parts, _names(bundle, form)[1:], strict=True))
+    names = [served_name(layout, file) for file in parity]
+    name_of = dict(zip(bundle.parts, names[1:], strict=True))
     files = sorted(file for file in place.rglob("*") if file.is_file())
     return {
         "format": FORMAT,
@@ -183,7 +196,9 @@ def _content(
         "categorical": [f.name for f in bundle.encoder.fields if f.kind == "categorical"],
         "numeric": [f.name for f in bundle.encoder.fields if f.numbers],
         "domains": list(bundle.domains),
-        "routes": {domain: file_of[part] for domain, part in bundle.routes.items()},
+        "layout": layout,
+        "models": dict(zip(names, parity, strict=True)),
+        "routes": {domain: name_of[part] for domain, part in bundle.routes.items()},
         "tolerance": TOLERANCE,
         "parity": {name: asdict(found) for name, found in parity.items()},
         "files": {str(file.relative_to(place)): sha256(file) for file in files},

@@ -1,27 +1,22 @@
-"""Tables that no run has seen. They are scored for evaluation, or written out with their scores."""
+"""Tables that no run has seen, scored."""
 
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from isthmus.bundle import Bundle, DetectBy, ScoredBlock, to_score
-from isthmus.data.tables import Block, Table, open_table, refuse_empty
-from isthmus.errors import RunError, SchemaError
+from isthmus.data.tables import Table, open_table, refuse_empty
+from isthmus.errors import SchemaError
 from isthmus.metrics import ScoredRows
 from isthmus.metrics.text_table import count_text
 from isthmus.printable import printable
 from isthmus.run.notice import Listener, Notice
-from isthmus.run.output.unifying import as_type, risky, unified
-from isthmus.run.output.writing import ScoredWriter
 
-SCORE = "score"
-DETECTED = "detected_domain"
 NAMED = 5  # untrained domains that a message names
 
 
@@ -52,6 +47,14 @@ class Untrained:
             row = scored.block.file_row + int(places[at])
             self.rows[name] = self.rows.get(name, 0) + int(count)
             self.first.setdefault(name, f"{scored.block.file}, row {row}")
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """What `recall` reads."""
+        return {"rows": self.rows, "first": self.first}
+
+    def recall(self, told: Mapping[str, Any]) -> None:
+        """Go on from what `to_dict` gave."""
+        self.rows, self.first = dict(told["rows"]), dict(told["first"])
 
     def warn(self) -> None:
         """Warn once of all domains that were not trained, where there are any."""
@@ -108,7 +111,7 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listene
             if value is not None:
                 value = value if kept.all() else value[kept]
                 parts.setdefault(name, []).append(value)
-        _tell(progress, scored, opened)
+        tell_rows(progress, scored, opened)
     untrained.warn()
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     if not len(joined["label"]):
@@ -129,71 +132,6 @@ def score_external(bundle: Bundle, table: Any, *, source: str, progress: Listene
         fingerprint=fingerprint(opened),
         source=source,
     )
-
-
-def predict_to(
-    bundle: Bundle,
-    table: Any,
-    output: Path,
-    *,
-    detect_domain: DetectBy | None = None,
-    progress: Listener,
-) -> int:
-    """Write a table with a column ``score`` added, block by block. Give the number of rows.
-
-    ``detect_domain``: add the column ``detected_domain`` too, see `Bundle.score`. Warns of columns that the file can hold as text only, and of domains that were not trained.
-    """
-    opened = open_table(table)
-    added = {SCORE: pa.float64()} | ({} if detect_domain is None else {DETECTED: pa.string()})
-    for file, types in opened.schemas:
-        for name in added:
-            if name in types:
-                raise SchemaError(f"column {name!r} must not be in the table yet, got it in {file}")
-    if output.exists():
-        raise RunError(f"file to write must not exist yet, got {output}")
-    if not output.parent.is_dir():
-        raise RunError(f"folder of the file to write must exist, got {output.parent}")
-    rate = bundle.config.data.negative_rate
-    schema = unified(opened.schemas)
-    _check_values(opened, schema)
-    untrained = Untrained(bundle.config.data.domain)
-    blocks = bundle.score_blocks(opened, all_columns=True, detect_domain=detect_domain)
-    with ScoredWriter(output, pa.schema([*schema, *added.items()])) as writer:
-        for scored in blocks:
-            untrained.add(scored)
-            arrays = [*_as_written(scored.block, schema), pa.array(to_score(scored.logits, rate))]
-            if scored.told is not None:
-                arrays.append(scored.told)
-            writer.write(pa.RecordBatch.from_arrays(arrays, names=[*schema.names, *added]))
-            _tell(progress, scored, opened)
-    mixed = {name for part in opened.parts for name in part.unusable if name in schema.names}
-    turned = sorted({*writer.turned, *(mixed if not opened.is_csv else ())})
-    if turned:
-        warnings.warn(
-            f"columns that {output.name} holds as text only: {', '.join(map(repr, turned))}",
-            UserWarning,
-            stacklevel=2,
-        )
-    untrained.warn()
-    return opened.rows
-
-
-def _check_values(table: Table, schema: pa.Schema) -> None:
-    """Refuse, before a row is scored, a value that the type of its column over all files lacks."""
-    columns = risky(table.schemas, schema)
-    for block in table.blocks(columns, stored=True) if columns else ():
-        _as_written(block, pa.schema([schema.field(name) for name in columns]))
-
-
-def _as_written(block: Block, schema: pa.Schema) -> list[pa.Array]:
-    """Give a block's columns as the whole table has them. A column that the file lacks is null."""
-    held = set(block.batch.schema.names)
-    return [
-        as_type(block.batch.column(item.name), item.type, item.name, block.file, block.file_row)
-        if item.name in held
-        else pa.nulls(block.batch.num_rows, item.type)
-        for item in schema
-    ]
 
 
 def predict(bundle: Bundle, table: Any, *, detect_domain: DetectBy | None = None) -> np.ndarray:
@@ -223,7 +161,8 @@ def fingerprint(table: Table) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _tell(progress: Listener, scored: ScoredBlock, table: Table) -> None:
+def tell_rows(progress: Listener, scored: ScoredBlock, table: Table) -> None:
+    """Tell how far the scoring of a table came."""
     done = scored.block.first_row + scored.block.batch.num_rows
     text = f"{done:,} of {table.rows:,} rows"
     progress(Notice("score", text, done / table.rows))

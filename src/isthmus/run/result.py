@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.bundle import Bundle, DetectBy
+from isthmus.bundle import MANIFEST, Bundle, DetectBy
 from isthmus.config import Config
 from isthmus.data import open_table
+from isthmus.disk import sha256
 from isthmus.errors import RunError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
 from isthmus.run.between_domains import BetweenDomains, read_between
-from isthmus.run.external import fingerprint, predict, predict_to, score_external
+from isthmus.run.external import fingerprint, predict, score_external
 from isthmus.run.folder import RunFolder, RunState
 from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_gates
 from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Listener, silent
+from isthmus.run.output.predicting import predict_to
 from isthmus.run.robustness import DomainAs, Robustness, robustness
 from isthmus.run.scores import read_scores
 
@@ -194,6 +196,7 @@ class Run:
         *,
         strength: float | None = None,
         detect_domain: DetectBy | None = None,
+        resume: bool = False,
         progress: Listener | None = None,
     ) -> int:
         """Write ``table`` with a column ``score`` added, as one file. Give the number of rows.
@@ -203,12 +206,18 @@ class Run:
         Raises SchemaError where the table has a column ``score``, or types that do not go together.
         Raises RunError where ``output`` exists or cannot be written. ``strength``, ``detect_domain``: as
         in `predict`; what is told stands in a column ``detected_domain``, null where a row names its own.
+
+        ``resume``: where a call with this ``output`` was stopped, score only the rows that it did not.
+        The file has the same bytes as that of a call that nobody stopped. Raises RunError, naming what
+        differs, where bundle, table, options or versions are others. Without ``resume`` it begins again.
         """
         return predict_to(
             self._bundle_at(strength),
             table,
             Path(output),
             detect_domain=detect_domain,
+            about={"bundle": sha256(RunFolder(self.path).bundle / MANIFEST), "strength": strength},
+            resume=resume,
             progress=progress or silent,
         )
 

@@ -15,8 +15,9 @@ from isthmus.data.requests import RowEncoder
 from isthmus.disk import sha256
 from isthmus.errors import BundleError
 from isthmus.exporting.drawn_rows import drawn_rows
-from isthmus.exporting.export import CONTENT, MODEL, PARTS
+from isthmus.exporting.export import CONTENT
 from isthmus.exporting.graph_file import session_of
+from isthmus.exporting.layouts import graph_files
 from isthmus.exporting.served_graph import GraphInput, graph_arrays
 
 PROBES = 7  # rows that a new engine must score before it answers
@@ -125,7 +126,7 @@ def _by_onnx(bundle: Bundle, graphs: Path) -> Score:
         GraphInput(one["name"], one["dtype"], tuple(one["shape"])) for one in content["inputs"]
     )
     first = Part(bundle.model, bundle.config.model)
-    names = [f"{MODEL}.onnx", *(f"{PARTS}/{at}.onnx" for at in range(len(bundle.parts)))]
+    names = graph_files("plain", "onnx", len(bundle.parts))
     served = []
     for name, part in zip(names, (first, *bundle.parts.values()), strict=True):
         served.append((session_of(graphs / name), part))

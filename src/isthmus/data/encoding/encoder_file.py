@@ -120,13 +120,20 @@ def load_taught(folder: Path, fields: Sequence[FittedField], negative_rate: floa
     try:
         taught = json.loads((folder / _FILE).read_text(encoding="utf-8")).get("taught", {})
         for name, digest in taught.items():
-            if blake2(folder / name) != digest:
+            if blake2(_inside(folder, name)) != digest:
                 raise BundleError(
                     f"encoder must be unchanged since it was written, got other in {folder / name}"
                 )
         return Taught.load(folder / _TAUGHT, fields, negative_rate)
     except (OSError, ValueError) as fault:
         raise BundleError(f"encoder is damaged in {folder}: {fault}") from fault
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file that ``encoder.json`` names; it must lie beside it."""
+    if Path(name).name != name:
+        raise BundleError(f"encoder must name files beside it, got {name!r} in {folder / _FILE}")
+    return folder / name
 
 
 def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:
@@ -138,7 +145,7 @@ def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabul
                 " hash otherwise now, so fit again"
             )
         return Vocabulary(kind, pa.array([], pa.int64()), buckets)
-    path = folder / entry["file"]
+    path = _inside(folder, entry["file"])
     if blake2(path) != entry["digest"]:
         raise BundleError(f"vocabulary must be unchanged since it was written, got other in {path}")
     values = pq.read_table(path, use_threads=False)["value"].combine_chunks()

@@ -59,7 +59,7 @@ class ScoredWriter:
         self._write: Write | None = None
 
     def __enter__(self) -> Self:
-        with _named(self.path):
+        with named(self.path):
             if self.path.exists() and not self.path.is_file():
                 raise OSError("it is there and no regular file")
             self._open = self._opened()
@@ -74,7 +74,7 @@ class ScoredWriter:
     ) -> None:
         assert self._open is not None
         self._write = None
-        with _named(self.path):
+        with named(self.path):
             self._open.__exit__(kind, fault, trace)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -86,7 +86,7 @@ class ScoredWriter:
             for column, field in zip(batch.columns, self.schema, strict=True)
         ]
         written = pa.RecordBatch.from_arrays(columns, schema=self.schema)
-        with _named(self.path):
+        with named(self.path):
             self._write(written)
 
     @contextmanager
@@ -113,7 +113,7 @@ def _csv_into(file: BinaryIO, schema: pa.Schema, separator: str) -> Write:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turn what the disk or Arrow refuses into a ``RunError`` that names the file."""
     try:
         yield
