@@ -18,7 +18,7 @@ A bundle of a model that is ``unsound`` (`isthmus.family.Member`) is marked ``re
 refuses such a bundle unless it is asked for by that word.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +63,8 @@ class Bundle:
 
     ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
     rows, those of the unknown domain too, are scored by ``model``. Raises ValueError for a route
-    from a domain or to a part that is not there.
+    from a domain or to a part that is not there. ``history``: what was done to the bundle after its fit, in
+    that order, as plain values (`isthmus.extending`).
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Bundle:
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,
         detector: Detector | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
         data = config.data.model_copy(update={"table": None})
@@ -84,6 +86,7 @@ class Bundle:
         self.model = model.eval()
         self.calibration, self.detector = calibration, detector
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
+        self.history = tuple(history)
         self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
     @property
@@ -123,6 +126,7 @@ class Bundle:
             },
             routes=self.routes,
             detector=self.detector,
+            history=self.history,
         )
 
     def save(self, path: str | Path) -> None:
@@ -169,6 +173,8 @@ class Bundle:
                 for name, part in self.parts.items()
             ]
             content["routes"] = self.routes
+        if self.history:
+            content["history"] = self.history
         return content
 
     @classmethod
@@ -214,6 +220,7 @@ class Bundle:
                 parts=parts,
                 routes={today[name]: part for name, part in content.get("routes", {}).items()},
                 detector=detector,
+                history=content.get("history", ()),
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(
