@@ -39,6 +39,7 @@ WALK = [
     "bundle",
     "experiments",
     "run",
+    "extending",
     "exporting",
     "tuning",
     "benchmarking",

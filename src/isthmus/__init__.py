@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
     from isthmus.exporting import Exported, export
+    from isthmus.extending import Extended, extend
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
     from isthmus.recipe import SystemRecipe, recipes
@@ -54,6 +55,7 @@ _PLACES = {
     "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
     "isthmus.exporting": ("Exported", "export"),
+    "isthmus.extending": ("Extended", "extend"),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
     "isthmus.recipe": ("SystemRecipe", "recipes"),
@@ -79,6 +81,7 @@ __all__ = [
     "DomainModel",
     "Evaluation",
     "Exported",
+    "Extended",
     "IsthmusError",
     "ModelConfig",
     "Run",
@@ -95,6 +98,7 @@ __all__ = [
     "detach",
     "diagnose",
     "export",
+    "extend",
     "fit",
     "load_adapters",
     "load_config",

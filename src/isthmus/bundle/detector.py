@@ -44,6 +44,7 @@ from isthmus.train.methods.telling import LEAST_ROWS, learn_to_tell
 DetectBy = Literal["row", "group"]
 ACCURACY = "accuracy"
 
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Detector:
     """A classifier of the trained domains. ``accuracy``: on train rows that it did not learn from."""

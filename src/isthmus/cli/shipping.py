@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli.app import app, command, say, show
+from isthmus.cli.app import JsonTarget, app, command, deliver, say, show
+from isthmus.cli.progress_view import ProgressView
 from isthmus.disk import writing
 from isthmus.errors import IsthmusError
 
@@ -34,3 +35,22 @@ def export(
         found = run_export(run, output, format=format, table=table)
     show(found)
     say(f"what the graphs read and give: {found.path / 'export.json'}")
+
+
+@command(app, "extend")
+def extend(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    domain: Annotated[str, typer.Option(metavar="NAME", help="The new domain; its rows are taken")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="New run folder (default: RUN-NAME)")
+    ] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Add a domain to a run without touching those that are live, and prove it."""
+    from isthmus.extending import extend as run_extend
+
+    with ProgressView() as progress:
+        found = run_extend(run, table, domain=domain, out=out, progress=progress)
+    deliver(found, dict(found.content), json_target)
+    say(f"wrote {found.run.path}")

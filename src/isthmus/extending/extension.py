@@ -24,7 +24,7 @@ from isthmus.disk import check_place, whole_folder, writing
 from isthmus.errors import BundleError, RunError
 from isthmus.extending.extension_folder import ExtensionFolder, summary
 from isthmus.extending.grown import grown_calibration, grown_encoder, grown_part
-from isthmus.extending.learning import learn
+from isthmus.extending.learning import Learnt, learn
 from isthmus.extending.new_table import EncodedTable, NewTable
 from isthmus.extending.own_statistics import teach_own
 from isthmus.metrics import Comparison
@@ -32,7 +32,7 @@ from isthmus.models import AbstractModel
 from isthmus.run import Listener, Notice, Run
 from isthmus.run.folder import RunFolder
 from isthmus.run.notice import silent
-from isthmus.train import score_rows
+from isthmus.train import TrainConfig, score_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,26 @@ def extend(
     encoder = encoded.encoder
     rows = {str(split): len(encoded.rows(split)) for split in encoded.splits}
     tell(Notice("encode", f"{', '.join(f'{n:,} {split}' for split, n in rows.items())} rows"))
-    learnt = learn(before, opened_run.config.train, encoded, tell)
+    after, learnt = extended_bundle(before, opened_run.config.train, encoded, tell)
+    tell(Notice("score", "the other domains, before and after"))
+    filled = ExtensionFolder(opened_run, domain, before, after, new, encoded, learnt)
+    with writing("run folder", target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with whole_folder(target) as folder:
+            content, comparison = filled.write(RunFolder(folder), target.name, begun)
+    return Extended(Run.open(target), content, comparison)
+
+
+def extended_bundle(
+    before: Bundle, settings: TrainConfig, encoded: EncodedTable, tell: Listener = silent
+) -> tuple[Bundle, Learnt]:
+    """Train the new domain's own parameters, and give the bundle with one more domain.
+
+    ``settings``: the run's. ``encoded``: the new domain's rows, by an encoder that has grown. Raises
+    BundleError for a model that cannot grow.
+    """
+    encoder = encoded.encoder
+    learnt = learn(before, settings, encoded, tell)
     calibration = grown_calibration(before.calibration)
     if calibration is not None:
         calibration = _calibrated(calibration, learnt.model, encoded)
@@ -104,13 +123,7 @@ def extend(
         routes=before.routes,
         history=before.history,
     )
-    tell(Notice("score", "the other domains, before and after"))
-    filled = ExtensionFolder(opened_run, domain, before, after, new, encoded, learnt)
-    with writing("run folder", target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(target) as folder:
-            content, comparison = filled.write(RunFolder(folder), target.name, begun)
-    return Extended(Run.open(target), content, comparison)
+    return after, learnt
 
 
 def _beside(run: Path, domain: str) -> Path:

@@ -1,16 +1,17 @@
 """The run folder of an extension: bundle with its proof, scores of the new domain's rows, report.
 
-    bundle/          the extended bundle; its manifest holds the proof
-    probe.parquet    raw rows that the bundles from before and after score alike
-    extension.json   what was added, how it was trained, the comparison, the proof
-    scores/          logits of the new domain's validation and test rows
-    report.md        the new domain's test rows, beside the answer that they had before
+bundle/          the extended bundle; its manifest holds the proof
+probe.parquet    raw rows that the bundles from before and after score alike
+extension.json   what was added, how it was trained, the comparison, the proof
+scores/          logits of the new domain's validation and test rows
+report.md        the new domain's test rows, beside the answer that they had before
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from isthmus.report import to_markdown
 from isthmus.run import Run
 from isthmus.run.external import fingerprint, group_numbers
 from isthmus.run.folder import LookWriter, RunFolder, RunState
+from isthmus.run.guard.gains import GUARD_FILE
 from isthmus.run.scores import write_scores
 from isthmus.train import score_rows
 from isthmus.version import VERSION
@@ -140,7 +142,9 @@ class ExtensionFolder:
         folder.write_report(self._report(scored, comparison := compare_rows(before, scored)))
         return comparison
 
-    def _rows(self, split: SplitName, logits: Float64[np.ndarray, " rows"], source: str) -> ScoredRows:
+    def _rows(
+        self, split: SplitName, logits: Float64[np.ndarray, " rows"], source: str
+    ) -> ScoredRows:
         rows = self.encoded.rows(split)
         return ScoredRows(
             split=split,
@@ -163,7 +167,9 @@ class ExtensionFolder:
     def _facts(self) -> Iterator[str]:
         learnt = self.learnt
         yield f"- Extended: run {printable(self.run.name)} by domain {printable(repr(self.domain))}."
-        went = "better than the unknown domain's answer" if learnt.kept else "no better, so it stays"
+        went = (
+            "better than the unknown domain's answer" if learnt.kept else "no better, so it stays"
+        )
         yield (
             f"- Validation logloss: {learnt.start:.4f} by the unknown domain's answer,"
             f" {learnt.best:.4f} kept: {went}."
@@ -181,6 +187,8 @@ class ExtensionFolder:
                 )
             }
         )
+        if (guard := self.run.path / GUARD_FILE).exists():
+            shutil.copy(guard, folder.path)
         LookWriter(folder, () if end is None else end.history, method="own_rows").close()
         state = RunState(
             state="finished",
@@ -204,7 +212,11 @@ class ExtensionFolder:
 def summary(content: Mapping[str, Any]) -> str:
     """What ``extension.json`` says, in two lines."""
     proof, training = content["proof"], content["training"]
-    kept = "" if training["kept"] else "; nothing learnt was better, so the unknown domain's answer stays"
+    kept = (
+        ""
+        if training["kept"]
+        else "; nothing learnt was better, so the unknown domain's answer stays"
+    )
     return (
         f"domain {content['domain']!r} added in {content['seconds']:.1f} s{kept}\n"
         f"other domains: the same bits on {proof['probe_rows']:,} probe rows, of which"

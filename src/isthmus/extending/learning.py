@@ -14,7 +14,9 @@ from isthmus.run import Listener, Notice
 from isthmus.train import End, Progress, TrainConfig, score_rows, train
 from isthmus.train.scoring import watch_metrics
 
-MONITOR = "logloss_pooled"  # a few rows say more by it than by their order, and it is always defined
+MONITOR = (
+    "logloss_pooled"  # a few rows say more by it than by their order, and it is always defined
+)
 STEPS = 20  # of an epoch, where the table has rows for as many
 LEAST_BATCH = 32
 STATISTICS_ROWS = 16384  # train rows that give norms their statistics

@@ -60,7 +60,8 @@ class OwnRows(AbstractMixed):
             self.moving[id(bank)] = bank, last
         for name, (store, table) in table_names(model).items():
             _, learns = self.moving.setdefault(
-                id(store.weight), (store.weight, torch.zeros(store.weight.shape[0], dtype=torch.bool))
+                id(store.weight),
+                (store.weight, torch.zeros(store.weight.shape[0], dtype=torch.bool)),
             )
             rows = store.slices[table]
             learns[rows.start + first[name] : rows.stop] = True
@@ -94,9 +95,7 @@ def _only(grad: Tensor, learns: Tensor) -> Tensor:
         return torch.where(learns.view(-1, *(1,) * (grad.ndim - 1)), grad, 0)
     rows, values = grad._indices(), grad._values()
     kept = learns[rows[0]]
-    return torch.sparse_coo_tensor(
-        rows[:, kept], values[kept], grad.shape, check_invariants=False
-    )
+    return torch.sparse_coo_tensor(rows[:, kept], values[kept], grad.shape, check_invariants=False)
 
 
 @torch.no_grad()

@@ -85,9 +85,7 @@ def _told(rows: pa.Table, encoder: Encoder, domain: np.ndarray) -> pa.Table:
     return rows.set_column(place, column, values.take(pa.array(domain - 1, mask=domain == 0)))
 
 
-def _carries_new(
-    before: Encoder, grown: Encoder, rows: EncodedRows
-) -> Bool[np.ndarray, " rows"]:
+def _carries_new(before: Encoder, grown: Encoder, rows: EncodedRows) -> Bool[np.ndarray, " rows"]:
     """Which rows carry an id that was not there; the domain's own column does not count."""
     known = {one.name: one.table_rows for one in before.fields}
     found = np.zeros(len(rows.row), dtype=bool)
@@ -130,9 +128,7 @@ def drawn_rows(encoder: Encoder, rows: int = PROBE_ROWS) -> Batch:
     )
 
 
-def same_bits(
-    old: Float64[np.ndarray, " rows"], new: Float64[np.ndarray, " rows"]
-) -> str:
+def same_bits(old: Float64[np.ndarray, " rows"], new: Float64[np.ndarray, " rows"]) -> str:
     """The sha256 of logits that two bundles gave to the same rows.
 
     Raises RunError where a bit differs.

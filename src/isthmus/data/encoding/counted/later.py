@@ -49,9 +49,7 @@ class Later:
         empty = Counts(ids, ids, numbers, numbers)
         return cls(np.empty(0), np.empty((0, columns), np.int64), (empty,) * columns)
 
-    def followed(
-        self, rate: float, first: Sequence[int], counts: Sequence[Counts]
-    ) -> "Later":
+    def followed(self, rate: float, first: Sequence[int], counts: Sequence[Counts]) -> "Later":
         """One more domain."""
         joined = [
             Counts(*(np.concatenate([getattr(a, of), getattr(b, of)]) for of in _PARTS))
@@ -150,7 +148,9 @@ def _extended(
     by_pair[:, 1] = logs
     if known:
         by_value[later.value[new], 0] = value_effect(n[new], k[new], own[new], of_values)
-        by_pair[:, 0] = pair_effect(n, k, own, by_value[later.value, 0].astype(np.float64), of_pairs)
+        by_pair[:, 0] = pair_effect(
+            n, k, own, by_value[later.value, 0].astype(np.float64), of_pairs
+        )
     trained = fitted.domain > 0
     value = np.concatenate([fitted.value[trained], later.value]).astype(np.int64)
     domain = np.concatenate([fitted.domain[trained], later.domain])
