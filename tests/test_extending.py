@@ -122,7 +122,7 @@ def test_an_extended_bundle_is_one_like_any_other(
     again = isthmus.Bundle.load(tmp_path / "bundle")
     assert bits(again.logits(probe)) == bits(bundle.logits(probe))
     assert content(tmp_path / "bundle") == content(extended.path / "bundle")
-    assert extended.config.data.table.endswith("app.parquet")
+    assert str(extended.config.data.table).endswith("app.parquet")
     found = extended.evaluate()
     assert list(found.domains) == ["app"]
     assert found.domains["app"].rows == len(extended.scored("test"))

@@ -112,7 +112,7 @@ def test_statistics_of_the_new_domain_by_hand(dataset: isthmus.Dataset, grown: E
 def test_a_train_row_is_not_told_its_own_label(dataset: isthmus.Dataset):
     """Labels by chance of users with one row each: their statistics say nothing of them."""
     new = new_clicks(1200)
-    frame = pl.from_arrow(new).with_columns(
+    frame = pl.DataFrame(new).with_columns(
         user=(pl.int_range(pl.len()) + 1000).cast(pl.Int32),
         click=pl.Series(np.random.default_rng(3).integers(0, 2, 1200)).cast(pl.Int8),
     )

@@ -29,7 +29,16 @@ if TYPE_CHECKING:
     from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
     from isthmus.exporting import Exported, export
-    from isthmus.extending import Extended, extend
+    from isthmus.extending import (
+        BundleDifference,
+        Extended,
+        Pruned,
+        Refreshed,
+        diff,
+        extend,
+        prune,
+        refresh,
+    )
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
     from isthmus.recipe import SystemRecipe, recipes
@@ -55,7 +64,16 @@ _PLACES = {
     "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
     "isthmus.exporting": ("Exported", "export"),
-    "isthmus.extending": ("Extended", "extend"),
+    "isthmus.extending": (
+        "BundleDifference",
+        "Extended",
+        "Pruned",
+        "Refreshed",
+        "diff",
+        "extend",
+        "prune",
+        "refresh",
+    ),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
     "isthmus.recipe": ("SystemRecipe", "recipes"),
@@ -71,6 +89,7 @@ __all__ = [
     "Batch",
     "Benchmark",
     "Bundle",
+    "BundleDifference",
     "BundleError",
     "Comparison",
     "Config",
@@ -84,6 +103,8 @@ __all__ = [
     "Extended",
     "IsthmusError",
     "ModelConfig",
+    "Pruned",
+    "Refreshed",
     "Run",
     "RunError",
     "SchemaError",
@@ -97,6 +118,7 @@ __all__ = [
     "compare",
     "detach",
     "diagnose",
+    "diff",
     "export",
     "extend",
     "fit",
@@ -105,7 +127,9 @@ __all__ = [
     "merge_adapters",
     "plan_benchmark",
     "plan_diagnosis",
+    "prune",
     "recipes",
+    "refresh",
     "save_adapters",
     "sites_of",
     "tune",

@@ -20,10 +20,11 @@ import numpy as np
 from isthmus.bundle import Bundle
 from isthmus.bundle.calibration import Calibration, fit_later_pair
 from isthmus.data import open_table
-from isthmus.disk import check_place, whole_folder, writing
+from isthmus.disk import whole_folder, writing
 from isthmus.errors import BundleError, RunError
 from isthmus.extending.extension_folder import ExtensionFolder, summary
 from isthmus.extending.grown import grown_calibration, grown_encoder, grown_part
+from isthmus.extending.later_run import free_target
 from isthmus.extending.learning import Learnt, learn
 from isthmus.extending.new_table import EncodedTable, NewTable
 from isthmus.extending.own_statistics import teach_own
@@ -73,11 +74,7 @@ def extend(
     begun = time.perf_counter()
     tell = progress or silent
     opened_run = run if isinstance(run, Run) else Run.open(run)
-    target = Path(out) if out is not None else _beside(opened_run.path, domain)
-    with writing("run folder", target):
-        if target.exists():
-            raise RunError(f"run folder must not exist yet, got {target}")
-        check_place(target)
+    target = free_target(opened_run, out, domain)
     before = opened_run.bundle
     _check(before, opened_run, domain)
     opened = open_table(table)
@@ -124,12 +121,6 @@ def extended_bundle(
         history=before.history,
     )
     return after, learnt
-
-
-def _beside(run: Path, domain: str) -> Path:
-    """RUN-DOMAIN, the domain's name as a file may be called."""
-    named = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in domain)
-    return run.with_name(f"{run.absolute().name}-{named}")
 
 
 def _check(before: Bundle, run: Run, domain: str) -> None:

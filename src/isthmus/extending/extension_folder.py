@@ -11,18 +11,17 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 from jaxtyping import Float64
 
 from isthmus.bundle import Bundle
-from isthmus.data.store.dataset import dataset_key
 from isthmus.data.store.split import SPLITS, SplitName
 from isthmus.disk import sha256
+from isthmus.extending.later_run import scored_rows, write_state
 from isthmus.extending.learning import Learnt
 from isthmus.extending.new_table import EncodedTable, NewTable, encode
 from isthmus.extending.proof import Probe, probe_of, same_bits, same_tensors, told
@@ -31,8 +30,7 @@ from isthmus.metrics import compare as compare_rows
 from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run import Run
-from isthmus.run.external import fingerprint, group_numbers
-from isthmus.run.folder import LookWriter, RunFolder, RunState
+from isthmus.run.folder import RunFolder
 from isthmus.run.guard.gains import GUARD_FILE
 from isthmus.run.scores import write_scores
 from isthmus.train import score_rows
@@ -82,7 +80,12 @@ class ExtensionFolder:
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         (folder.path / CONTENT).write_text(text + "\n", encoding="utf-8")
-        self._state(folder, content)
+        end, seconds = self.learnt.end, content["seconds"]
+        write_state(
+            folder, self.run, self.after, self.table, end, seconds=seconds, method="own_rows"
+        )
+        if (guard := self.run.path / GUARD_FILE).exists():
+            shutil.copy(guard, folder.path)
         return content, comparison
 
     def _bundle(self, history: tuple[Mapping[str, Any], ...]) -> Bundle:
@@ -145,20 +148,9 @@ class ExtensionFolder:
     def _rows(
         self, split: SplitName, logits: Float64[np.ndarray, " rows"], source: str
     ) -> ScoredRows:
-        rows = self.encoded.rows(split)
-        return ScoredRows(
-            split=split,
-            row=rows.row,
-            logits=logits,
-            label=np.asarray(rows.label) > 0,
-            domain=np.ones(len(rows), dtype=np.int64),
-            names=(self.domain,),
-            weight=rows.weight,
-            group=group_numbers(rows.group),
-            negative_rate=self.after.config.data.negative_rate,
-            fingerprint=fingerprint(self.table.table),
-            source=source,
-        )
+        """The rows of a split, all of the new domain."""
+        scored = scored_rows(self.table, self.encoded, split, logits, source)
+        return replace(scored, domain=np.ones_like(scored.domain), names=(self.domain,))
 
     def _report(self, scored: ScoredRows, comparison: Comparison) -> str:
         parts = [to_markdown(evaluate_rows(scored)), "", to_markdown(comparison), ""]
@@ -177,36 +169,6 @@ class ExtensionFolder:
         more = ", ".join(f"{n:,} of {name}" for name, n in self._new_ids().items()) or "none"
         yield f"- New ids: {printable(more)}."
         yield "- Other domains: every score of the probe has the same bits as before."
-
-    def _state(self, folder: RunFolder, content: Mapping[str, Any]) -> None:
-        source, end = self.table.table.source, self.learnt.end
-        config = self.run.config.model_copy(
-            update={
-                "data": self.after.encoder.config.model_copy(
-                    update={"table": self.run.config.data.table and source}
-                )
-            }
-        )
-        if (guard := self.run.path / GUARD_FILE).exists():
-            shutil.copy(guard, folder.path)
-        LookWriter(folder, () if end is None else end.history, method="own_rows").close()
-        state = RunState(
-            state="finished",
-            dataset_key=dataset_key(self.table.config, self.table.table.fingerprint()),
-            table=source,
-            domains=self.after.domains,
-            n_domains=len(self.after.domains),
-            threads=torch.get_num_threads(),
-            isthmus=VERSION,
-            torch=torch.__version__,
-            parameters=self.after.model.parameter_report().total,
-            best_step=None if end is None else end.best.step,
-            steps=0 if end is None else end.step,
-            seconds=content["seconds"],
-            stopped="" if end is None else end.stopped,
-            guard=self.run.state.guard,
-        )
-        folder.begin(config, state)
 
 
 def summary(content: Mapping[str, Any]) -> str:

@@ -37,7 +37,8 @@ def grown_encoder(
     growth = encoder.growth or Growth.of_fit(encoder.vocabularies, encoder.n_domains)
     config = encoder.config
     if domain is None:
-        growth, domains = growth.seen_by_all(), encoder.domains
+        rows = {name: one.rows for name, one in vocabularies.items()}
+        growth, domains = growth.seen_by_all(rows), encoder.domains
     else:
         before = {name: one.rows for name, one in encoder.vocabularies.items()}
         growth = growth.with_domain(before, {name: one.rows for name, one in vocabularies.items()})

@@ -117,8 +117,8 @@ class NewTable:
             for number, part in enumerate(parts):
                 at = np.flatnonzero(assigned == number)
                 part.append(_Part.of(rows, fold, at))
-        splits = {name: _joined(part, grown) for name, part in zip(SPLITS, parts, strict=True)}
-        return EncodedTable(grown, splits)
+        rows = [_joined(part, grown) for part in parts]
+        return EncodedTable(grown, dict(zip(SPLITS, rows, strict=True)))
 
     def pieces_of(self, split: SplitName) -> Iterator[Piece]:
         """The rows of a split, piece by piece, with all columns that are used."""
@@ -205,8 +205,16 @@ class EncodedTable:
 
     encoder: Encoder
     splits: Mapping[SplitName, Rows]
-    key: str = "new table"
-    unlabelled: None = None
+
+    @property
+    def key(self) -> str:
+        """Nothing is kept by it: such a training writes no checkpoint."""
+        return "new table"
+
+    @property
+    def unlabelled(self) -> None:
+        """Rows without a label are left out."""
+        return
 
     @property
     def domain_names(self) -> tuple[str, ...]:

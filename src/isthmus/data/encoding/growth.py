@@ -60,14 +60,30 @@ class Growth:
         came = np.append(self.came, np.int32(self.ever + 1))
         return replace(self, came=came, ever=self.ever + 1, seen=seen)
 
-    def without_domain(self, number: int) -> "Growth":
-        """A domain goes. ``number``: its id, from 1."""
+    def without_domain(self, number: int, own: str | None, rows: int) -> "Growth":
+        """A domain goes. ``number``: its id, from 1. ``own``: the vocabulary of the domain's own column.
+
+        Rows of no domain that is left see none of that vocabulary's ``rows`` ids: the name of the domain that
+        went says nothing any more.
+        """
         seen = {name: np.delete(limits, number) for name, limits in self.seen.items()}
+        if own is not None:
+            limits = seen.get(own, np.full(len(self.came) - 1, rows, dtype=np.int32)).copy()
+            limits[0] = 1
+            seen[own] = limits
         return replace(self, came=np.delete(self.came, number), seen=seen)
 
-    def seen_by_all(self) -> "Growth":
-        """Every domain sees every id."""
-        return replace(self, seen={})
+    def seen_by_all(self, rows: Mapping[str, int]) -> "Growth":
+        """Every domain sees every id, but for those that a pruned domain left to nobody.
+
+        ``rows``: ids of each vocabulary.
+        """
+        seen = {
+            name: np.where(limits == 1, limits, np.int32(rows[name]))
+            for name, limits in self.seen.items()
+            if limits.min() == 1
+        }
+        return replace(self, seen=seen)
 
     def fields(self, fields: Iterable[FittedField]) -> tuple[FittedField, ...]:
         """The fields with the number of ids that each table has got since the fit."""

@@ -104,11 +104,17 @@ class Vocabulary:
         """
         if self._index is None or self.kind == "null" or not len(values):
             return self
-        known = self._find_text(values) if self.is_text else self._index.find(values.to_numpy())
-        new = values.filter(pa.array(known == 0))
+        new = values.filter(pa.array(self.ids_of_values(values) == 0))
         if not len(new):
             return self
         return Vocabulary(self.kind, pa.concat_arrays([self.values, new.cast(self.values.type)]))
+
+    def ids_of_values(self, values: pa.Array) -> np.ndarray:
+        """Ids int32 (n,) of canonical values, as `values` holds them; 0 for those that it lacks."""
+        if self._index is None or self.kind == "null" or not len(values):
+            return np.zeros(len(values), dtype=np.int32)
+        values = values.cast(self.values.type)
+        return self._find_text(values) if self.is_text else self._index.find(values.to_numpy())
 
     def ids(self, array: pa.Array) -> np.ndarray:
         """Ids int32 (rows,) of a column: 0 for null and for values that were not kept."""
