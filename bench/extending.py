@@ -104,7 +104,11 @@ def study(folder: Path, seeds: int, new: str = NEW, ways: tuple[str, ...] = WAYS
             for way in ways:
                 if way == "unknown":
                     continue
-                out, begun, kept = place / f"{way}-{rows}-{time.time_ns()}", time.perf_counter(), True
+                out, begun, kept = (
+                    place / f"{way}-{rows}-{time.time_ns()}",
+                    time.perf_counter(),
+                    True,
+                )
                 if way == "extended":
                     made = isthmus.extend(run, some, domain=new, out=out)
                     bundle, kept = made.run.bundle, made.content["training"]["kept"]
@@ -120,7 +124,10 @@ def study(folder: Path, seeds: int, new: str = NEW, ways: tuple[str, ...] = WAYS
 
 def to_markdown(found: list[Outcome]) -> str:
     """The table of docs/shipping.md: means over the seeds."""
-    lines = ["| rows of the new domain | way | AUC | logloss | seconds |", "|---:|---|---:|---:|---:|"]
+    lines = [
+        "| rows of the new domain | way | AUC | logloss | seconds |",
+        "|---:|---|---:|---:|---:|",
+    ]
     for rows in SIZES:
         for way in WAYS:
             own = [one for one in found if (one.rows, one.way) == (rows, way)]

@@ -22,6 +22,7 @@ from isthmus.data.store.subset import Known
 from isthmus.disk import sha256
 from isthmus.errors import BundleError, ConfigError, RunError
 from isthmus.exporting import export
+from isthmus.exporting.drawn_rows import drawn_rows
 from isthmus.exporting.graph_file import COUNTS, parity_of, session_of
 from isthmus.exporting.served_graph import GraphInput, graph_arrays
 from isthmus.models import build_model
@@ -213,14 +214,27 @@ def test_a_graph_that_differs_is_refused():
         parity_of(says(float("nan"), 0.5), says(1, 0.5), batch)
 
 
+def test_a_bundle_without_its_table_is_compared_on_drawn_rows(run: isthmus.Run, tmp_path: Path):
+    rows = drawn_rows(run.bundle.encoder)
+    fields = [field for field in run.bundle.encoder.fields if field.kind == "categorical"]
+    sizes = [field.table_rows for field in fields]
+    assert rows.categorical.amin(0).tolist() == [0] * len(sizes)
+    assert rows.categorical.amax(0).tolist() == [size - 1 for size in sizes]
+    assert set(rows.domain.tolist()) == set(range(run.bundle.encoder.n_domains + 1))
+    words = [*ISTHMUS, "export", run.path / "bundle", "-o", tmp_path / "made"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "made")["bundle"] == run.bundle.checksum
+    manifest = json.loads((run.path / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    assert run.bundle.checksum == manifest["sha256"]
+
+
 def test_what_is_refused_leaves_all_as_it_was(run: isthmus.Run, tmp_path: Path, monkeypatch: Any):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep")
     before = content(tmp_path)
     with pytest.raises(RunError, match=r"must not exist yet, or hold an export, got .*mine"):
         export(run, tmp_path / "mine")
-    with pytest.raises(BundleError, match="needs a table for the comparison, got none"):
-        export(run.bundle, tmp_path / "made")
     with pytest.raises(BundleError, match="needs a folder to write, got none"):
         export(run.bundle, table=clicks())
     with pytest.raises(BundleError, match="must have rows, got none"):

@@ -1,6 +1,7 @@
 """extend: a new domain beside those that are live. Their scores keep every bit; the new one learns."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 import isthmus
-from command_line import isthmus_in_process, told
+from command_line import ISTHMUS, isthmus_in_process, told
 from grown_tables import as_domain, clicks, config_of, model_sections, new_clicks
 from isthmus.data import Encoder, open_table
+from isthmus.data.requests import RowEncoder
 from isthmus.disk import sha256
 from isthmus.errors import BundleError, RunError, SchemaError
+from isthmus.exporting.graph_file import session_of
+from isthmus.exporting.served_graph import GraphInput, graph_arrays
 from isthmus.extending import extend
 from isthmus.extending.extension import extended_bundle
 from isthmus.extending.grown import grown_encoder
@@ -164,6 +168,17 @@ def test_new_ids_are_the_new_domains_alone(run: isthmus.Run, extended: isthmus.R
     assert grown.vocabularies["item"].values.slice(0, len(values)).equals(values)
 
 
+def test_single_rows_see_the_same_ids(extended: isthmus.Run):
+    """Requests are encoded without a frame, by the same rule."""
+    encoder = extended.bundle.encoder
+    probe = as_domain(new_clicks(60), [*OLD, "app"])
+    (block,) = extended.bundle.score_blocks(probe)
+    found = RowEncoder(encoder).encode(probe.to_pylist())
+    np.testing.assert_array_equal(found.categorical, block.encoded.categorical)
+    np.testing.assert_array_equal(found.lists[0][0], block.encoded.lists[0][0])
+    assert (found.categorical[5::6, 0] > 60).any()
+
+
 def test_the_proof_can_be_repeated_from_the_files(run: isthmus.Run, extended: isthmus.Run):
     (record,) = extended.bundle.history
     proof, probe = record["proof"], extended.path / "probe.parquet"
@@ -178,6 +193,26 @@ def test_the_proof_can_be_repeated_from_the_files(run: isthmus.Run, extended: is
     assert told_domains == {"home", "search", "mail", None}
     assert {f"model.{name}" for name in run.bundle.model.state_dict()} <= proof["tensors"].keys()
     assert json.loads((extended.path / "extension.json").read_text())["proof"] == proof
+
+
+def test_an_extended_bundle_is_exported_as_it_scores(extended: isthmus.Run, tmp_path: Path):
+    """By the command line, since the shape checks of this process cannot be traced."""
+    done = subprocess.run(
+        [*ISTHMUS, "export", extended.path, "-o", tmp_path / "onnx"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "onnx" / "export.json").read_text())
+    assert about["domains"] == ["home", "mail", "search", "app"]
+    (block,) = extended.bundle.score_blocks(as_domain(new_clicks(200), [*OLD, "app"]))
+    inputs = tuple(
+        GraphInput(one["name"], one["dtype"], tuple(one["shape"])) for one in about["inputs"]
+    )
+    session = session_of(tmp_path / "onnx" / "model.onnx")
+    arrays = graph_arrays(inputs, block.encoded.batch())
+    (logits,) = session.run(["logits"], dict(arrays))
+    np.testing.assert_allclose(logits, block.logits, rtol=1e-5, atol=1e-5)
 
 
 def test_the_run_stays_and_the_same_table_gives_the_same_bundle(

@@ -21,6 +21,11 @@ def write_manifest(folder: Path, number: int, body: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder calls itself a bundle; `read_manifest` tells whether it is a sound one."""
+    return (folder / MANIFEST).is_file()
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The content of ``bundle.json``, after checking its own checksum and every file's.
 

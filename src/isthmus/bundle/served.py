@@ -7,7 +7,8 @@
     encoder/               vocabularies, scalers, statistics and forest, as fitted on the train rows
 
 From raw row to served score there is one path, `Bundle.score_blocks`: `Bundle.score`, ``predict`` and
-``evaluate --data`` all take it.
+``evaluate --data`` all take it. `Bundle.score_rows` and the server have another encoder of the same
+ids and numbers in front of it, for requests of few rows.
 
     logit = model(encode(row))                            the model of the row's domain, on the scale of
                                                           the table it was trained on
@@ -20,6 +21,7 @@ refuses such a bundle unless it is asked for by that word.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,7 @@ from isthmus.config import Config, validate
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import EncodedRows, Encoder
 from isthmus.data.encoding.roles import as_used, needed
+from isthmus.data.requests import RowEncoder
 from isthmus.data.tables import Block, Table, open_table
 from isthmus.disk import whole_folder
 from isthmus.errors import BundleError, ConfigError
@@ -62,9 +65,10 @@ class Bundle:
     array([0.0431])
 
     ``parts``: further models by name; ``routes``: the part that scores a domain's rows. All other
-    rows, those of the unknown domain too, are scored by ``model``. Raises ValueError for a route
-    from a domain or to a part that is not there. ``history``: what was done to the bundle after its fit, in
-    that order, as plain values (`isthmus.extending`).
+    rows, those of the unknown domain too, are scored by ``model``. ``checksum``: of the folder that
+    the bundle was read from, which tells it from every other; None for one that was not read.
+    ``history``: what was done to the bundle after its fit, in that order, as plain values
+    (`isthmus.extending`). Raises ValueError for a route from a domain or to a part that is not there.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Bundle:
         parts: Mapping[str, Part] | None = None,
         routes: Mapping[str, str] | None = None,
         detector: Detector | None = None,
+        checksum: str | None = None,
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
@@ -84,7 +89,7 @@ class Bundle:
         self.config = config.model_copy(update={"data": data})
         self.encoder = replace(encoder, config=data)
         self.model = model.eval()
-        self.calibration, self.detector = calibration, detector
+        self.calibration, self.detector, self.checksum = calibration, detector, checksum
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
         self.history = tuple(history)
         self._router = Router(self.model, self.parts, self.routes, self.encoder.domains)
@@ -220,6 +225,7 @@ class Bundle:
                 parts=parts,
                 routes={today[name]: part for name, part in content.get("routes", {}).items()},
                 detector=detector,
+                checksum=content["sha256"],
                 history=content.get("history", ()),
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
@@ -248,6 +254,28 @@ class Bundle:
         blocks = self.score_blocks(table, detect_domain=detect_domain)
         parts = [scored.logits for scored in blocks]
         return np.concatenate([np.empty(0), *parts])
+
+    def score_rows(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Probabilities (rows,) float64 of single rows, each a mapping by column; no frame is built.
+
+        >>> bundle.score_rows([{"user": 7, "tab": "home"}])     # doctest: +SKIP
+        array([0.0431])
+
+        The same as `score` gives for a table of them, for a fraction of its fixed cost: meant for one row
+        to some thousands. None is a missing value; a date or a time may be a text as ISO 8601 has it.
+        A row needs every column that `score` needs. Raises SchemaError, with column and row.
+        """
+        logits = self.logits_of(self.row_encoder.encode(rows).batch())
+        return to_score(logits, self.config.data.negative_rate)
+
+    def score_row(self, row: Mapping[str, Any]) -> float:
+        """The probability of one row; see `score_rows`."""
+        return float(self.score_rows([row])[0])
+
+    @cached_property
+    def row_encoder(self) -> RowEncoder:
+        """What `score_rows` encodes by. Its dictionaries are made once, when it is first asked for."""
+        return RowEncoder(self.encoder)
 
     def score_blocks(
         self,

@@ -16,10 +16,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from isthmus.bundle import Bundle, Part, to_score
+from isthmus.bundle import Bundle, Part, is_bundle, to_score
 from isthmus.data.batch import Batch
 from isthmus.disk import check_place, sha256, whole_folder, writing
 from isthmus.errors import BundleError, ConfigError, RunError
+from isthmus.exporting.drawn_rows import drawn_rows
 from isthmus.exporting.graph_file import (
     COUNTS,
     OPSET,
@@ -69,11 +70,11 @@ def export(
 ) -> Exported:
     """Write a run's networks as graphs, and compare each file with its network on real rows.
 
-    ``run``: a run, its folder, or a bundle. ``out``: the folder to write, ``RUN/onnx`` by default;
+    ``run``: a run, a bundle, or the folder of either. ``out``: the folder to write, ``RUN/onnx`` by default;
     an export in it is replaced. ``format``: ``onnx``, or ``pt2`` for others who load files of
     torch.export; isthmus loads none, because loading unpickles. ``table``: rows for the comparison,
-    in place of the run's own table; a bundle needs it. The first 1, 7, 513 and 4,096 rows must agree
-    to `TOLERANCE`; a shorter table is taken again and again.
+    in place of the run's own table; a bundle without one is compared on drawn ids and numbers. The
+    first 1, 7, 513 and 4,096 rows must agree to `TOLERANCE`; a shorter table is taken again and again.
 
     Raises ConfigError without the extra ``onnx``, BundleError where a network cannot be exported or
     the file disagrees with it, RunError where the folder cannot be written. Then nothing is written.
@@ -82,23 +83,25 @@ def export(
         raise ConfigError(f"format must be one of {', '.join(get_args(Form))}, got {format!r}")
     if format == "onnx":
         check_libraries()
-    opened = Run.open(run) if isinstance(run, str | Path) else run
+    opened = _opened(run) if isinstance(run, str | Path) else run
     bundle = opened if isinstance(opened, Bundle) else opened.bundle
     if table is None and isinstance(opened, Run):
         table = opened.state.table
-    if table is None:
-        raise BundleError("the export of a bundle needs a table for the comparison, got none")
     if out is None and not isinstance(opened, Run):
         raise BundleError("the export of a bundle needs a folder to write, got none")
     folder = Path(out) if out is not None else opened.path / format  # type: ignore[union-attr]
     _free(folder)
-    rows = _rows(bundle, table)
+    rows = drawn_rows(bundle.encoder) if table is None else _rows(bundle, table)
     inputs = graph_inputs(bundle.encoder.fields, rows)
     with writing("folder", folder), whole_folder(folder) as place:
         parity = _write(bundle, format, rows, inputs, place)
         content = _content(bundle, format, inputs, parity, place)
         (place / CONTENT).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return Exported(folder, content, parity)
+
+
+def _opened(path: str | Path) -> Run | Bundle:
+    return Bundle.load(path) if is_bundle(Path(path)) else Run.open(path)
 
 
 def _free(folder: Path) -> None:
@@ -172,6 +175,7 @@ def _content(
     return {
         "format": FORMAT,
         "isthmus": VERSION,
+        "bundle": bundle.checksum,
         "torch": torch.__version__,
         "opset": OPSET if form == "onnx" else None,
         "inputs": [asdict(one) for one in inputs],

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
+from isthmus.data.encoding.block_layout import BlockLayout
 from isthmus.data.encoding.clock import Clock, ClockFit
 from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.feature_fields import fields_of
@@ -25,7 +26,6 @@ from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
     TREES,
-    TREES_WIDTH,
     Categorical,
     CategoricalList,
     DataConfig,
@@ -142,17 +142,9 @@ class Encoder:
         batch = plain_batch(batch.select(needed(self.config, roles=roles)))
         origin = c.Origin(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
-        features, fields = config.features, self.fields
-        single = [field.name for field in fields if field.kind == "categorical"]
-        ids = np.empty((rows, len(single)), dtype=np.int32)
-        width = sum(field.numbers for field in fields) + (TREES_WIDTH - 1) * bool(config.trees)
-        x = np.zeros((rows, width), dtype=np.float32)
-        into: dict[str, np.ndarray] = {name: ids[:, i] for i, name in enumerate(single)}
-        start = 0
-        for kind in ("numeric", "vector"):  # single numbers stand before vectors
-            for one in (one for one in fields if one.kind == kind):
-                into[one.name] = x[:, start : start + one.numbers]
-                start += one.numbers
+        features = config.features
+        fields = self.fields
+        ids, x, into = BlockLayout.of(fields).empty(rows)
         tasks = [
             self._task(name, batch.column(name), origin, into)
             for kind in (Categorical, Numeric, Vector, Time)
