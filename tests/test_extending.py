@@ -21,7 +21,7 @@ from isthmus.disk import sha256
 from isthmus.errors import BundleError, RunError, SchemaError
 from isthmus.exporting.graph_file import session_of
 from isthmus.exporting.served_graph import GraphInput, graph_arrays
-from isthmus.extending import extend
+from isthmus.extending import extend, learning
 from isthmus.extending.extension import extended_bundle
 from isthmus.extending.grown import grown_encoder
 from isthmus.extending.new_table import EncodedTable, NewTable
@@ -80,11 +80,13 @@ def new_rows(encoder: Encoder) -> EncodedTable:
 
 @pytest.mark.parametrize("name", model_sections())
 def test_old_domains_keep_every_bit_whatever_the_network(
-    name: str, encoder: Encoder, new_rows: EncodedTable
+    name: str, encoder: Encoder, new_rows: EncodedTable, monkeypatch: pytest.MonkeyPatch
 ):
     """Rows of old domains, of none and of a stranger, with ids that came with the new table."""
     config = isthmus.load_config(config_of(model_sections()[name]))
     before = a_bundle(config, encoder)
+    # What a few rows teach is kept, whatever it is worth.
+    monkeypatch.setattr(learning, "is_better", lambda *_: True)
     if name in REFUSED:
         with pytest.raises(BundleError, match=REFUSED[name]):
             extended_bundle(before, config.train, new_rows)
@@ -97,6 +99,7 @@ def test_old_domains_keep_every_bit_whatever_the_network(
         assert bits(before.logits(probe)) == bits(after.logits(probe))
     assert np.isfinite(after.logits(new)).all()
     assert learnt.kept
+    assert bits(after.logits(new)) != bits(before.logits(new))
     banks, state = domain_tensors(after.model), after.model.state_dict()
     for key, tensor in before.model.state_dict().items():
         grown = state[key]
@@ -232,10 +235,9 @@ def test_the_run_stays_and_the_same_table_gives_the_same_bundle(
     a, b = (content(tmp_path / name / "bundle") for name in ("a", "b"))
     assert a == b
     assert sum(found[1]["rows"].values()) == 300
-    training = found[0]["training"]
-    assert training["validation_logloss"] <= training["validation_logloss_before"]
-    if not training["kept"]:
-        assert training["validation_logloss"] == training["validation_logloss_before"]
+    assert not found[0]["training"]["kept"]
+    for table in domain_tensors(isthmus.Run.open(tmp_path / "a").bundle.model).values():
+        assert table[-1].equal(table[0])
 
 
 def test_a_bundle_can_be_extended_twice(extended: isthmus.Run, tmp_path: Path):

@@ -37,6 +37,7 @@ from isthmus.train import score_rows
 from isthmus.version import VERSION
 
 CONTENT, PROBE = "extension.json", "probe.parquet"
+STAYS = "the unknown domain's parameters stay"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +122,7 @@ class ExtensionFolder:
         content = {
             "kept": learnt.kept,
             "validation_logloss_before": learnt.start,
-            "validation_logloss": learnt.best,
+            "validation_logloss_learnt": learnt.best,
         }
         if (end := learnt.end) is not None:
             content |= {"steps": end.step, "best_step": end.best.step, "stopped": end.stopped}
@@ -159,13 +160,12 @@ class ExtensionFolder:
     def _facts(self) -> Iterator[str]:
         learnt = self.learnt
         yield f"- Extended: run {printable(self.run.name)} by domain {printable(repr(self.domain))}."
-        went = (
-            "better than the unknown domain's answer" if learnt.kept else "no better, so it stays"
-        )
-        yield (
-            f"- Validation logloss: {learnt.start:.4f} by the unknown domain's answer,"
-            f" {learnt.best:.4f} kept: {went}."
-        )
+        if learnt.end is not None:
+            went = "is kept" if learnt.kept else f"is not better beyond chance: {STAYS}"
+            yield (
+                f"- Validation logloss, not calibrated: {learnt.start:.4f} by the unknown domain's"
+                f" parameters, {learnt.best:.4f} by what was learnt, which {went}."
+            )
         more = ", ".join(f"{n:,} of {name}" for name, n in self._new_ids().items()) or "none"
         yield f"- New ids: {printable(more)}."
         yield "- Other domains: every score of the probe has the same bits as before."
@@ -174,11 +174,8 @@ class ExtensionFolder:
 def summary(content: Mapping[str, Any]) -> str:
     """What ``extension.json`` says, in two lines."""
     proof, training = content["proof"], content["training"]
-    kept = (
-        ""
-        if training["kept"]
-        else "; nothing learnt was better, so the unknown domain's answer stays"
-    )
+    lost = "steps" in training and not training["kept"]
+    kept = f"; what was learnt is not better beyond chance: {STAYS}" if lost else ""
     return (
         f"domain {content['domain']!r} added in {content['seconds']:.1f} s{kept}\n"
         f"other domains: the same bits on {proof['probe_rows']:,} probe rows, of which"
