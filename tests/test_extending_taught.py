@@ -7,12 +7,17 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import isthmus
+import small_parts
 from grown_tables import as_domain, clicks, config_of, new_clicks
 from isthmus.bundle import Bundle, Part
 from isthmus.data import Encoder, Subset, open_table
 from isthmus.data.encoding.counted.statistics import pair_effect, value_effect
+from isthmus.data.encoding.growth import Growth
+from isthmus.data.tables.plain import offsets_of
 from isthmus.errors import BundleError
 from isthmus.extending import extend
 from isthmus.extending.extension import extended_bundle
@@ -20,6 +25,7 @@ from isthmus.extending.grown import grown_encoder
 from isthmus.extending.new_table import EncodedTable, NewTable
 from isthmus.extending.own_statistics import teach_own
 from isthmus.models import build_model
+from isthmus.schema import FittedField
 from small_runs import content, settings
 
 OLD = ["home", None, "search", "mail", "never seen"]
@@ -144,11 +150,11 @@ def test_a_run_with_statistics_and_forest_is_extended(
     trees: bool, tmp_path: Path, cache: Path, config: isthmus.Config
 ):
     changes = [*COUNTED]
-    given: dict[str, Any] = settings()
+    asked: dict[str, Any] = settings()
     if trees:
-        given["model"] = {"name": "trees", "calibration": "per_domain"}
+        asked["model"] = {"name": "trees", "calibration": "per_domain"}
         changes = ["data.trees={least_rows: 5}"]
-    run = isthmus.fit(given, clicks(), out=tmp_path / "run", cache=cache, set=changes)
+    run = isthmus.fit(asked, clicks(), out=tmp_path / "run", cache=cache, set=changes)
     new = new_clicks(400)
     found = extend(run, new, domain="app", out=tmp_path / "run2")
     after, probe = found.run.bundle, as_domain(new, OLD)
@@ -187,7 +193,62 @@ def test_parts_of_domains_stay_and_the_new_domain_goes_to_the_joint_model(
 
 
 def test_a_detector_is_refused(tmp_path: Path, cache: Path):
-    given = config_of({"backbone": {"name": "mlp", "widths": [8]}, "detector": True}, epochs=1)
-    run = isthmus.fit(given, clicks(), out=tmp_path / "run", cache=cache)
+    asked = config_of({"backbone": {"name": "mlp", "widths": [8]}, "detector": True}, epochs=1)
+    run = isthmus.fit(asked, clicks(), out=tmp_path / "run", cache=cache)
     with pytest.raises(BundleError, match="must have no detector"):
         extend(run, new_clicks(100), domain="app", out=tmp_path / "run2")
+
+
+@pytest.mark.parametrize("by", ["time", "user"])
+def test_numbered_domains_weights_hashes_and_other_splits(by: str, tmp_path: Path):
+    """Every role that a column can have; the new table is split as the run's was."""
+    table = small_parts.make_table()
+    place = table.schema.get_field_index("tab")
+    code = {"feed": 1, "home": 2, "search": 3, "late": 4}
+    told = pa.array([code[name] for name in table.column("tab").to_pylist()], pa.int64())
+    old = table.set_column(place, "tab", told)
+    new = table.set_column(place, "tab", pa.array([7] * table.num_rows, pa.int16()))
+    new = new.set_column(0, "user", pa.array(new.column("user").to_numpy() + 75))
+    data = small_parts.data_config(split={"by": by, "fractions": (0.6, 0.2, 0.2)})
+    asked = {
+        "data": data.model_dump(mode="json", exclude={"table"}),
+        "model": {"backbone": {"name": "mlp", "widths": [8]}, "calibration": "per_domain"},
+        "train": {"epochs": 1, "batch_rows": 64},
+    }
+    run = isthmus.fit(asked, old, out=tmp_path / "run")
+    found = extend(run, new, domain="7", out=tmp_path / "run2")
+    after = found.run.bundle
+    assert after.domains[-1] == "7"
+    probe = new.set_column(place, "tab", pa.array([1, None, 2, 3, 9, 3] * 150, pa.int16()))
+    assert bits(run.bundle.logits(probe)) == bits(after.logits(probe))
+    parts = {split: set(found.run.scored(split).row) for split in ("validation", "test")}
+    assert not parts["validation"] & parts["test"]
+    if by == "time":
+        assert min(parts["test"]) > max(parts["validation"])
+    assert {one.weight is not None for one in map(found.run.scored, parts)} == {True}
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=3, max_size=3),
+    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 2)), max_size=40),
+    st.lists(st.integers(0, 4), max_size=10),
+)
+def test_ids_are_hidden_as_the_rule_says(
+    limits: list[int], rows: list[tuple[int, int]], lengths: list[int]
+):
+    """The slow formula: an id is seen where it is below the number that the row's domain sees."""
+    growth = Growth(2, {"user": 30}, np.arange(3, dtype=np.int32), 2, {"user": np.int32(limits)})
+    fields = (
+        FittedField("user", "categorical", 4, table="user", table_rows=30),
+        FittedField("past", "categorical_list", 4, table="user", table_rows=30),
+    )
+    ids = np.array([id for id, _ in rows], dtype=np.int32).reshape(-1, 1)
+    domain = np.array([of for _, of in rows], dtype=np.int32)
+    lengths = (lengths + [0] * len(rows))[: len(rows)]
+    values = np.arange(sum(lengths), dtype=np.int32) % 30
+    owner = np.repeat(domain, lengths)
+    expected = [id if id < limits[of] else 0 for id, of in rows]
+    in_lists = [id if id < limits[of] else 0 for id, of in zip(values, owner, strict=True)]
+    growth.hide(fields, ids, [(values, offsets_of(np.array(lengths, dtype=np.int64)))], domain)
+    assert ids[:, 0].tolist() == expected
+    assert values.tolist() == in_lists
