@@ -1,7 +1,6 @@
 """extend: a new domain beside those that are live. Their scores keep every bit; the new one learns."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import pytest
 import torch
 
 import isthmus
-from command_line import ISTHMUS, isthmus_in_process, told
+from command_line import isthmus_in_process, told
 from grown_tables import as_domain, clicks, config_of, model_sections, new_clicks
 from isthmus.data import Encoder, open_table
 from isthmus.data.requests import RowEncoder
 from isthmus.disk import sha256
 from isthmus.errors import BundleError, RunError, SchemaError
-from isthmus.exporting.graph_file import session_of
-from isthmus.exporting.served_graph import GraphInput, graph_arrays
+from isthmus.exporting.graph_file import TRACED, tensors, traced
+from isthmus.exporting.served_graph import ServedGraph, graph_inputs
 from isthmus.extending import extend, learning
 from isthmus.extending.extension import extended_bundle
 from isthmus.extending.grown import grown_encoder
@@ -198,24 +197,20 @@ def test_the_proof_can_be_repeated_from_the_files(run: isthmus.Run, extended: is
     assert json.loads((extended.path / "extension.json").read_text())["proof"] == proof
 
 
-def test_an_extended_bundle_is_exported_as_it_scores(extended: isthmus.Run, tmp_path: Path):
-    """By the command line, since the shape checks of this process cannot be traced."""
-    done = subprocess.run(
-        [*ISTHMUS, "export", extended.path, "-o", tmp_path / "onnx"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    about = json.loads((tmp_path / "onnx" / "export.json").read_text())
-    assert about["domains"] == ["home", "mail", "search", "app"]
-    (block,) = extended.bundle.score_blocks(as_domain(new_clicks(200), [*OLD, "app"]))
-    inputs = tuple(
-        GraphInput(one["name"], one["dtype"], tuple(one["shape"])) for one in about["inputs"]
-    )
-    session = session_of(tmp_path / "onnx" / "model.onnx")
-    arrays = graph_arrays(inputs, block.encoded.batch())
-    (logits,) = session.run(["logits"], dict(arrays))
-    np.testing.assert_allclose(logits, block.logits, rtol=1e-5, atol=1e-5)
+def test_an_extended_bundle_is_exported_as_it_scores(
+    extended: isthmus.Run, without_shape_checks: None
+):
+    """The graph that export writes, rows of old domains and of the new one beside each other."""
+    bundle = extended.bundle
+    (block,) = bundle.score_blocks(as_domain(new_clicks(200), [*OLD, "app"]))
+    batch = block.encoded.batch()
+    inputs = graph_inputs(bundle.encoder.fields, batch)
+    graph = ServedGraph(bundle.model, inputs, calibration=bundle.calibration, negative_rate=1.0)
+    program = traced(graph, inputs, batch.take(torch.arange(TRACED))).module()
+    for rows in (1, 7, 200):
+        logits, _ = program(*tensors(inputs, batch.take(torch.arange(rows))))
+        found = logits.detach().numpy()
+        np.testing.assert_allclose(found, block.logits[:rows], rtol=1e-5, atol=1e-5)
 
 
 def test_the_run_stays_and_the_same_table_gives_the_same_bundle(
