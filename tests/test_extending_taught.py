@@ -237,7 +237,8 @@ def test_ids_are_hidden_as_the_rule_says(
     limits: list[int], rows: list[tuple[int, int]], lengths: list[int]
 ):
     """The slow formula: an id is seen where it is below the number that the row's domain sees."""
-    growth = Growth(2, {"user": 30}, np.arange(3, dtype=np.int32), 2, {"user": np.int32(limits)})
+    seen = np.array(limits, dtype=np.int32)
+    growth = Growth(2, {"user": 30}, np.arange(3, dtype=np.int32), 2, {"user": seen})
     fields = (
         FittedField("user", "categorical", 4, table="user", table_rows=30),
         FittedField("past", "categorical_list", 4, table="user", table_rows=30),
