@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from bench import adapters, batch, data, diagnosis, inputs, models, networks, recipes
+from bench import adapters, batch, data, diagnosis, extending, inputs, models, networks, recipes
 from bench.measure import Row, load_now
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
@@ -45,6 +45,7 @@ def main() -> None:
             "10": networks.sparse_experts,
             "11": lambda: recipes.steps(folder),
             "12": lambda: batch.everything(folder),
+            "13": lambda: extending.seconds_of_extend(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

@@ -40,6 +40,7 @@ WALK = [
     "experiments",
     "run",
     "monitoring",
+    "extending",
     "exporting",
     "serving",
     "tuning",

@@ -29,6 +29,16 @@ if TYPE_CHECKING:
     from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
     from isthmus.errors import BundleError, ConfigError, IsthmusError, RunError, SchemaError
     from isthmus.exporting import Exported, export
+    from isthmus.extending import (
+        BundleDifference,
+        Extended,
+        Pruned,
+        Refreshed,
+        diff,
+        extend,
+        prune,
+        refresh,
+    )
     from isthmus.metrics import Comparison, Evaluation
     from isthmus.models import DomainModel, ModelConfig, build_model
     from isthmus.monitoring import Monitoring, monitor
@@ -55,6 +65,16 @@ _PLACES = {
     "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
     "isthmus.errors": ("BundleError", "ConfigError", "IsthmusError", "RunError", "SchemaError"),
     "isthmus.exporting": ("Exported", "export"),
+    "isthmus.extending": (
+        "BundleDifference",
+        "Extended",
+        "Pruned",
+        "Refreshed",
+        "diff",
+        "extend",
+        "prune",
+        "refresh",
+    ),
     "isthmus.metrics": ("Comparison", "Evaluation"),
     "isthmus.models": ("DomainModel", "ModelConfig", "build_model"),
     "isthmus.monitoring": ("Monitoring", "monitor"),
@@ -71,6 +91,7 @@ __all__ = [
     "Batch",
     "Benchmark",
     "Bundle",
+    "BundleDifference",
     "BundleError",
     "Comparison",
     "Config",
@@ -81,9 +102,12 @@ __all__ = [
     "DomainModel",
     "Evaluation",
     "Exported",
+    "Extended",
     "IsthmusError",
     "ModelConfig",
     "Monitoring",
+    "Pruned",
+    "Refreshed",
     "Run",
     "RunError",
     "SchemaError",
@@ -97,7 +121,9 @@ __all__ = [
     "compare",
     "detach",
     "diagnose",
+    "diff",
     "export",
+    "extend",
     "fit",
     "load_adapters",
     "load_config",
@@ -105,7 +131,9 @@ __all__ = [
     "monitor",
     "plan_benchmark",
     "plan_diagnosis",
+    "prune",
     "recipes",
+    "refresh",
     "save_adapters",
     "sites_of",
     "tune",

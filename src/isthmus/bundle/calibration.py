@@ -104,6 +104,28 @@ def fit_calibration(
     return Calibration(slope=pairs[:, 0].copy(), offset=pairs[:, 1].copy())
 
 
+def fit_later_pair(
+    calibration: Calibration,
+    logits: Float[np.ndarray, " rows"],
+    label: Float[np.ndarray, " rows"],
+    weight: Float[np.ndarray, " rows"] | None = None,
+    strength: float = STRENGTH,
+) -> Calibration:
+    """The calibration with the last domain's pair fitted on held-out rows of that domain.
+
+    The pair is drawn towards the pooled pair, index 0, as in `fit_calibration`. All others stay.
+    """
+    x, y = logits.astype(np.float64), label.astype(np.float64)
+    w = np.ones_like(x) if weight is None else weight / weight.mean(dtype=np.float64)
+    everywhere = np.zeros(len(x), dtype=np.int64)
+    pooled = np.array([calibration.slope[0], calibration.offset[0]])
+    pair = _Problem(x, y, w, everywhere, 1, pooled, strength).solve()[0]
+    return Calibration(
+        slope=np.append(calibration.slope[:-1], pair[0]),
+        offset=np.append(calibration.offset[:-1], pair[1]),
+    )
+
+
 class _Problem:
     """Many small logistic regressions side by side: one (slope, offset) for each part of the rows."""
 

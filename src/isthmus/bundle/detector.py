@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from isthmus.bundle.named_values import values_named
 from isthmus.config import Config
 from isthmus.data import Batch, Dataset
 from isthmus.data.encoding.encoder import Encoder
@@ -34,7 +35,6 @@ from isthmus.data.encoding.roles import needed
 from isthmus.data.store.by_domain import RowsByDomain
 from isthmus.data.tables import Block
 from isthmus.data.tables import columns as c
-from isthmus.data.tables import values as v
 from isthmus.data.tables.plain import plain
 from isthmus.errors import ConfigError, SchemaError
 from isthmus.models.domain_teller import DomainTeller
@@ -43,14 +43,6 @@ from isthmus.train.methods.telling import LEAST_ROWS, learn_to_tell
 
 DetectBy = Literal["row", "group"]
 ACCURACY = "accuracy"
-
-# In which type a column of nulls alone takes the values of a domain of each kind.
-_FOR_NULLS: Mapping[str, pa.DataType] = {
-    "string": pa.string(),
-    "integer": pa.int64(),
-    "floating": pa.float64(),
-    "boolean": pa.bool_(),
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,13 +189,8 @@ class Telling:
     def _of_type(self, dtype: pa.DataType, file: str) -> pa.Array:
         """The domains' values in the type of a column, such that they are named as they were fitted."""
         if dtype not in self._values:
-            kind, names = self.encoder.domain_kind, pa.array(self.encoder.domains, pa.string())
-            to = _FOR_NULLS.get(kind) if pa.types.is_null(dtype) else dtype
-            try:
-                values = None if to is None else names.cast(to)
-            except pa.ArrowException:
-                values = None
-            if values is None or v.names(values, kind).cast(pa.string()) != names:
+            values = values_named(self.encoder.domains, self.encoder.domain_kind, dtype)
+            if values is None:
                 raise SchemaError(
                     f"column {self.encoder.config.domain!r} must be text or whole numbers where its"
                     f" values are to be told, got {dtype} in {file}"

@@ -64,7 +64,7 @@ class Part:
         if masks:
             tables = {name.removeprefix("table."): mask for name, mask in masks.items()}
             stem, rate = path.with_suffix(""), encoder.config.negative_rate
-            taught = Taught.load(stem, encoder.fields, rate)
+            taught = Taught.load(stem, encoder.fields, rate, encoder.growth)
             known = Known.of_tables(encoder.fields, tables, masks["domain"], taught)
         return cls(model.eval(), config, known)
 

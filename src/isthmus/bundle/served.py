@@ -72,8 +72,9 @@ class Bundle:
     rows, those of the unknown domain too, are scored by ``model``. ``profile``: what each domain looked
     like; None in bundles of an isthmus that did not measure it yet. ``checksum``: of the folder that
     the bundle was read from, which tells it from every other; None for one that was not read.
-    ``router``: sends each row to the model of its domain. Raises ValueError for a route from a domain or
-    to a part that is not there.
+    ``history``: what was done to the bundle after its fit, in that order, as plain values
+    (`isthmus.extending`). ``router``: sends each row to the model of its domain. Raises ValueError for a
+    route from a domain or to a part that is not there.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Bundle:
         detector: Detector | None = None,
         profile: Profile | None = None,
         checksum: str | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         # Where the table stood on the training machine is nobody's business later.
         data = config.data.model_copy(update={"table": None})
@@ -97,6 +99,7 @@ class Bundle:
         self.calibration, self.detector = calibration, detector
         self.profile, self.checksum = profile, checksum
         self.parts, self.routes = dict(parts or {}), dict(routes or {})
+        self.history = tuple(history)
         self.router = Router(self.model, self.parts, self.routes, self.encoder.domains)
 
     @property
@@ -136,6 +139,7 @@ class Bundle:
             },
             routes=self.routes,
             detector=self.detector,
+            history=self.history,
         )
 
     def save(self, path: str | Path) -> None:
@@ -184,6 +188,8 @@ class Bundle:
                 for name, part in self.parts.items()
             ]
             content["routes"] = self.routes
+        if self.history:
+            content["history"] = self.history
         return content
 
     @classmethod
@@ -234,6 +240,7 @@ class Bundle:
                 detector=detector,
                 profile=profile,
                 checksum=content["sha256"],
+                history=content.get("history", ()),
             )
         except (ConfigError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
             raise BundleError(

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from isthmus.cli.app import app, command, say, show
+from isthmus.cli.app import JsonTarget, app, command, deliver, say, show
+from isthmus.cli.progress_view import ProgressView
 from isthmus.disk import writing
 from isthmus.errors import IsthmusError
 
@@ -102,3 +103,73 @@ def serve(
         run_server(settings, tell=say)
     except OSError as fault:
         raise IsthmusError(f"the server cannot listen on {host}:{port}: {fault}") from fault
+
+
+@command(app, "extend")
+def extend(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    domain: Annotated[str, typer.Option(metavar="NAME", help="The new domain; its rows are taken")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="New run folder (default: RUN-NAME)")
+    ] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Add a domain to a run without touching those that are live, and prove it."""
+    from isthmus.extending import extend as run_extend
+
+    with ProgressView() as progress:
+        found = run_extend(run, table, domain=domain, out=out, progress=progress)
+    deliver(found, dict(found.content), json_target)
+    say(f"wrote {found.run.path}")
+
+
+@command(app, "refresh")
+def refresh(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN2", help="New run folder (default: RUN-refreshed)")
+    ] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Train a run on with newer rows; it is written only where it is not worse (else exit code 1)."""
+    from isthmus.extending import refresh as run_refresh
+
+    with ProgressView() as progress:
+        found = run_refresh(run, table, out=out, progress=progress)
+    deliver(found, dict(found.content), json_target)
+    if found.run is None:
+        raise typer.Exit(1)
+    say(f"wrote {found.run.path}")
+
+
+@command(app, "prune")
+def prune(
+    run: Annotated[Path, typer.Argument(metavar="RUN")],
+    domain: Annotated[str, typer.Option(metavar="NAME", help="The domain to remove")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN2", help="New run folder (default: RUN-without-NAME)"),
+    ] = None,
+) -> None:
+    """Remove a domain from a run: its rows get the unknown domain's answer, all others stay."""
+    from isthmus.extending import prune as run_prune
+
+    found = run_prune(run, domain=domain, out=out)
+    show(found)
+    say(f"wrote {found.run.path}")
+
+
+@command(app, "diff")
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle or a run")],
+    b: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Another one")],
+    table: Annotated[str | None, typer.Option(help="Rows that both score")] = None,
+    json_target: JsonTarget = None,
+) -> None:
+    """Say what changed: domains, vocabularies, settings, metrics, scores on a table."""
+    from isthmus.extending import diff as run_diff
+
+    found = run_diff(a, b, table=table)
+    deliver(found, found.to_dict(), json_target)

@@ -175,6 +175,10 @@ class RunFolder:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.state_file} is damaged: {error}") from error
 
+    def has_scores(self, split: str) -> bool:
+        """Whether the folder holds scored rows of a split; a run whose domains went has none of theirs."""
+        return (self.scores / f"{split}.parquet").exists()
+
     def write_report(self, text: str) -> None:
         """Replace ``report.md``."""
         write_whole(self.report, text + "\n")

@@ -24,7 +24,8 @@ class FittedField:
     of a pair, the other feature. ``embedding``: of a number, what the model makes of it. ``bins``: the
     edges of a piecewise embedding's bins, in scaled numbers. ``query``: of a list with target attention,
     the feature that its items are weighted by; ``pooling`` is then how a linear part pools. ``places``:
-    how many places of such a list's items have a meaning, counted from the end; 0 for none.
+    how many places of such a list's items have a meaning, counted from the end; 0 for none. ``grown``: how
+    many of the table's ids, its last ones, came after the fit (`isthmus.data.encoding.growth`).
     """
 
     name: str
@@ -48,6 +49,12 @@ class FittedField:
     bins: tuple[float, ...] = ()
     query: str = ""
     places: int = 0
+    grown: int = 0
+
+    @property
+    def fitted_rows(self) -> int:
+        """Ids of the table at the fit."""
+        return self.table_rows - self.grown
 
     @property
     def numbers(self) -> int:

@@ -15,7 +15,7 @@ from anyio import to_thread
 from isthmus.errors import SchemaError
 from isthmus.serving.doors.refusal import Refusal
 from isthmus.serving.doors.row_json import RowReader
-from isthmus.serving.engine import Encoded, Engine, load_engine
+from isthmus.serving.scoring_engine import Encoded, Engine, load_engine
 from isthmus.serving.settings import ServeSettings
 from isthmus.serving.tally import Tally
 

@@ -23,7 +23,7 @@ from typing import Any
 from isthmus.bundle import is_bundle
 from isthmus.errors import BundleError, IsthmusError
 from isthmus.serving.edition import Order
-from isthmus.serving.engine import bundle_checksum, has_graphs_of
+from isthmus.serving.scoring_engine import bundle_checksum, has_graphs_of
 from isthmus.serving.settings import ServeSettings
 from isthmus.serving.worker import (
     Abort,

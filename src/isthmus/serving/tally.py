@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from isthmus.disk import write_whole
-from isthmus.serving.engine import Encoded
+from isthmus.serving.scoring_engine import Encoded
 
 DOORS = ("score", "arrow", "infer", "invocations", "other")
 STATUSES = (200, 400, 401, 403, 404, 405, 413, 415, 422, 500, 503)

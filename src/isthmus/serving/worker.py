@@ -21,7 +21,7 @@ import uvicorn
 import uvloop
 
 from isthmus.errors import IsthmusError
-from isthmus.serving.app import make_app
+from isthmus.serving.application import make_app
 from isthmus.serving.edition import Current, Edition, Order
 from isthmus.serving.settings import ServeSettings
 

@@ -16,6 +16,7 @@ from isthmus.data.encoding.block_layout import BlockLayout
 from isthmus.data.encoding.clock import Clock, ClockFit
 from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.feature_fields import fields_of
+from isthmus.data.encoding.growth import Growth
 from isthmus.data.encoding.numbers.fitted import AnyScaler, NumberFit
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
@@ -78,6 +79,7 @@ class Encoder:
     validation rows said of each pair of columns that the config asks for, once they were asked; only
     confirmed pairs are inputs. ``taught``: statistics and forest, where the config asks for them.
     While they are not fitted yet, their columns hold 0. ``clocks``: how each time is taken apart.
+    ``growth``: what came after the fit, and which rows see it; None while nothing came.
     """
 
     config: DataConfig
@@ -89,6 +91,7 @@ class Encoder:
     taught: Taught = field(default_factory=Taught)
     bins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     clocks: Mapping[str, Clock] = field(default_factory=dict)
+    growth: Growth | None = field(default=None, compare=False)
     _domain_index: Vocabulary = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -103,8 +106,9 @@ class Encoder:
     @property
     def fields(self) -> tuple[FittedField, ...]:
         """What a model must know of each feature, in the order of the config; what is taught last."""
+        own = tuple(field for name in self.config.features for field in self._fields(name))
         return (
-            *(field for name in self.config.features for field in self._fields(name)),
+            *(own if self.growth is None else self.growth.fields(own)),
             *(statistics_field(name) for name in self.config.with_statistics),
             *(statistics_field(one.left, one.right) for one in self.crosses if one.confirmed),
             *([FittedField(TREES, "trees", 1)] if self.config.trees else []),
@@ -139,7 +143,8 @@ class Encoder:
         origin = c.Origin(file, first_row if file_row is None else file_row, kept)
         config, rows = self.config, batch.num_rows
         features = config.features
-        ids, x, into = BlockLayout.of(self.fields).empty(rows)
+        fields = self.fields
+        ids, x, into = BlockLayout.of(fields).empty(rows)
         tasks = [
             self._task(name, batch.column(name), origin, into)
             for kind in (Categorical, Numeric, Vector, Time)
@@ -156,6 +161,8 @@ class Encoder:
             for name, feature in features.items()
             if isinstance(feature, CategoricalList | NumericList)
         )
+        if self.growth is not None:
+            self.growth.hide(fields, ids, lists, domain)
         self.taught.fill(x, ids, lists, domain)
         return EncodedRows(
             categorical=ids,
@@ -249,6 +256,7 @@ class Encoder:
             taught=self.taught,
             bins=self.bins,
             clocks=self.clocks,
+            growth=self.growth,
         )
 
     @classmethod
@@ -261,7 +269,8 @@ class Encoder:
         path = Path(folder)
         encoder = cls(**encoder_file.load(path))
         check_embeddings_installed(encoder.config.features.values())
-        taught = encoder_file.load_taught(path, encoder.fields, encoder.config.negative_rate)
+        rate = encoder.config.negative_rate
+        taught = encoder_file.load_taught(path, encoder.fields, rate, encoder.growth)
         return replace(encoder, taught=taught)
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from isthmus.data.encoding import older
 from isthmus.data.encoding.clock import Clock
 from isthmus.data.encoding.counted.trial import CrossTrial
+from isthmus.data.encoding.growth import Growth
 from isthmus.data.encoding.numbers.bins import check_edges
 from isthmus.data.encoding.numbers.fitted import AnyScaler, scaler_of
 from isthmus.data.encoding.taught import Taught
@@ -23,7 +24,8 @@ from isthmus.schema import DataConfig, FittedField, Numeric, Time
 
 VERSION = 4
 # In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles, bins or attention.
-READ = (1, 2, 3, 4)
+GROWN = 5  # of an encoder that domains or ids came to after its fit
+READ = (1, 2, 3, 4, GROWN)
 _FILE = "encoder.json"
 _TAUGHT = "taught"  # how the names of its files begin
 
@@ -40,6 +42,7 @@ def save(
     taught: Taught,
     bins: Mapping[str, Sequence[float]],
     clocks: Mapping[str, Clock],
+    growth: Growth | None,
 ) -> None:
     """Write the parts of an encoder. `load` and `load_taught` give them back."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +55,7 @@ def save(
             entry |= {"file": path.name, "digest": blake2(path)}
         described[name] = entry
     content: dict[str, Any] = {
-        "version": VERSION,
+        "version": VERSION if growth is None else GROWN,
         "config": config.model_dump(mode="json"),
         "domains": list(domains),
         "domain_kind": domain_kind,
@@ -63,6 +66,8 @@ def save(
     }
     if clocks:  # an encoder without times is written as it was before there were clocks
         content["clocks"] = {name: clock.to_entry() for name, clock in clocks.items()}
+    if growth is not None:
+        content["growth"] = growth.to_entry()
     written = taught.save(folder / _TAUGHT)
     content["taught"] = {path.name: blake2(path) for path in written}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
@@ -84,9 +89,17 @@ def load(folder: Path) -> dict[str, Any]:
         crosses = tuple(CrossTrial(**trial) for trial in content.get("crosses", ()))
         if tuple((trial.left, trial.right) for trial in crosses) != config.crosses:
             raise ValueError("crosses must be those of the config")
+        vocabularies = {
+            name: _vocabulary(folder, entry, content["version"])
+            for name, entry in content["vocabularies"].items()
+        }
+        domains = tuple(content["domains"])
+        growth = None
+        if content["version"] == GROWN:
+            growth = Growth.of_entry(content["growth"], vocabularies, len(domains))
         return {
             "config": config,
-            "domains": tuple(content["domains"]),
+            "domains": domains,
             "domain_kind": content["domain_kind"],
             "crosses": crosses,
             "scalers": {name: scaler_of(entry) for name, entry in content["scalers"].items()},
@@ -100,10 +113,8 @@ def load(folder: Path) -> dict[str, Any]:
                 for name, feature in config.features.items()
                 if isinstance(feature, Time)
             },
-            "vocabularies": {
-                name: _vocabulary(folder, entry, content["version"])
-                for name, entry in content["vocabularies"].items()
-            },
+            "vocabularies": vocabularies,
+            "growth": growth,
         }
     except OSError as fault:
         raise BundleError(f"encoder cannot be read: {fault}") from fault
@@ -111,7 +122,12 @@ def load(folder: Path) -> dict[str, Any]:
         raise BundleError(f"encoder is damaged in {path}: {fault}") from fault
 
 
-def load_taught(folder: Path, fields: Sequence[FittedField], negative_rate: float) -> Taught:
+def load_taught(
+    folder: Path,
+    fields: Sequence[FittedField],
+    negative_rate: float,
+    growth: Growth | None,
+) -> Taught:
     """Read what the train rows of an encoder with these fields taught.
 
     Raises ``BundleError`` where a file is missing, damaged, or of other columns; ``ConfigError``
@@ -124,7 +140,7 @@ def load_taught(folder: Path, fields: Sequence[FittedField], negative_rate: floa
                 raise BundleError(
                     f"encoder must be unchanged since it was written, got other in {folder / name}"
                 )
-        return Taught.load(folder / _TAUGHT, fields, negative_rate)
+        return Taught.load(folder / _TAUGHT, fields, negative_rate, growth)
     except (OSError, ValueError) as fault:
         raise BundleError(f"encoder is damaged in {folder}: {fault}") from fault
 

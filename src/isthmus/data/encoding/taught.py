@@ -14,7 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from isthmus.data.encoding.counted.counted_columns import Lists, columns_of
+from isthmus.data.encoding.counted.later import statistics_of
 from isthmus.data.encoding.counted.statistics import Statistics
+from isthmus.data.encoding.growth import Growth
 from isthmus.data.encoding.trees import ForestColumns, Trees
 from isthmus.schema import FittedField
 
@@ -23,10 +25,14 @@ SUFFIXES = (".statistics.safetensors", ".trees.txt")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taught:
-    """What one model knows of its train rows. None where the config does not ask for it."""
+    """What one model knows of its train rows. None where the config does not ask for it.
+
+    ``growth``: what came after the fit. The forest reads domains that came later as unknown.
+    """
 
     statistics: Statistics | None = None
     trees: Trees | None = None
+    growth: Growth | None = None
 
     def fill(
         self,
@@ -39,8 +45,12 @@ class Taught:
 
         ``domain``: 0 for a row of no trained domain.
         """
+        if self.growth is not None:
+            domain = self.growth.came[domain]
         if self.statistics is not None:
             self.statistics.fill(numeric, categorical, lists, domain)
+        if self.growth is not None:
+            domain = np.where(domain <= self.growth.fitted, domain, 0)
         if self.trees is not None:  # which reads the statistics
             self.trees.fill(numeric, categorical, domain)
 
@@ -58,7 +68,13 @@ class Taught:
         return written
 
     @classmethod
-    def load(cls, stem: Path, fields: Sequence[FittedField], negative_rate: float) -> "Taught":
+    def load(
+        cls,
+        stem: Path,
+        fields: Sequence[FittedField],
+        negative_rate: float,
+        growth: Growth | None = None,
+    ) -> "Taught":
         """Read what `save` wrote for a model with these fields.
 
         Raises OSError for a missing file, ValueError for one that does not fit, ConfigError where
@@ -66,14 +82,13 @@ class Taught:
         """
         numbers, forest = (stem.with_name(stem.name + suffix) for suffix in SUFFIXES)
         statistics = trees = None
-        columns = columns_of(fields)
-        if columns:
+        if columns_of(fields):
             try:
                 arrays = load_file(numbers)
-                statistics = Statistics.of_arrays(arrays, columns, negative_rate)
+                statistics = statistics_of(arrays, fields, negative_rate)
             except (SafetensorError, KeyError) as fault:
                 raise ValueError(f"the statistics in {numbers} are damaged: {fault}") from fault
         if any(field.kind == "trees" for field in fields):
             text = forest.read_text(encoding="utf-8")
             trees = Trees.of_text(text, ForestColumns.of(fields))
-        return cls(statistics, trees)
+        return cls(statistics, trees, growth)

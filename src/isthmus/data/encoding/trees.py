@@ -52,9 +52,9 @@ def unread(fields: Sequence[FittedField]) -> dict[str, str]:
             continue
         elif field.kind == "categorical_list":
             found[field.name] = "is a list without statistics: true"
-        elif field.kind == "categorical" and field.table_rows > MOST_VALUES:
+        elif field.kind == "categorical" and field.fitted_rows > MOST_VALUES:
             found[field.name] = (
-                f"has {field.table_rows:,} ids, more than {MOST_VALUES}, without statistics: true"
+                f"has {field.fitted_rows:,} ids, more than {MOST_VALUES}, without statistics: true"
             )
     return found
 
@@ -65,12 +65,14 @@ class ForestColumns:
 
     ``score``: the position in ``Batch.numeric``; the forest reads all numbers before it.
     ``statistics``: where each column's four numbers begin. ``categories``: places in
-    ``Batch.categorical``.
+    ``Batch.categorical``. ``sizes``: the ids that the forest knows of each category; others, which came
+    after the fit, are read as unknown.
     """
 
     score: int
     statistics: tuple[int, ...]
     categories: tuple[int, ...]
+    sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, fields: Sequence[FittedField]) -> "ForestColumns":
@@ -81,9 +83,10 @@ class ForestColumns:
         categories = tuple(
             place
             for place, field in enumerate(single)
-            if field.table_rows <= MOST_VALUES and not field.is_domain
+            if field.fitted_rows <= MOST_VALUES and not field.is_domain
         )
-        return cls(places.score, places.statistics, categories)
+        sizes = tuple(single[place].fitted_rows for place in categories)
+        return cls(places.score, places.statistics, categories, sizes)
 
     @property
     def width(self) -> int:
@@ -104,7 +107,8 @@ class ForestColumns:
         """The rows as the forest reads them. ``domain``: 0 for a row of no trained domain."""
         found = np.empty((len(domain), self.width), dtype=np.float32)
         found[:, : self.score] = numeric[:, : self.score]
-        found[:, self.score : -1] = categorical[:, list(self.categories)]
+        ids = categorical[:, list(self.categories)]
+        found[:, self.score : -1] = np.where(ids < np.array(self.sizes, dtype=np.int32), ids, 0)
         found[:, -1] = domain
         return found
 

@@ -97,6 +97,25 @@ class Vocabulary:
         """Rows of the embedding table: ids run from 0 to ``rows - 1``."""
         return 1 + (len(self.values) if self.hash_buckets is None else self.hash_buckets)
 
+    def grown(self, values: pa.Array) -> "Vocabulary":
+        """The same with those of ``values`` that it lacks behind its own; ``values`` canonical, each once.
+
+        A vocabulary of hashes, or of a column of nulls alone, stays as it is.
+        """
+        if self._index is None or self.kind == "null" or not len(values):
+            return self
+        new = values.filter(pa.array(self.ids_of_values(values) == 0))
+        if not len(new):
+            return self
+        return Vocabulary(self.kind, pa.concat_arrays([self.values, new.cast(self.values.type)]))
+
+    def ids_of_values(self, values: pa.Array) -> np.ndarray:
+        """Ids int32 (n,) of canonical values, as `values` holds them; 0 for those that it lacks."""
+        if self._index is None or self.kind == "null" or not len(values):
+            return np.zeros(len(values), dtype=np.int32)
+        values = values.cast(self.values.type)
+        return self._find_text(values) if self.is_text else self._index.find(values.to_numpy())
+
     def ids(self, array: pa.Array) -> np.ndarray:
         """Ids int32 (rows,) of a column: 0 for null and for values that were not kept."""
         if self.kind == "null":

@@ -64,7 +64,8 @@ class RowEncoder:
         self.encoder = encoder
         config = encoder.config
         self.columns: tuple[str, ...] = tuple(needed(config, roles=()))
-        self._layout = BlockLayout.of(encoder.fields)
+        self._fields = encoder.fields
+        self._layout = BlockLayout.of(self._fields)
         self._domain = DomainLookup(encoder.domains, encoder.domain_kind)
         tables = {name: Lookup(vocabulary) for name, vocabulary in encoder.vocabularies.items()}
         self._lookups = {
@@ -124,6 +125,8 @@ class RowEncoder:
                 encoder.clocks[name].fill(into, name, array, origin)
         self._numbers.fill(x, held, origin)
         domain = self._domain.ids(encoder.config.domain, held[encoder.config.domain], origin)
+        if encoder.growth is not None:
+            encoder.growth.hide(self._fields, ids, lists, domain)
         encoder.taught.fill(x, ids, tuple(lists), domain)
         return EncodedRequest(ids, x, tuple(lists), domain)
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from jaxtyping import Bool
 
 from isthmus.data.batch import Batch
+from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store.arrays import Arrays, read_array
 from isthmus.data.store.order import Sampling, Shuffle, in_order
 from isthmus.data.tables import values as v
@@ -139,6 +140,34 @@ def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
     return shard
+
+
+class TrainingRows(Protocol):
+    """What a training learns from: encoded rows by split. A `Dataset`, a `Subset`, a table in memory."""
+
+    @property
+    def key(self) -> str:
+        """What a checkpoint knows the rows by."""
+        ...
+
+    @property
+    def encoder(self) -> Encoder:
+        """What made the ids and numbers."""
+        ...
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Names of all domains; report id ``i`` stands at place ``i - 1``."""
+        ...
+
+    @property
+    def unlabelled(self) -> Rows | None:
+        """The train rows without a label; None for none."""
+        ...
+
+    def rows(self, split: Literal["train", "validation"]) -> Rows:
+        """The rows of a split."""
+        ...
 
 
 class OwnedRows(Protocol):

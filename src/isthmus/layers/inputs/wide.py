@@ -28,7 +28,8 @@ class Wide(nn.Module):
     Features that share an embedding table still have weights of their own. Numbers (as
     they are, without their embedding) and vectors: one weight per column. ``crosses``: groups of two or more categorical features; each
     combination of their values has a weight, in ``cross_buckets`` buckets a cross: one for each
-    combination where they fit, else hashed. An id that is unknown counts as a value.
+    combination where they fit, else hashed. An id that is unknown counts as a value; so does, as the unknown
+    one, an id that came after the fit: the buckets stay what they were.
     Starts at 0. Raises ``ValueError`` for a cross of other than categorical features.
     """
 
@@ -103,20 +104,25 @@ class _Cross:
             )
         self.name = " x ".join(names)
         self.columns = [positions[name] for name in names]
-        self.sizes = [singles[column].table_rows for column in self.columns]
+        self.sizes = [singles[column].fitted_rows for column in self.columns]
+        self.grown = any(singles[column].grown for column in self.columns)
         combinations = math.prod(self.sizes)
         self.exact = combinations <= cross_buckets
         self.buckets = combinations if self.exact else cross_buckets
 
     def __call__(self, categorical: Int[Tensor, "rows fields"]) -> Int[Tensor, "rows 1"]:
-        key = categorical[:, self.columns[0]].long()
-        for column, size in zip(self.columns[1:], self.sizes[1:], strict=True):
-            ids = categorical[:, column].long()
+        key = self._ids(categorical, 0)
+        for place, size in enumerate(self.sizes[1:], start=1):
+            ids = self._ids(categorical, place)
             # Without hashing the key counts combinations; with it, each id is mixed in turn.
             key = key * size + ids if self.exact else _mixed(key) + ids
         if not self.exact:
             key = _mixed(key).remainder(self.buckets)
         return key.to(categorical.dtype).unsqueeze(1)
+
+    def _ids(self, categorical: Tensor, place: int) -> Int[Tensor, " rows"]:
+        ids = categorical[:, self.columns[place]].long()
+        return torch.where(ids < self.sizes[place], ids, 0) if self.grown else ids
 
 
 def _mixed(key: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:

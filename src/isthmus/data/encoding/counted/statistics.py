@@ -34,6 +34,7 @@ they are stretches of time: what a train row is told then is as foreign to it as
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64, UInt8
@@ -43,6 +44,9 @@ from isthmus.data.encoding.counted.counted_columns import CountedColumn, Counted
 from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.tables import values as v
 from isthmus.schema import STATISTICS_WIDTH
+
+if TYPE_CHECKING:
+    from isthmus.data.encoding.counted.later import Later
 
 FOLDS = 12
 FOLD_SEED = 0xF01D
@@ -271,11 +275,15 @@ class ColumnStatistics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """The fitted numbers of every column and pair with statistics, and the rates of the domains."""
+    """The fitted numbers of every column and pair with statistics, and the rates of the domains.
+
+    ``later``: what domains that came after the fit added, None where none came.
+    """
 
     columns: tuple[ColumnStatistics, ...]
     rates: Float64[np.ndarray, " domains"]
     negative_rate: float
+    later: "Later | None" = None
 
     def fill(
         self,
@@ -331,7 +339,7 @@ class Statistics:
             }
             if isinstance(one.column, CountedCross):
                 arrays[f"{number}.keys"] = one.column.keys
-        return arrays
+        return arrays if self.later is None else arrays | self.later.to_arrays()
 
     @classmethod
     def of_arrays(

@@ -146,7 +146,7 @@ class FoldCounts:
         self.domains = _domains(rows)
         with ThreadPoolExecutor(WORKERS) as workers:
             self.columns = tuple(workers.map(partial(_with_pairs, rows), columns))
-            self.cells = list(workers.map(partial(_counted, rows), self.columns))
+            self.cells = list(workers.map(partial(counted_cells, rows), self.columns))
 
     def rates(self, folds: Bool[np.ndarray, " folds"]) -> Float64[np.ndarray, " domains"]:
         """The rates of the domains by the rows of some folds."""
@@ -346,7 +346,7 @@ def _with_pairs(
     return column.of_pairs(keys[keys > 0])
 
 
-def _counted(rows: SplitRows, column: CountedColumn | CountedCross) -> FoldCells:
+def counted_cells(rows: SplitRows, column: CountedColumn | CountedCross) -> FoldCells:
     """Count the rows of one column, or the items of its lists."""
     counter = PairCounter(column.rows, rows.n_domains)
     arrays, fold = rows.arrays, rows.fold
