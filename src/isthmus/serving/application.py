@@ -29,13 +29,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from isthmus.data.encoding.encoder import EncodedRows
 from isthmus.errors import SchemaError
 from isthmus.serving.doors import arrow_stream, open_inference, scoring_server
 from isthmus.serving.doors.description import described, openapi
 from isthmus.serving.doors.refusal import Refusal, check_token, media_type, read_body
-from isthmus.serving.edition import Current, Edition, request_name
+from isthmus.serving.edition import CurrentEdition, Edition, check_scores
 from isthmus.serving.settings import ServeSettings
-from isthmus.serving.tally import TallyReader
+from isthmus.serving.tally import DriftReader, TallyReader
 from isthmus.version import VERSION
 
 BUNDLE_HEADER = b"x-isthmus-bundle"
@@ -53,7 +54,7 @@ class Json(Response):
 
 
 def make_app(
-    current: Current,
+    current: CurrentEdition,
     settings: ServeSettings,
     tallies: Path,
     *,
@@ -101,7 +102,7 @@ class _Doors:
 
     def __init__(
         self,
-        current: Current,
+        current: CurrentEdition,
         settings: ServeSettings,
         tallies: Path,
         reload: Callable[[], Awaitable[str | None]],
@@ -110,6 +111,7 @@ class _Doors:
         self._current, self._settings, self._reload, self._up = current, settings, reload, up
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(TallyReader(tallies))
+        self._registry.register(DriftReader(lambda: current.edition.drift()))
         self._reloading = asyncio.Lock()
 
     async def score(self, request: Request) -> Response:
@@ -123,7 +125,7 @@ class _Doors:
             )
         body = await read_body(request, self._settings.max_bytes)
         columns, rows, given = edition.reader.read(body)
-        name = request_name(given, request.headers.get("x-request-id"))
+        name = given or request.headers.get("x-request-id")
         scores = await edition.score_columns("score", columns, rows, name)
         return Json({"scores": scores.tolist(), "bundle": edition.engine.checksum})
 
@@ -131,9 +133,9 @@ class _Doors:
         settings = self._settings
         request.scope["door"] = "arrow"
         body = await read_body(request, settings.max_bytes)
-        name = request_name(None, request.headers.get("x-request-id"))
+        name = request.headers.get("x-request-id")
 
-        def work() -> list[tuple[Any, np.ndarray]]:
+        def work() -> tuple[EncodedRows, np.ndarray]:
             table = arrow_stream.read_stream(
                 body,
                 max_rows=settings.max_rows,
@@ -141,15 +143,17 @@ class _Doors:
                 max_items=settings.max_items,
             )
             try:
-                blocks = edition.engine.encoded_blocks(table, "the request")
-                return [(block, edition.engine.score(block)) for block in blocks]
+                rows = edition.engine.encoded(table, "the request")
             except SchemaError as fault:
                 raise Refusal.of_schema(fault) from None
+            scores = edition.engine.score(rows)
+            check_scores(scores)
+            return rows, scores
 
-        found = await edition.aside(work)
-        for block, scores in found:
-            edition.note("arrow", block, scores, name)
-        scores = np.concatenate([np.empty(0), *(scores for _, scores in found)])
+        rows, scores = await edition.aside(work)
+        # A row without a domain has the code -1, which is the last of these.
+        names = [*rows.domain_names.to_pylist(), None]
+        edition.note("arrow", rows, scores, name, [names[code] for code in rows.domain_codes])
         if "application/json" in request.headers.get("accept", ""):
             return Json({"scores": scores.tolist(), "bundle": edition.engine.checksum})
         return Response(arrow_stream.write_scores(scores), media_type=arrow_stream.MEDIA)
@@ -254,7 +258,7 @@ async def _broken(request: Request, _: Exception) -> Response:
 class Guarded:
     """The application behind its guard: every request has one edition from its first byte to its last."""
 
-    def __init__(self, app: ASGIApp, current: Current, settings: ServeSettings) -> None:
+    def __init__(self, app: ASGIApp, current: CurrentEdition, settings: ServeSettings) -> None:
         self._app, self._current, self._settings = app, current, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

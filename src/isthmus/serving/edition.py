@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ import numpy as np
 from anyio import to_thread
 
 from isthmus.errors import SchemaError
+from isthmus.monitoring import Drift, DriftWatch, ScoreLog
 from isthmus.serving.doors.refusal import Refusal
 from isthmus.serving.doors.row_json import RowReader
-from isthmus.serving.scoring_engine import Encoded, Engine, load_engine
+from isthmus.serving.scoring_engine import Encoded, ScoringEngine, load_engine
 from isthmus.serving.settings import ServeSettings
 from isthmus.serving.tally import Tally
 
@@ -35,12 +37,24 @@ class Order:
 
 
 class Edition:
-    """One bundle at work. ``tallies``: the folder of the counts of all processes."""
+    """One bundle at work in one process.
+
+    ``tallies``: the folder of the counts of all processes. ``number``: of this worker, from 0: a worker in
+    the place of one that is gone goes on with its drift watch. ``log``: keeps the scores.
+    """
 
     def __init__(
-        self, engine: Engine, settings: ServeSettings, order: Order, tallies: Path
+        self,
+        engine: ScoringEngine,
+        settings: ServeSettings,
+        order: Order,
+        tallies: Path,
+        *,
+        number: int = 0,
+        log: ScoreLog | None = None,
     ) -> None:
         self.engine, self.settings, self.order = engine, settings, order
+        self._log = log
         self.reader = RowReader(
             engine.encoder, max_rows=settings.max_rows, max_items=settings.max_items
         )
@@ -55,10 +69,41 @@ class Edition:
         place = tallies / f"{order.generation:06d}"
         self.tally = Tally(place, engine.bundle.domains, columns)
 
+        self._place, profile = place, engine.bundle.profile
+        self._watch: DriftWatch | None = None
+        if profile is not None:
+            file, size = place / f"{number}.drift", DriftWatch.state_size(profile)
+            mode = "r+" if file.exists() else "w+"
+            state = np.memmap(file, dtype=np.float64, mode=mode, shape=(size,))
+            self._watch = DriftWatch(profile=profile, state=state)
+        domain = engine.bundle.config.data.domain
+        self._domain_at = engine.encoder.columns.index(domain)
+
     @classmethod
-    def load(cls, settings: ServeSettings, order: Order, tallies: Path) -> "Edition":
+    def load(
+        cls,
+        settings: ServeSettings,
+        order: Order,
+        tallies: Path,
+        *,
+        number: int = 0,
+        log: ScoreLog | None = None,
+    ) -> "Edition":
         """Load and probe a bundle. Raises BundleError as `load_engine` does."""
-        return cls(load_engine(order.bundle, order.graphs), settings, order, tallies)
+        engine = load_engine(order.bundle, order.graphs)
+        return cls(engine, settings, order, tallies, number=number, log=log)
+
+    def begin(self) -> None:
+        """Tell the log whose scores come from now on."""
+        if self._log is not None:
+            self._log.describe(self.engine.checksum, self.engine.bundle.profile)
+
+    def drift(self) -> tuple[Drift, ...]:
+        """The domains that left their training interval, by the rows of all workers."""
+        if self._watch is None:
+            return ()
+        files = sorted(self._place.glob("*.drift"))
+        return self._watch.flags([np.fromfile(file, dtype=np.float64) for file in files])
 
     async def score_columns(
         self, door: str, columns: Sequence[Sequence[Any]], rows: int, request_id: str | None
@@ -69,7 +114,8 @@ class Edition:
             encoded, scores = self._scored(lambda: encode(columns))
         else:
             encoded, scores = await self.aside(lambda: self._scored(lambda: encode(columns)))
-        self.note(door, encoded, scores, request_id)
+        names = columns[self._domain_at] if len(columns) else ()
+        self.note(door, encoded, scores, request_id, names, columns)
         return scores
 
     def _scored(self, encode: Callable[[], Encoded]) -> tuple[Encoded, np.ndarray]:
@@ -77,7 +123,9 @@ class Edition:
             encoded = encode()
         except SchemaError as fault:
             raise Refusal.of_schema(fault) from None
-        return encoded, self.engine.score(encoded)
+        scores = self.engine.score(encoded)
+        check_scores(scores)
+        return encoded, scores
 
     async def aside(self, work: Callable[[], Any]) -> Any:
         """Do long work in a thread, one at a time, so that short requests go on.
@@ -86,13 +134,54 @@ class Edition:
         """
         return await to_thread.run_sync(work, limiter=self._aside, abandon_on_cancel=True)
 
-    def note(self, door: str, encoded: Encoded, scores: np.ndarray, request_id: str | None) -> None:
-        """Count what was scored. Within the event loop only."""
+    def note(
+        self,
+        door: str,
+        encoded: Encoded,
+        scores: np.ndarray,
+        request_id: str | None,
+        domains: Sequence[Any],
+        columns: Sequence[Sequence[Any]] | None = None,
+    ) -> None:
+        """Count what was scored, and log it. Within the event loop only.
+
+        ``domains``: as the rows name them. ``columns``: their values, in the order of the encoder's.
+        """
         self.tally.rows(door, encoded, scores)
+        if self._watch is not None and len(scores):
+            self._watch.add(
+                domain=encoded.domain,
+                scores=scores,
+                categorical=encoded.categorical,
+                numeric=encoded.numeric,
+                lists=encoded.lists,
+            )
+        name = request_id or uuid.uuid4().hex
+        if self._log is not None and self._log.takes(name):
+            held = None
+            if self.settings.log_values and columns is not None:
+                held = dict(zip(self.engine.encoder.columns, columns, strict=True))
+            told = [None if domain is None else str(domain) for domain in domains]
+            self._log.write(
+                name,
+                domains=told,
+                scores=scores,
+                bundle=self.engine.checksum,
+                time=time.time(),
+                values=held,
+            )
+
+
+def check_scores(scores: np.ndarray) -> None:
+    """Raise `Refusal` for a row whose numbers are too large for the network."""
+    broken = np.flatnonzero(~np.isfinite(scores))
+    if len(broken):
+        row = int(broken[0])
+        raise Refusal(422, f"a row must have a score, got nan in the request, row {row}", row=row)
 
 
 @dataclass(slots=True)
-class Current:
+class CurrentEdition:
     """The edition that answers, and the requests under way in each. Within the event loop only."""
 
     edition: Edition
@@ -119,8 +208,3 @@ class Current:
         while id(old) in self._under_way:
             self._changed.clear()
             await self._changed.wait()
-
-
-def request_name(given: str | None, header: str | None) -> str:
-    """The id of a request: its own, its header's, or a new one."""
-    return given or header or uuid.uuid4().hex

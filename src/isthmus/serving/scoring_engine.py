@@ -1,7 +1,7 @@
 """An engine: one bundle, loaded, probed, and ready to score. A reload makes another one beside it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from isthmus.bundle import Bundle, Part, read_manifest, to_score
 from isthmus.data.batch import Batch
+from isthmus.data.encoding.encoder import EncodedRows
 from isthmus.data.requests import RowEncoder
+from isthmus.data.tables.faults import missing_column
 from isthmus.disk import sha256
 from isthmus.errors import BundleError
 from isthmus.exporting.drawn_rows import drawn_rows
@@ -21,7 +23,6 @@ from isthmus.exporting.layouts import graph_files
 from isthmus.exporting.served_graph import GraphInput, graph_arrays
 
 PROBES = 7  # rows that a new engine must score before it answers
-BLOCK_ROWS = 1 << 13  # of a large request, encoded and scored at a time
 
 
 class Encoded(Protocol):
@@ -55,7 +56,7 @@ class Encoded(Protocol):
 Score = Callable[[Batch], np.ndarray]
 
 
-class Engine:
+class ScoringEngine:
     """A bundle at work. Event loop and threads may share one.
 
     ``checksum``: of the bundle. ``encoder``: of rows that name their columns. Raises BundleError where a
@@ -78,21 +79,26 @@ class Engine:
         """Scores float64 (rows,) of encoded rows."""
         return self._score(rows.batch()) if len(rows.domain) else np.empty(0)
 
-    def encoded_blocks(self, table: pa.Table, source: str) -> Iterator[Encoded]:
-        """The rows of a table, encoded block by block. Raises SchemaError as `Encoder.encode` does."""
-        first = 0
-        for block in table.combine_chunks().to_batches(max_chunksize=BLOCK_ROWS):
-            yield self.bundle.encoder.encode(block, first, source, roles=())
-            first += block.num_rows
+    def encoded(self, table: pa.Table, source: str) -> EncodedRows:
+        """The rows of a table. Raises SchemaError as `Encoder.encode` does."""
+        columns = [*table.schema.names]
+        for name in self.encoder.columns:
+            if name not in columns:
+                raise missing_column(name, columns, source)
+        block = table.select(list(self.encoder.columns)).combine_chunks().to_batches()
+        empty = pa.RecordBatch.from_pylist(
+            [], schema=table.select(list(self.encoder.columns)).schema
+        )
+        return self.bundle.encoder.encode(block[0] if block else empty, 0, source, roles=())
 
 
-def load_engine(folder: Path, graphs: Path | None) -> Engine:
+def load_engine(folder: Path, graphs: Path | None) -> ScoringEngine:
     """Load a bundle to serve it, by ONNX Runtime on ``graphs`` if given, else by torch.
 
     Raises BundleError, naming the file, where something is missing, damaged, or of another bundle.
     """
     bundle = Bundle.load(folder)
-    return Engine(bundle, _by_torch(bundle) if graphs is None else _by_onnx(bundle, graphs))
+    return ScoringEngine(bundle, _by_torch(bundle) if graphs is None else _by_onnx(bundle, graphs))
 
 
 def _by_torch(bundle: Bundle) -> Score:

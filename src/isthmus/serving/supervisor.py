@@ -94,17 +94,24 @@ def _stopping() -> Iterator[Connection]:
         say.close()
 
 
-class _Worker:
+class _Process:
     """A worker's process and the supervisor's end of its pipe."""
 
     def __init__(
-        self, settings: ServeSettings, order: Order, tallies: Path, door: socket.socket
+        self,
+        settings: ServeSettings,
+        order: Order,
+        tallies: Path,
+        number: int,
+        door: socket.socket,
     ) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.order, self.ready = order, False
+        self.number, self.ready = number, False
         self.process = context.Process(
-            target=work, args=(settings, order, tallies, door, theirs), name="isthmus-worker"
+            target=work,
+            args=(settings, order, tallies, number, door, theirs),
+            name="isthmus-worker",
         )
         self.process.start()
         theirs.close()
@@ -135,14 +142,14 @@ class _Supervisor:
         self._settings, self._door = settings, door
         self._tallies, self._graphs = place / "tallies", place / "graphs"
         self._tallies.mkdir()
-        self._workers: list[_Worker] = []
-        self._waiting: list[_Worker] = []  # whose clients ask for a reload
+        self._workers: list[_Process] = []
+        self._waiting: list[_Process] = []  # whose clients ask for a reload
         self._failed = 0
         self._order, self.checksum = self._next(0)
 
     def start(self) -> None:
         """Start the workers. Raises BundleError where one cannot serve the bundle."""
-        self._workers = [self._started() for _ in range(self._settings.workers)]
+        self._workers = [self._started(number) for number in range(self._settings.workers)]
         for worker in self._workers:
             found = worker.hear(LOAD_LIMIT)
             if not isinstance(found, Ready):
@@ -150,8 +157,8 @@ class _Supervisor:
                 raise BundleError(told)
             worker.ready = True
 
-    def _started(self) -> _Worker:
-        return _Worker(self._settings, self._order, self._tallies, self._door)
+    def _started(self, number: int) -> _Process:
+        return _Process(self._settings, self._order, self._tallies, number, self._door)
 
     def watch(self, stopped: Connection) -> None:
         """Hear the workers until ``stopped`` can be read; start those again that are gone."""
@@ -173,14 +180,14 @@ class _Supervisor:
             while self._waiting:
                 self._reload()
 
-    def _heard(self, worker: _Worker) -> None:
+    def _heard(self, worker: _Process) -> None:
         told = worker.hear(0)
         if isinstance(told, Ready):
             worker.ready, self._failed = True, 0
         elif isinstance(told, Reload):
             self._waiting.append(worker)
 
-    def _again(self, worker: _Worker) -> _Worker:
+    def _again(self, worker: _Process) -> _Process:
         """Another worker in the place of one that is gone. Raises BundleError where none stays up."""
         self._failed += 0 if worker.ready else 1
         if self._failed > RESTARTS:
@@ -188,7 +195,7 @@ class _Supervisor:
                 f"workers must stay up, got {self._failed} that died before they were ready"
             )
         worker.kill()
-        return self._started()
+        return self._started(worker.number)
 
     def _reload(self) -> None:
         """Read the bundle again, in all workers or in none, and tell those who asked."""
@@ -223,7 +230,7 @@ class _Supervisor:
             shutil.rmtree(old.graphs, ignore_errors=True)
         return None
 
-    def _answer_of(self, worker: _Worker, limit: float) -> Any:
+    def _answer_of(self, worker: _Process, limit: float) -> Any:
         """A worker's answer; the requests for a reload that come in between wait."""
         while True:
             found = worker.hear(limit - time.monotonic())

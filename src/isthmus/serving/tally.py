@@ -11,15 +11,16 @@ added over the bundles.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from isthmus.disk import write_whole
+from isthmus.monitoring import Drift
 from isthmus.serving.scoring_engine import Encoded
 
 DOORS = ("score", "arrow", "infer", "invocations", "other")
@@ -152,6 +153,22 @@ class TallyReader:
                 array = np.fromfile(file, dtype=np.float64)
                 if len(array) == size:  # not one that another process is just making
                     yield _Parts(array, len(names["domains"]), len(names["columns"])), names
+
+
+class DriftReader:
+    """Tells the domains that left their training interval, by the rows of all processes."""
+
+    def __init__(self, flags: Callable[[], Sequence[Drift]]) -> None:
+        self._flags = flags
+
+    def collect(self) -> Iterator[Metric]:
+        """1 for each flag that is up."""
+        family: Any = GaugeMetricFamily(
+            "isthmus_drift", "A domain left its training interval.", labels=("domain", "what")
+        )
+        for one in self._flags():
+            family.add_metric((one.domain or UNKNOWN, one.what), 1.0)
+        yield family
 
 
 def _add(into: dict[str, np.ndarray], names: list[str], *counts: np.ndarray) -> None:

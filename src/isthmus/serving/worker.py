@@ -12,7 +12,9 @@ import asyncio
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,8 +23,9 @@ import uvicorn
 import uvloop
 
 from isthmus.errors import IsthmusError
+from isthmus.monitoring import ScoreLog
 from isthmus.serving.application import make_app
-from isthmus.serving.edition import Current, Edition, Order
+from isthmus.serving.edition import CurrentEdition, Edition, Order
 from isthmus.serving.settings import ServeSettings
 
 
@@ -73,25 +76,42 @@ class Reloaded:
 
 
 def work(
-    settings: ServeSettings, order: Order, tallies: Path, door: socket.socket, pipe: Connection
+    settings: ServeSettings,
+    order: Order,
+    tallies: Path,
+    number: int,
+    door: socket.socket,
+    pipe: Connection,
 ) -> None:
-    """Load the bundle, then answer until SIGTERM, or until the supervisor is gone."""
+    """Load the bundle, then answer until SIGTERM, or until the supervisor is gone.
+
+    ``number``: of this worker among all, from 0.
+    """
     torch.set_num_threads(1)
+    log = None
+    if settings.log is not None:
+        log = ScoreLog(settings.log, sample=settings.log_share, values=settings.log_values)
+    load = partial(Edition.load, settings, tallies=tallies, number=number, log=log)
     try:
-        edition = Edition.load(settings, order, tallies)
+        edition = load(order)
     except (IsthmusError, OSError) as fault:
         pipe.send(Failed(str(fault)))
         sys.exit(1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Worker(settings, edition, tallies, pipe).run(door))
+        runner.run(_Worker(settings, edition, load, tallies, pipe).run(door))
 
 
 class _Worker:
     def __init__(
-        self, settings: ServeSettings, edition: Edition, tallies: Path, pipe: Connection
+        self,
+        settings: ServeSettings,
+        edition: Edition,
+        load: Callable[[Order], Edition],
+        tallies: Path,
+        pipe: Connection,
     ) -> None:
-        self._settings, self._tallies, self._pipe = settings, tallies, pipe
-        self._current = Current(edition)
+        self._load, self._pipe = load, pipe
+        self._current = CurrentEdition(edition)
         self._prepared: Edition | None = None
         self._asked: asyncio.Future[str | None] | None = None
         app = make_app(self._current, settings, tallies, reload=self._reload, up=self._is_up)
@@ -109,6 +129,7 @@ class _Worker:
     async def run(self, door: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, daemon=True).start()
+        self._current.edition.begin()
         self._pipe.send(Ready())
         await self._server.serve(sockets=[door])
 
@@ -143,7 +164,7 @@ class _Worker:
 
     def _prepare(self, order: Order) -> Ready | Failed:
         try:
-            self._prepared = Edition.load(self._settings, order, self._tallies)
+            self._prepared = self._load(order)
         except (IsthmusError, OSError) as fault:
             return Failed(str(fault))
         return Ready()
@@ -151,6 +172,7 @@ class _Worker:
     async def _commit(self) -> None:
         assert self._prepared is not None
         edition, self._prepared = self._prepared, None
+        edition.begin()
         await self._current.swap(edition)
 
     def _answer(self, fault: str | None) -> None:

@@ -28,6 +28,10 @@ def described(name: str, edition: Edition) -> dict[str, Any]:
         "domains": list(bundle.domains),
         "model": bundle.config.model.model_dump(mode="json", exclude_defaults=True),
         "calibrated": bundle.calibration is not None,
+        "drift": [
+            {"domain": one.domain, "what": one.what, "seen": one.seen, "interval": one.interval}
+            for one in edition.drift()
+        ],
     }
 
 
