@@ -116,9 +116,9 @@ class Bundle:
         """The same bundle, for scoring, with its adapters turned down or up; weights are shared.
 
         ``strength``: 1 as trained, 0 the shared network exactly, without the adapter. Models of
-        domains without an adapter score as before, and a calibration stays. There is no profile, since
-        the scores are others. `save` writes the bundle as trained. Raises BundleError for a number below 0 or not finite, and where no model wears an
-        adapter with a strength.
+        domains without an adapter score as before; calibration and profile stay those of the bundle as
+        trained. `save` writes the bundle as trained. Raises BundleError for a number below 0 or not
+        finite, and where no model wears an adapter with a strength.
         """
         check_strength(strength)
         parts = self.parts.values()
@@ -139,6 +139,7 @@ class Bundle:
             },
             routes=self.routes,
             detector=self.detector,
+            profile=self.profile,
             history=self.history,
         )
 

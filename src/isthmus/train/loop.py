@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from isthmus.data.batch import Batch, DomainPlaces
-from isthmus.data.store.rows import TrainingRows
+from isthmus.data.store.subset import AnyRows
 from isthmus.errors import ConfigError, RunError
 from isthmus.layers.sites import SiteSpec
 from isthmus.models import AbstractModel, Output
@@ -61,7 +61,7 @@ from isthmus.train.weighting import build_weighting
 
 def train(
     model: nn.Module,
-    dataset: TrainingRows,
+    dataset: AnyRows,
     config: TrainConfig,
     *,
     budget: Budget | None = None,
@@ -115,7 +115,7 @@ class _Loop:
     def __init__(
         self,
         model: nn.Module,
-        dataset: TrainingRows,
+        dataset: AnyRows,
         config: TrainConfig,
         budget: Budget | None,
     ) -> None:

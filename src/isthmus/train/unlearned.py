@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from torch import nn
 
-from isthmus.data.store.rows import Rows, TrainingRows
+from isthmus.data.store.rows import Rows
+from isthmus.data.store.subset import AnyRows
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.train.events import End, Look, TrainEvent
@@ -20,7 +21,7 @@ from isthmus.train.train_config import TrainConfig
 LEAST_ROWS = 2
 
 
-def look_once(model: nn.Module, dataset: TrainingRows, config: TrainConfig) -> Iterator[TrainEvent]:
+def look_once(model: nn.Module, dataset: AnyRows, config: TrainConfig) -> Iterator[TrainEvent]:
     """Score the train and the validation rows, and leave the model in eval mode.
 
     The look's loss is the mean over the train rows. Raises ConfigError when ``monitor`` is undefined
@@ -47,7 +48,7 @@ def look_once(model: nn.Module, dataset: TrainingRows, config: TrainConfig) -> I
     )
 
 
-def check_rows(dataset: TrainingRows) -> None:
+def check_rows(dataset: AnyRows) -> None:
     """Raise SchemaError where a split has fewer than 2 rows to train on, or to look at."""
     for split in ("train", "validation"):
         if (rows := len(dataset.rows(split))) < LEAST_ROWS:

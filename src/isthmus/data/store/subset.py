@@ -21,7 +21,7 @@ from isthmus.data.store.arrays import CHUNK
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.dataset import Dataset
 from isthmus.data.store.known import Known, by_ids
-from isthmus.data.store.rows import Rows, stopping_half
+from isthmus.data.store.rows import Rows, TrainingRows, stopping_half
 from isthmus.data.store.split import SplitName
 from isthmus.data.store.teaching import teach
 from isthmus.data.tables import values as v
@@ -371,3 +371,7 @@ def _at_most(at: np.ndarray, rows: Rows, cap: int) -> np.ndarray:
     domain = np.asarray(rows.domain[at])[order]
     first = np.searchsorted(domain, domain)
     return np.sort(at[order[np.arange(len(at)) - first < cap]])
+
+
+AnyRows = Dataset | Subset | TrainingRows
+"""What a training learns from; a table in memory is the third."""

@@ -20,7 +20,7 @@ import numpy as np
 from starlette.requests import Request
 
 from isthmus.data.requests import RowEncoder
-from isthmus.schema import Vector
+from isthmus.schema import Time, Vector
 from isthmus.serving.doors.columns_of_request import (
     check_counts,
     check_items,
@@ -106,6 +106,9 @@ def _described(encoder: RowEncoder, column: str) -> dict[str, Any]:
     if is_listed(encoder, column):
         told = {"content_type": "json"}
         return {"name": column, "datatype": "BYTES", "shape": [-1], "parameters": told}
+    if isinstance(feature, Time):  # with a unit it counts, and a count is whole
+        datatype = "BYTES" if feature.unit is None else "INT64"
+        return {"name": column, "datatype": datatype, "shape": [-1]}
     if is_number(encoder, column):
         return {"name": column, "datatype": "FP64", "shape": [-1]}
     return {

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from isthmus.data.batch import Batch
 from isthmus.data.store.order import join
-from isthmus.data.store.rows import Rows, TrainingRows
+from isthmus.data.store.rows import Rows
+from isthmus.data.store.subset import AnyRows
 from isthmus.errors import ConfigError
 from isthmus.objectives import Objectives
 from isthmus.train.methods.priority import PriorityConfig
@@ -59,7 +60,7 @@ class UnlabelledBatches:
 
 
 def unlabelled_beside(
-    objectives: Objectives, dataset: TrainingRows, config: "TrainConfig", steps_per_epoch: int
+    objectives: Objectives, dataset: AnyRows, config: "TrainConfig", steps_per_epoch: int
 ) -> UnlabelledBatches | None:
     """The rows without a label, where an objective reads such rows and there are at least 2.
 
