@@ -243,6 +243,16 @@ def test_a_thousand_domains_are_measured_at_once():
     np.testing.assert_allclose(again.auc_variance, found.auc_variance, rtol=1e-8)
 
 
+def test_a_profile_that_was_read_is_written_as_it_was():
+    domain = np.repeat([1, 2], 40)
+    found = measure_profile([], arrays_of(np.zeros((80, 0)), domain), scored_of(domain, ("a", "b")))
+    # The second is whole once nine digits are kept.
+    found = replace(found, score=np.array([np.nan, 715.00000001, 1 / 3]))
+    text = found.to_json()
+    assert '"score": [null, 715, 0.333333333]' in text
+    assert Profile.from_json(text).to_json() == text
+
+
 def test_rows_of_no_validation_domain_are_nobodys():
     domain = np.repeat([0, 2], 40)
     found = measure_profile([], arrays_of(np.zeros((80, 0)), domain), scored_of(domain, ("a", "b")))

@@ -65,23 +65,14 @@ def by_arrow(server: Served, table: pl.DataFrame) -> np.ndarray:
     return pa.ipc.open_stream(found.content).read_all()["score"].to_numpy()
 
 
-def _tamed(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_tamed(item) for item in value]
-    return None if value is None else max(-1e6, min(1e6, value))
-
-
 # --- scores -----------------------------------------------------------------
 
 
 @settings(
     max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-    phases=[
-        Phase.explicit,
-        Phase.reuse,
-        Phase.generate,
-    ],  # a request a try is too slow to shrink by
+    # A request a try is too slow to shrink by.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 @given(rows=ROWS)
 def test_a_row_has_one_score_whichever_door_it_takes(
@@ -100,8 +91,17 @@ def test_a_row_has_one_score_whichever_door_it_takes(
     close = {"rtol": 0, "atol": 1e-5}
     np.testing.assert_allclose(bundle.score_rows(rows), right, **close)
     np.testing.assert_allclose([bundle.score_row(row) for row in rows], right, **close)
-    np.testing.assert_allclose(server.scores([as_json(row) for row in rows]), right, **close)
-    np.testing.assert_allclose(by_arrow(server, table), right, **close)
+    given = [as_json(row) for row in rows]
+    if np.isfinite(right).all():
+        np.testing.assert_allclose(server.scores(given), right, **close)
+        np.testing.assert_allclose(by_arrow(server, table), right, **close)
+        return
+    # Numbers near 1e30 overflow in the network: no door makes up a score.
+    first = int(np.argmax(np.isnan(right)))
+    text = f"a row must have a score, got nan in the request, row {first}"
+    for body, media in ((json.dumps({"rows": given}), "application/json"), (stream(table), MEDIA)):
+        found = httpx.post(f"{server.url}/v1/score", content=body, headers={"content-type": media})
+        assert (found.status_code, found.json()["error"]) == (422, text)
 
 
 def test_many_rows_have_the_scores_of_the_bundle(server: Served, bundle: Bundle):

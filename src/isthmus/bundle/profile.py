@@ -153,7 +153,11 @@ def _plain(array: np.ndarray) -> Any:
     """An array as lists; whole numbers without a point, nan as None."""
     if array.ndim > 1:
         return [_plain(row) for row in array]
-    return [
-        None if x != x else int(x) if x == int(x) and abs(x) < 1e15 else float(f"{x:.{DIGITS}g}")
-        for x in array.tolist()
-    ]
+    return [None if x != x else _shortened(x) for x in array.tolist()]
+
+
+def _shortened(x: float) -> int | float:
+    # Cut first: a number that only its last digits keep from being whole is whole in the file.
+    whole = x == int(x)
+    cut = x if whole else float(f"{x:.{DIGITS}g}")
+    return int(cut) if cut == int(cut) and abs(cut) < 1e15 else cut
