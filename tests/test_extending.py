@@ -14,6 +14,7 @@ import torch
 import isthmus
 from command_line import isthmus_in_process, told
 from grown_tables import as_domain, clicks, config_of, model_sections, new_clicks
+from isthmus.bundle import to_score
 from isthmus.data import Encoder, open_table
 from isthmus.data.requests import RowEncoder
 from isthmus.disk import sha256
@@ -168,6 +169,22 @@ def test_new_ids_are_the_new_domains_alone(run: isthmus.Run, extended: isthmus.R
             np.testing.assert_array_equal(ours[0], theirs[0])
     values = old.vocabularies["item"].values
     assert grown.vocabularies["item"].values.slice(0, len(values)).equals(values)
+
+
+def test_the_drift_watch_knows_the_new_domain(run: isthmus.Run, extended: isthmus.Run):
+    """Old domains are watched as before, the new one by its own validation rows."""
+    before, after = run.bundle.profile, extended.bundle.profile
+    assert before is not None
+    assert after is not None
+    assert after.names == extended.bundle.domains
+    old, new = slice(0, len(before.names) + 1), len(after.names)
+    np.testing.assert_array_equal(after.cells[old], before.cells)
+    np.testing.assert_array_equal(after.score[old], before.score)
+    scored = extended.scored("validation")
+    assert after.rows[new] == len(scored)
+    rate = extended.config.data.negative_rate
+    mean = to_score(scored.logits, rate)
+    np.testing.assert_allclose(after.score[new], mean.mean(), rtol=0.05)
 
 
 def test_single_rows_see_the_same_ids(extended: isthmus.Run):

@@ -68,6 +68,9 @@ def test_a_domain_that_goes_gets_the_unknown_answer_and_the_others_stay(
     for name, tensor in pruned.bundle.model.domain_parameters().items():
         assert len(tensor) == len(run.bundle.model.domain_parameters()[name]) - 1
     assert domain not in pruned.evaluate().domains
+    watched = pruned.bundle.profile
+    assert watched is not None
+    assert watched.names == tuple(kept)
     assert (pruned.scored().domain > 0).sum() == (run.scored().domain > 0).sum() - sum(
         run.scored().domain == run.scored().names.index(domain) + 1
     )

@@ -77,7 +77,7 @@ def export(
     ``pt2``, ``triton`` or ``kserve`` in the run's; an export in it is replaced. ``format``: ``onnx``, or
     ``pt2`` for others who load files of torch.export; isthmus loads none, because loading unpickles.
     ``layout``: ``triton`` or ``kserve``, the folder that such a server reads. ``table``: rows for the comparison,
-    in place of the run's own table; a bundle without one is compared on drawn ids and numbers. The
+    in place of the run's own table; drawn ids and numbers for a bundle, and for a run of a frame. The
     first 1, 7, 513 and 4,096 rows must agree to `TOLERANCE`; a shorter table is taken again and again.
 
     Raises ConfigError without the extra ``onnx``, BundleError where a network cannot be exported or
@@ -93,7 +93,7 @@ def export(
         raise ConfigError(f"layout {layout} must stand with format onnx, got {format}")
     opened = _opened(run) if isinstance(run, str | Path) else run
     bundle = opened if isinstance(opened, Bundle) else opened.bundle
-    if table is None and isinstance(opened, Run):
+    if table is None and isinstance(opened, Run) and opened.config.data.table is not None:
         table = opened.state.table
     if out is None and not isinstance(opened, Run):
         raise BundleError("the export of a bundle needs a folder to write, got none")

@@ -21,7 +21,7 @@ from jaxtyping import Float64
 from isthmus.bundle import Bundle
 from isthmus.data.store.split import SPLITS, SplitName
 from isthmus.disk import sha256
-from isthmus.extending.later_run import scored_rows, write_state
+from isthmus.extending.later_run import later_profile, scored_rows, write_state
 from isthmus.extending.learning import Learnt
 from isthmus.extending.new_table import EncodedTable, NewTable, encode
 from isthmus.extending.proof import Probe, probe_of, same_bits, same_tensors, told
@@ -90,7 +90,7 @@ class ExtensionFolder:
         return content, comparison
 
     def _bundle(self, history: tuple[Mapping[str, Any], ...]) -> Bundle:
-        after = self.after
+        after, scored = self.after, self._scored("validation", self.run.name)
         return Bundle(
             config=after.config,
             encoder=after.encoder,
@@ -98,6 +98,7 @@ class ExtensionFolder:
             calibration=after.calibration,
             parts=after.parts,
             routes=after.routes,
+            profile=later_profile(self.before, after, self.encoded, scored),
             history=history,
         )
 
@@ -130,13 +131,8 @@ class ExtensionFolder:
 
     def _scores(self, folder: RunFolder, name: str) -> Comparison:
         """Write the scores of the validation and test rows; compare the test rows with before."""
-        new = len(self.after.domains)
         for split in ("validation", "test"):
-            rows = self.encoded.rows(split)
-            logits = self.after.calibrated(
-                score_rows(self.after.model, rows), np.full(len(rows), new)
-            )
-            scored = self._rows(split, logits, name)
+            scored = self._scored(split, name)
             write_scores(folder.scores / f"{split}.parquet", scored)
         was = [
             self.before.logits_of(encode(self.before.encoder, piece).batch())
@@ -145,6 +141,12 @@ class ExtensionFolder:
         before = self._rows("test", np.concatenate(was), f"{self.run.name}, unknown domain")
         folder.write_report(self._report(scored, comparison := compare_rows(before, scored)))
         return comparison
+
+    def _scored(self, split: SplitName, source: str) -> ScoredRows:
+        """The rows of a split, by the bundle from after."""
+        rows, new = self.encoded.rows(split), len(self.after.domains)
+        logits = self.after.calibrated(score_rows(self.after.model, rows), np.full(len(rows), new))
+        return self._rows(split, logits, source)
 
     def _rows(
         self, split: SplitName, logits: Float64[np.ndarray, " rows"], source: str

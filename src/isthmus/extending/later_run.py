@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from isthmus.bundle import Bundle
+from isthmus.bundle import Bundle, Profile
+from isthmus.bundle.validation_profile import measure_profile
 from isthmus.data.store.dataset import dataset_key
 from isthmus.data.store.split import SplitName
 from isthmus.disk import check_place, writing
@@ -32,6 +33,21 @@ def free_target(run: Run, out: str | Path | None, suffix: str) -> Path:
             raise RunError(f"run folder must not exist yet, got {target}")
         check_place(target)
     return target
+
+
+def later_profile(
+    before: Bundle, after: Bundle, encoded: EncodedTable, scored: ScoredRows
+) -> Profile | None:
+    """The profile that is served with the bundle from after; None where there was none before.
+
+    ``scored``: the new table's validation rows, ``encoded`` by the encoder from after. Their domains are
+    measured on them; the others stay as they were.
+    """
+    if before.profile is None:
+        return None
+    fields, arrays = after.encoder.fields, encoded.rows("validation").arrays
+    later = measure_profile(fields, arrays, scored, before.profile.columns)
+    return before.profile.of_domains(after.domains, later)
 
 
 def scored_rows(

@@ -120,6 +120,7 @@ def pruned_bundle(before: Bundle, domain: str) -> Bundle:
         calibration=calibration,
         parts=parts,
         routes=routes,
+        profile=None if before.profile is None else before.profile.of_domains(encoder.domains),
         history=before.history,
     )
 

@@ -28,7 +28,7 @@ from isthmus.data.tables import columns as c
 from isthmus.disk import whole_folder, writing
 from isthmus.errors import BundleError, SchemaError
 from isthmus.extending.grown import grown_encoder, grown_model
-from isthmus.extending.later_run import free_target, scored_rows, write_state
+from isthmus.extending.later_run import free_target, later_profile, scored_rows, write_state
 from isthmus.extending.new_table import EncodedTable, NewTable, encode
 from isthmus.metrics import Comparison, evaluate_rows
 from isthmus.metrics import compare as compare_rows
@@ -119,11 +119,13 @@ def refresh(
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_folder(target) as place:
             folder = RunFolder(place)
-            after.save(folder.bundle)
-            folder.scores.mkdir()
             scored = [
                 scored_rows(new, encoded, split, logits[split], target.name) for split in SCORED
             ]
+            validation = next(one for one in scored if one.split == "validation")
+            after.profile = later_profile(before, after, encoded, validation)
+            after.save(folder.bundle)
+            folder.scores.mkdir()
             for one in scored:
                 write_scores(folder.scores / f"{one.split}.parquet", one)
             parts = [to_markdown(evaluate_rows(scored[-1])), to_markdown(comparison)]
