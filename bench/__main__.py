@@ -10,7 +10,18 @@ from pathlib import Path
 
 import torch
 
-from bench import adapters, batch, data, diagnosis, extending, inputs, models, networks, recipes
+from bench import (
+    adapters,
+    batch,
+    data,
+    diagnosis,
+    extending,
+    inputs,
+    models,
+    networks,
+    recipes,
+    serving,
+)
 from bench.measure import Row, load_now
 
 PAGE = Path(__file__).parents[1] / "docs" / "bench.md"
@@ -46,6 +57,7 @@ def main() -> None:
             "11": lambda: recipes.steps(folder),
             "12": lambda: batch.everything(folder),
             "13": lambda: extending.seconds_of_extend(folder),
+            "14": lambda: serving.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

@@ -81,12 +81,12 @@ def frame(columns: Mapping[str, Sequence[Any]], domain: pl.Series) -> pl.DataFra
     return pl.DataFrame({**named, "shop": domain})
 
 
-def run_of_every_kind(folder: Path, *, integers: bool) -> Run:
+def run_of_every_kind(folder: Path, *, integers: bool, rows: int = 400) -> Run:
     """A small run; its three domains are named by integers or by texts."""
     rng = np.random.default_rng(4)
-    number = rng.integers(1, 4, 400)
+    number = rng.integers(1, 4, rows)
     shops = pl.Series(number if integers else [f"shop {v}" for v in number])
-    table = frame(drawn(400, 3), shops).with_columns(label=pl.Series(rng.integers(0, 2, 400)))
+    table = frame(drawn(rows, 3), shops).with_columns(label=pl.Series(rng.integers(0, 2, rows)))
     config = {
         "data": {"label": "label", "domain": "shop", "features": KINDS},
         "model": {"backbone": {"name": "mlp", "widths": [8]}, "adapter": {"name": "film"}},

@@ -25,17 +25,7 @@ from isthmus.errors import BundleError, IsthmusError
 from isthmus.serving.edition import Order
 from isthmus.serving.scoring_engine import bundle_checksum, has_graphs_of
 from isthmus.serving.settings import ServeSettings
-from isthmus.serving.worker import (
-    Abort,
-    Commit,
-    Done,
-    Failed,
-    Prepare,
-    Ready,
-    Reload,
-    Reloaded,
-    work,
-)
+from isthmus.serving.worker import Failed, Prepare, Reloaded, Word, work
 
 GRAPHS = "onnx"  # beside a run's bundle, where `isthmus export` writes
 LOAD_LIMIT = 300.0  # seconds that a worker may take to load a bundle
@@ -152,7 +142,7 @@ class _Supervisor:
         self._workers = [self._started(number) for number in range(self._settings.workers)]
         for worker in self._workers:
             found = worker.hear(LOAD_LIMIT)
-            if not isinstance(found, Ready):
+            if found is not Word.READY:
                 told = found.fault if isinstance(found, Failed) else "a worker did not start"
                 raise BundleError(told)
             worker.ready = True
@@ -182,9 +172,9 @@ class _Supervisor:
 
     def _heard(self, worker: _Process) -> None:
         told = worker.hear(0)
-        if isinstance(told, Ready):
+        if told is Word.READY:
             worker.ready, self._failed = True, 0
-        elif isinstance(told, Reload):
+        elif told is Word.RELOAD:
             self._waiting.append(worker)
 
     def _again(self, worker: _Process) -> _Process:
@@ -212,19 +202,22 @@ class _Supervisor:
         if order.bundle == self._order.bundle and checksum == self.checksum:
             return None
         limit = time.monotonic() + LOAD_LIMIT
+        for worker in self._workers:
+            if not worker.ready:  # one that was started again, and loads the old bundle yet
+                self._answer_of(worker, limit)
         told = [worker for worker in self._workers if worker.send(Prepare(order))]
         found = [self._answer_of(worker, limit) for worker in told]
         faults = [one.fault for one in found if isinstance(one, Failed)]
-        if len(told) < len(self._workers) or not all(isinstance(one, Ready) for one in found):
+        if len(told) < len(self._workers) or not all(one is Word.READY for one in found):
             for worker in told:
-                worker.send(Abort())
+                worker.send(Word.ABORT)
             return faults[0] if faults else "a worker was gone before the bundle was ready"
         # From here on all move: a worker that dies now is started again with the new bundle.
         old, self._order, self.checksum = self._order, order, checksum
-        moving = [worker for worker in told if worker.send(Commit())]
+        moving = [worker for worker in told if worker.send(Word.COMMIT)]
         limit = time.monotonic() + self._settings.time_limit + self._settings.drain
         for worker in moving:
-            if not isinstance(self._answer_of(worker, limit), Done):
+            if self._answer_of(worker, limit) is not Word.DONE:
                 worker.process.kill()  # the watch starts it again
         if old.graphs is not None and self._graphs in old.graphs.parents:
             shutil.rmtree(old.graphs, ignore_errors=True)
@@ -234,8 +227,8 @@ class _Supervisor:
         """A worker's answer; the requests for a reload that come in between wait."""
         while True:
             found = worker.hear(limit - time.monotonic())
-            if not isinstance(found, Reload):
-                if isinstance(found, Ready):
+            if found is not Word.RELOAD:
+                if found is Word.READY:
                     worker.ready = True
                 return found
             self._waiting.append(worker)

@@ -1,10 +1,10 @@
 """A worker: one process that answers requests. Its supervisor tells it by a pipe what to serve.
 
 supervisor -> worker     Prepare(order)    load and probe another bundle, beside the one that answers
-                         Commit()          put it in place; answer once the old one has no request left
-                         Abort()           forget it
-worker -> supervisor     Ready(), Failed(text), Done()
-                         Reload()          a client asks for the bundle to be read again
+                         COMMIT            put it in place; answer once the old one has no request left
+                         ABORT             forget it
+worker -> supervisor     READY, Failed(fault), DONE
+                         RELOAD            a client asks for the bundle to be read again
 supervisor -> worker     Reloaded(fault)   the answer to that: None, or why it failed
 """
 
@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,21 +38,6 @@ class Prepare:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
-    """Serve what was prepared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Forget what was prepared."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The bundle is loaded, and its probes are scored."""
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """The bundle cannot be served."""
 
@@ -59,20 +45,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """No answer of the old bundle is to come any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """A client asks for a reload."""
-
-
-@dataclass(frozen=True, slots=True)
 class Reloaded:
     """How a reload ended."""
 
     fault: str | None
+
+
+class Word(Enum):
+    """What the two say without more."""
+
+    COMMIT = "serve what was prepared"
+    ABORT = "forget what was prepared"
+    READY = "the bundle is loaded, and its probes are scored"
+    DONE = "no answer of the old bundle is to come any more"
+    RELOAD = "a client asks for a reload"
 
 
 def work(
@@ -130,7 +116,7 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, daemon=True).start()
         self._current.edition.begin()
-        self._pipe.send(Ready())
+        self._pipe.send(Word.READY)
         await self._server.serve(sockets=[door])
 
     def _is_up(self) -> bool:
@@ -139,7 +125,7 @@ class _Worker:
     async def _reload(self) -> str | None:
         """Ask the supervisor; give why it failed, or None."""
         self._asked = self._loop.create_future()
-        self._pipe.send(Reload())
+        self._pipe.send(Word.RELOAD)
         return await self._asked
 
     def _listen(self) -> None:
@@ -153,21 +139,21 @@ class _Worker:
                 return
             if isinstance(told, Prepare):
                 self._pipe.send(self._prepare(told.order))
-            elif isinstance(told, Commit):
+            elif told is Word.COMMIT:
                 done = asyncio.run_coroutine_threadsafe(self._commit(), self._loop)
                 done.result()
-                self._pipe.send(Done())
-            elif isinstance(told, Abort):
+                self._pipe.send(Word.DONE)
+            elif told is Word.ABORT:
                 self._prepared = None
             elif isinstance(told, Reloaded):
                 self._loop.call_soon_threadsafe(self._answer, told.fault)
 
-    def _prepare(self, order: Order) -> Ready | Failed:
+    def _prepare(self, order: Order) -> Word | Failed:
         try:
             self._prepared = self._load(order)
         except (IsthmusError, OSError) as fault:
             return Failed(str(fault))
-        return Ready()
+        return Word.READY
 
     async def _commit(self) -> None:
         assert self._prepared is not None

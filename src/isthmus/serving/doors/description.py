@@ -28,6 +28,8 @@ def described(name: str, edition: Edition) -> dict[str, Any]:
         "domains": list(bundle.domains),
         "model": bundle.config.model.model_dump(mode="json", exclude_defaults=True),
         "calibrated": bundle.calibration is not None,
+        # On the validation rows of the fit: AUC and calibration of each domain, with standard errors.
+        "validation": None if bundle.profile is None else bundle.profile.baseline(),
         "drift": [
             {"domain": one.domain, "what": one.what, "seen": one.seen, "interval": one.interval}
             for one in edition.drift()
