@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
+import pyarrow as pa
 
 from command_line import ISTHMUS
 
@@ -90,3 +92,18 @@ def served(*words: Any) -> Iterator[Served]:
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
     """A row as its JSON has it: moments are texts."""
     return json.loads(json.dumps(row, default=lambda value: value.isoformat()))
+
+
+def stream(table: pl.DataFrame | pa.Table, **options: Any) -> bytes:
+    """A table as an Arrow stream, its texts of a plain type."""
+    found = table.to_arrow() if isinstance(table, pl.DataFrame) else table
+    plain = pa.schema([(f.name, _plain(f.type)) for f in found.schema])
+    found = found.cast(plain)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, found.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(found)
+    return sink.getvalue().to_pybytes()
+
+
+def _plain(dtype: pa.DataType) -> pa.DataType:
+    return pa.large_string() if pa.types.is_string_view(dtype) else dtype

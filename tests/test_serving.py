@@ -18,7 +18,7 @@ from command_line import isthmus_in_process, told
 from isthmus.bundle import Bundle
 from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import ROWS, drawn, frame, run_of_every_kind
-from served import BEARER, TOKEN, Served, as_json, served
+from served import BEARER, TOKEN, Served, as_json, served, stream
 
 MOST_ROWS = 600
 
@@ -42,20 +42,6 @@ def server(bundle_path: Path) -> Iterator[Served]:
 
 def table_of(bundle: Bundle, rows: int, seed: int = 8) -> pl.DataFrame:
     return frame(drawn(rows, seed), pl.Series([bundle.domains[at % 3] for at in range(rows)]))
-
-
-def stream(table: pl.DataFrame | pa.Table, **options: Any) -> bytes:
-    found = table.to_arrow() if isinstance(table, pl.DataFrame) else table
-    plain = pa.schema([(f.name, _plain(f.type)) for f in found.schema])
-    found = found.cast(plain)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, found.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        writer.write_table(found)
-    return sink.getvalue().to_pybytes()
-
-
-def _plain(dtype: pa.DataType) -> pa.DataType:
-    return pa.large_string() if pa.types.is_string_view(dtype) else dtype
 
 
 def by_arrow(server: Served, table: pl.DataFrame) -> np.ndarray:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from isthmus.bundle import Bundle
 from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import drawn, frame, run_of_every_kind
-from served import Served, as_json, served
+from served import Served, as_json, served, stream
 
 TRIES = 350  # of each door: a thousand in all
 FUZZ = settings(
@@ -58,19 +58,7 @@ def table(bundle_path: Path) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def streams(table: pl.DataFrame) -> list[bytes]:
     """A sound stream, plain and compressed."""
-    held = table.to_arrow()
-    fields = [
-        (f.name, pa.large_string() if pa.types.is_string_view(f.type) else f.type)
-        for f in held.schema
-    ]
-    held, found = held.cast(pa.schema(fields)), []
-    for compression in (None, "lz4", "zstd"):
-        sink = pa.BufferOutputStream()
-        options = pa.ipc.IpcWriteOptions(compression=compression)
-        with pa.ipc.new_stream(sink, held.schema, options=options) as writer:
-            writer.write_table(held)
-        found.append(sink.getvalue().to_pybytes())
-    return found
+    return [stream(table, compression=one) for one in (None, "lz4", "zstd")]
 
 
 @FUZZ

@@ -1,5 +1,6 @@
 """What a server keeps of its rows: drift of a domain, over two workers, and a log for the monitor."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from isthmus.bundle import Bundle
 from isthmus.monitoring import read_score_log
+from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import drawn, frame, run_of_every_kind
-from served import Served, as_json, served
+from served import Served, as_json, served, stream
 
 REQUESTS, EACH = 80, 12
 
@@ -52,6 +54,10 @@ def test_a_domain_that_drifts_is_flagged_and_its_scores_are_logged(
         assert server.get("/v1/model").json()["drift"] == []
         scores = asked(server, rows)
         told = server.get("/v1/model").json()
+        table_row = frame(drawn(1, 9), pl.Series([bundle.domains[0]]))
+        headers = {"content-type": MEDIA, "x-request-id": "by arrow"}
+        assert server.post("/v1/score", stream(table_row), headers=headers).status_code == 200
+        table_row = table_row.to_dicts()[0]
         text = server.get("/metrics").text
     flags = {(one["domain"], one["what"]) for one in told["drift"]}
     assert flags == {(bundle.domains[1], "unknown_rate:city")}
@@ -64,11 +70,18 @@ def test_a_domain_that_drifts_is_flagged_and_its_scores_are_logged(
     held = read_score_log(tmp_path / "scores.log")
     assert held.torn == 0
     assert set(held.baselines) == {bundle.checksum}
-    frame_of = held.frame.with_columns(
-        at=pl.col("id").str.strip_prefix("r-").cast(pl.Int64) * EACH + pl.col("row")
-    ).sort("at")
+    frame_of = (
+        held.frame.filter(pl.col("id") != "by arrow")
+        .with_columns(at=pl.col("id").str.strip_prefix("r-").cast(pl.Int64) * EACH + pl.col("row"))
+        .sort("at")
+    )
     assert frame_of["at"].to_list() == list(range(len(rows)))
     np.testing.assert_allclose(frame_of["score"], scores, rtol=1e-8)
     assert frame_of["domain"].to_list() == [row["shop"] for row in rows]
-    first = (tmp_path / "scores.log").read_text(encoding="utf-8").splitlines()
-    assert any('"city":"new city' in one for one in first)
+    text = (tmp_path / "scores.log").read_text(encoding="utf-8")
+    written = [json.loads(line) for line in text.splitlines()]
+    kept = [one["values"] for one in written if one.get("id") == "r-3"]
+    assert kept == rows[3 * EACH : 4 * EACH]
+    (by_arrow,) = [one["values"] for one in written if one.get("id") == "by arrow"]
+    assert by_arrow["city"] == table_row["city"]
+    assert by_arrow["shop"] == table_row["shop"]

@@ -135,7 +135,7 @@ class _Doors:
         body = await read_body(request, settings.max_bytes)
         name = request.headers.get("x-request-id")
 
-        def work() -> tuple[EncodedRows, np.ndarray]:
+        def work() -> tuple[EncodedRows, np.ndarray, list[list[Any]] | None]:
             table = arrow_stream.read_stream(
                 body,
                 max_rows=settings.max_rows,
@@ -148,12 +148,19 @@ class _Doors:
                 raise Refusal.of_schema(fault) from None
             scores = edition.engine.score(rows)
             check_scores(scores)
-            return rows, scores
+            if not settings.log_values:
+                return rows, scores, None
+            return (
+                rows,
+                scores,
+                [table[name].to_pylist() for name in edition.engine.encoder.columns],
+            )
 
-        rows, scores = await edition.aside(work)
+        rows, scores, columns = await edition.aside(work)
         # A row without a domain has the code -1, which is the last of these.
         names = [*rows.domain_names.to_pylist(), None]
-        edition.note("arrow", rows, scores, name, [names[code] for code in rows.domain_codes])
+        told = [names[code] for code in rows.domain_codes]
+        edition.note("arrow", rows, scores, name, told, columns)
         if "application/json" in request.headers.get("accept", ""):
             return Json({"scores": scores.tolist(), "bundle": edition.engine.checksum})
         return Response(arrow_stream.write_scores(scores), media_type=arrow_stream.MEDIA)
