@@ -22,6 +22,9 @@ from isthmus.diagnosis.verdicts.advice import Configs
 from isthmus.diagnosis.verdicts.verdict import Verdict
 
 
+pytestmark = pytest.mark.truth  # some hundred trainings
+
+
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Two planted groups at 90 degrees, everything measured."""
