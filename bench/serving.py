@@ -267,7 +267,7 @@ def served(bundles: dict[str, Path], runs: int) -> list[Row]:
                     else at_least(title, ratio, bound, **values)
                 )
         late = waits(ports["mlp"], many, rate["mlp"] / 2, HALF_LOAD) * 1e3
-        p50, p99 = np.percentile(late, [50, 99])
+        p50, p99 = np.percentile(late, [50, 99]).tolist()
         values = {"p50": f"{p50:.2f} ms", "p99": f"{p99:.2f} ms", "requests": f"{len(late):,}"}
         lines.append(at_most("14 mlp at half load, p99 over p50", p99 / p50, 5.0, **values))
         alone = medians(ports, lambda port: median_wait(port, one), runs)

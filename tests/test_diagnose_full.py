@@ -21,7 +21,6 @@ from diagnosed import (
 from isthmus.diagnosis.verdicts.advice import Configs
 from isthmus.diagnosis.verdicts.verdict import Verdict
 
-
 pytestmark = pytest.mark.truth  # some hundred trainings
 
 
