@@ -14,7 +14,7 @@ from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import drawn, frame, run_of_every_kind
 from served import Served, as_json, served, stream
 
-REQUESTS, EACH = 80, 12
+REQUESTS, EACH = 200, 12  # more than the watch looks at
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ runtime would read another table's row, or stop.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,12 +58,29 @@ def graph_inputs(fields: tuple[FittedField, ...], batch: Batch) -> tuple[GraphIn
 
 def graph_arrays(inputs: tuple[GraphInput, ...], batch: Batch) -> dict[str, np.ndarray]:
     """A batch as the inputs of the graph, by name."""
-    listed = [each for column in batch.lists for each in (column.values, column.offsets.diff())]
-    held = {"domain": batch.domain, "categorical": batch.categorical, "numeric": batch.numeric}
-    lists = iter(listed)
+    return arrays_of(
+        inputs,
+        domain=batch.domain.numpy(),
+        categorical=batch.categorical.numpy(),
+        numeric=batch.numeric.numpy(),
+        lists=[(column.values.numpy(), column.offsets.numpy()) for column in batch.lists],
+    )
+
+
+def arrays_of(
+    inputs: tuple[GraphInput, ...],
+    *,
+    domain: np.ndarray,
+    categorical: np.ndarray,
+    numeric: np.ndarray,
+    lists: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, np.ndarray]:
+    """Encoded rows as the inputs of the graph, by name. ``lists``: values and offsets of each."""
+    held = {"domain": domain, "categorical": categorical, "numeric": numeric}
+    listed = (each for values, offsets in lists for each in (values, np.diff(offsets)))
     return {
         one.name: np.ascontiguousarray(
-            (held[one.name] if one.name in held else next(lists)).numpy(), dtype=one.dtype
+            held[one.name] if one.name in held else next(listed), dtype=one.dtype
         )
         for one in inputs
     }

@@ -12,7 +12,7 @@ import pyarrow as pa
 from isthmus.bundle import Bundle, Part, read_manifest, to_score
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import EncodedRows
-from isthmus.data.requests import RowEncoder
+from isthmus.data.requests import EncodedRequest, RowEncoder
 from isthmus.data.tables.faults import missing_column
 from isthmus.disk import sha256
 from isthmus.errors import BundleError
@@ -20,7 +20,7 @@ from isthmus.exporting.drawn_rows import drawn_rows
 from isthmus.exporting.export import CONTENT
 from isthmus.exporting.graph_file import session_of
 from isthmus.exporting.layouts import graph_files
-from isthmus.exporting.served_graph import GraphInput, graph_arrays
+from isthmus.exporting.served_graph import GraphInput, arrays_of, graph_arrays
 
 PROBES = 7  # rows that a new engine must score before it answers
 
@@ -53,7 +53,7 @@ class Encoded(Protocol):
         ...
 
 
-Score = Callable[[Batch], np.ndarray]
+Score = Callable[[Encoded], np.ndarray]
 
 
 class ScoringEngine:
@@ -69,7 +69,7 @@ class ScoringEngine:
         self.checksum: str = bundle.checksum
         self.encoder: RowEncoder = bundle.row_encoder
         self._score = score
-        probes = score(drawn_rows(bundle.encoder, PROBES))
+        probes = score(_encoded(drawn_rows(bundle.encoder, PROBES)))
         if not ((probes >= 0) & (probes <= 1)).all():
             raise BundleError(
                 f"a bundle to serve must give scores from 0 to 1, got {probes.tolist()}"
@@ -77,7 +77,7 @@ class ScoringEngine:
 
     def score(self, rows: Encoded) -> np.ndarray:
         """Scores float64 (rows,) of encoded rows."""
-        return self._score(rows.batch()) if len(rows.domain) else np.empty(0)
+        return self._score(rows) if len(rows.domain) else np.empty(0)
 
     def encoded(self, table: pa.Table, source: str) -> EncodedRows:
         """The rows of a table. Raises SchemaError as `Encoder.encode` does."""
@@ -103,7 +103,7 @@ def load_engine(folder: Path, graphs: Path | None) -> ScoringEngine:
 
 def _by_torch(bundle: Bundle) -> Score:
     rate = bundle.config.data.negative_rate
-    return lambda batch: to_score(bundle.logits_of(batch), rate)
+    return lambda rows: to_score(bundle.logits_of(rows.batch()), rate)
 
 
 def has_graphs_of(folder: Path, checksum: str) -> bool:
@@ -144,4 +144,25 @@ def _by_onnx(bundle: Bundle, graphs: Path) -> Score:
             batch = replace(batch, numeric=part.read(batch).numeric)
         return session.run(["scores"], graph_arrays(inputs, batch))[0].astype(np.float64)
 
-    return lambda batch: bundle.router.by_part(batch, one)
+    def alone(rows: Encoded) -> np.ndarray:
+        arrays = arrays_of(
+            inputs,
+            domain=rows.domain,
+            categorical=rows.categorical,
+            numeric=rows.numeric,
+            lists=rows.lists,
+        )
+        return served[0][0].run(["scores"], arrays)[0].astype(np.float64)
+
+    if not bundle.parts:
+        return alone
+    return lambda rows: bundle.router.by_part(rows.batch(), one)
+
+
+def _encoded(batch: Batch) -> EncodedRequest:
+    return EncodedRequest(
+        batch.categorical.numpy(),
+        batch.numeric.numpy(),
+        tuple((column.values.numpy(), column.offsets.numpy()) for column in batch.lists),
+        batch.domain.numpy().astype(np.int32),
+    )

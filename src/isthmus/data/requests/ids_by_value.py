@@ -7,6 +7,7 @@ values that are hashed, fractions, dates, and vocabularies of more than `LARGE` 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ class Lookup:
         elif self._listed and kind in ("string", *NUMBERS):
             # The key of a whole number is the number; what else has a key is never whole.
             self._known = dict(zip(values.to_pylist(), range(1, len(values) + 1), strict=True))
+        self._text = self._listed and vocabulary.is_text
+        self._whole = self._listed and kind in NUMBERS
         self._remembered = Remembered()
 
     def ids(
@@ -47,7 +50,7 @@ class Lookup:
         """
         get = self._known.get
         try:
-            found = [get(value, 0) for value in values]
+            found = list(map(get, values, repeat(0)))
         except TypeError:
             refuse_unhashable(column, "hold one value a row", values, origin, row_of)
             raise
@@ -66,14 +69,15 @@ class Lookup:
         """Answer the values that the dictionary does not hold, in place."""
         kind = self.vocabulary.kind
         asked = []
-        for at, value in enumerate(values):
-            if found[at] or value is None:
+        for at in [at for at, id in enumerate(found) if not id]:
+            value = values[at]
+            if value is None or self._sure(value):
                 continue
             if (known := self._remembered.get(value)) is not None:
                 found[at] = known
             elif not fits(value, kind):
                 refuse(column, rule_of(kind), value, origin, row_of(at))
-            elif not self._sure(value) and value == value:  # which nan is not
+            elif value == value:  # which nan is not
                 asked.append(at)
         if not asked or kind == "null":
             return
@@ -84,12 +88,10 @@ class Lookup:
                 self._remembered.put(values[at], id)
 
     def _sure(self, value: object) -> bool:
-        """Whether the dictionary would hold the value if the vocabulary did."""
-        if not self._listed:
-            return False
-        if isinstance(value, int):
-            return -(2**63) <= value < 2**63
-        return isinstance(value, str) and self.vocabulary.is_text
+        """Whether the value is one that the dictionary would hold if the vocabulary did."""
+        if type(value) is int:
+            return self._whole and -(2**63) <= value < 2**63
+        return type(value) is str and self._text
 
 
 class Remembered:
@@ -135,7 +137,7 @@ class DomainLookup:
         """
         get = self._known.get
         try:
-            found = [get(value, 0) for value in values]
+            found = list(map(get, values, repeat(0)))
         except TypeError:
             rule = "hold plain values (it is the domain)"
             refuse_unhashable(column, rule, values, origin, lambda at: at)

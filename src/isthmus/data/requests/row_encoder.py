@@ -74,6 +74,10 @@ class RowEncoder:
             if isinstance(feature, Categorical | CategoricalList)
         }
         self._numbers = Numbers(encoder, self._layout)
+        features = config.features.items()
+        self._single = [name for name, one in features if isinstance(one, Categorical)]
+        self._places = [self._layout.categorical.index(name) for name in self._single]
+        self._others = [(name, one) for name, one in features if not isinstance(one, Categorical)]
 
     def encode(self, rows: Sequence[Mapping[str, Any]], source: str = SOURCE) -> EncodedRequest:
         """Encode rows that name their columns. ``source``: what errors call them.
@@ -112,11 +116,12 @@ class RowEncoder:
         rows = len(columns[0])
         ids, x, into = self._layout.empty(rows)
         lists = []
-        for name, feature in encoder.config.features.items():
+        found = [self._lookups[name].ids(name, held[name], origin, _same) for name in self._single]
+        if found:
+            ids[:, self._places] = np.array(found, dtype=np.int32).T
+        for name, feature in self._others:
             values = held[name]
-            if isinstance(feature, Categorical):
-                into[name][:] = self._lookups[name].ids(name, values, origin, _same)
-            elif isinstance(feature, CategoricalList | NumericList):
+            if isinstance(feature, CategoricalList | NumericList):
                 lists.append(self._list(name, values, origin))
             elif isinstance(feature, Vector):
                 _put_vectors(into[name], name, values, origin)
@@ -194,9 +199,14 @@ class Numbers:
 
     def _read(self, columns: Sequence[Sequence[Any]], origin: Origin) -> np.ndarray:
         """Float64 (columns, rows); nan where a value is None."""
-        if given.PLAIN_NUMBERS.issuperset(map(type, chain.from_iterable(columns))):
+        kinds = set(map(type, chain.from_iterable(columns)))
+        if kinds <= given.PLAIN_NUMBERS:
+            shape = (len(columns), len(columns[0]))
             try:
-                return np.array(columns, dtype=np.float64)
+                if type(None) in kinds:
+                    return np.array(columns, dtype=np.float64).reshape(shape)
+                flat = np.fromiter(chain.from_iterable(columns), np.float64, shape[0] * shape[1])
+                return flat.reshape(shape)
             except OverflowError:
                 pass  # one is too large: the columns are read one by one, and it is named
         found = [
