@@ -198,6 +198,11 @@ def test_arrow_beyond_a_limit_is_refused(server: Served, bundle: Bundle):
     runs = pa.RunEndEncodedArray.from_arrays(pa.array([3], pa.int32()), pa.array([1.0]))
     status, text = sent(table.to_arrow().append_column("runs", runs))
     assert (status, text.startswith("column 'runs' must be of a plain type")) == (422, True)
+    for zone, status in ((b"Europe/B\xffrlin", 400), (b"Europe/Nowhere"[:13], 422)):
+        body = stream(table).replace(b"Europe/Berlin", zone)
+        headers = {"content-type": MEDIA}
+        found = httpx.post(f"{server.url}/v1/score", content=body, headers=headers)
+        assert found.status_code == status, found.text
     status, text = sent(table.drop("city"))
     assert (status, "column 'city' must be in the table" in text) == (422, True)
     # The compressed stream of a sound table is taken.

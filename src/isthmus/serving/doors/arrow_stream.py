@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from isthmus.data.tables.kinds import is_plain_list
+from isthmus.data.tables.moments import is_zone
 from isthmus.serving.doors.refusal import Refusal
 
 MEDIA = "application/vnd.apache.arrow.stream"
@@ -53,6 +54,12 @@ def _check_type(name: str, dtype: pa.DataType) -> None:
     test, inner = pa.types, dtype
     while is_plain_list(inner) or test.is_dictionary(inner):
         inner = inner.value_type
+    if test.is_timestamp(inner) and inner.tz is not None and not is_zone(inner.tz):
+        raise Refusal(
+            422,
+            f"column {name!r} must have a time zone that is known here, got {inner.tz!r}",
+            column=name,
+        )
     nested = test.is_nested(inner) or isinstance(inner, pa.BaseExtensionType)
     folded = test.is_dictionary(dtype) and test.is_nested(dtype.value_type)
     viewed = test.is_string_view(inner) or test.is_binary_view(inner)
