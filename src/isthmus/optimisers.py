@@ -11,6 +11,9 @@ often the row occurs. All other rows keep every bit. The bias correction uses th
 steps, as the dense form does. So the two forms are the same arithmetic when every row is in every
 batch. A row that first occurs late starts with steps up to ``(1 - b1) / sqrt(1 - b2)`` = 3.2 times
 ``lr``, as in the dense form.
+
+A table on several processes: each process keeps the moments of the rows that it holds, and moves them by
+the gradient of all processes. The lazy rows are then the rows that any process looked up.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from isthmus.layers.tables import tables_of
+from isthmus.layers.tables import AbstractTable, Box, tables_of
 
 EmbeddingUpdate = Literal["dense", "lazy"]
 
@@ -85,10 +88,11 @@ class ModelOptimiser:
             raise ValueError(
                 f"embedding_update must be 'dense' or 'lazy', got {embedding_update!r}"
             )
-        tables = tables_of(model)
-        for table in tables:
+        self.tables = tables_of(model)
+        for table in self.tables:
             table.sparse = embedding_update == "lazy"
-        weights = [table.weight for table in tables]
+        weights = [table.weight for table in self.tables]
+        self._boxes = {id(table.weight): table.weight_box() for table in self.tables}
         in_table = {id(weight) for weight in weights}
         named = dict(model.named_parameters())
         if beside is not None:
@@ -106,8 +110,14 @@ class ModelOptimiser:
             torch.optim.Adam(groups, lr=lr, betas=BETAS, eps=EPS, fused=True) if groups else None
         )
 
+    def bring_gradients(self) -> None:
+        """Give tables on several processes their gradient; `step` asks for it where nobody did."""
+        for table in self.tables:
+            table.bring_gradients()
+
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        self.bring_gradients()
         if self.dense is not None:
             self.dense.step()
         if self.lazy is not None:
@@ -115,6 +125,8 @@ class ModelOptimiser:
 
     def zero_grad(self) -> None:
         """Drop every gradient."""
+        for table in self.tables:
+            table.drop_gradients()
         if self.dense is not None:
             self.dense.zero_grad(set_to_none=True)
         if self.lazy is not None:
@@ -142,7 +154,8 @@ class ModelOptimiser:
         """Give moments and step counts in a flat dict.
 
         Tensors have the key ``<moment>.<parameter>``. The other values are numbers. The tensors are
-        the live ones, as in a module's state dict: copy what must not move.
+        the live ones, as in a module's state dict: copy what must not move. Of a table on several
+        processes, the moments are those of the rows that this process holds: see `boxes`.
         """
         state: dict[str, Tensor | float] = {"lr": self.lr}
         if self.dense is not None:
@@ -155,8 +168,26 @@ class ModelOptimiser:
                 state[f"moments.{self._names[id(parameter)]}"] = moments
         return state
 
+    def boxes(self) -> dict[str, Box]:
+        """Which part of a whole each tensor of `state_dict` is, where a table lies on several processes."""
+        boxes = {}
+        for key, value in self.state_dict().items():
+            name = key.partition(".")[2]
+            for table in self.tables:
+                if table.sharded and self._names[id(table.weight)] == name:
+                    box = table.weight_box()
+                    assert isinstance(value, Tensor)
+                    if value.ndim:  # a count of steps is whole
+                        boxes[key] = box.for_shape(
+                            (box.shape[0], *value.shape[1:-1], box.shape[-1])
+                        )
+        return boxes
+
     def load_state_dict(self, state: Mapping[str, Tensor | float]) -> None:
-        """Take over a state. Raises ``ValueError`` for a state of another model or form."""
+        """Take over a state. Raises ``ValueError`` for a state of another model or form.
+
+        Moments of a table on several processes may be whole or the part that this process holds.
+        """
         left = dict(state)
         lr = left.pop("lr", None)
         if not isinstance(lr, float | int):
@@ -172,7 +203,8 @@ class ModelOptimiser:
                 raise ValueError(f"a lazy optimiser's state must count its steps, got {steps!r}")
             self.lazy.steps = steps
             for parameter, moments in zip(self.lazy.weights, self.lazy.moments, strict=True):
-                _copy(moments, left.pop(f"moments.{self._names[id(parameter)]}", None))
+                given = left.pop(f"moments.{self._names[id(parameter)]}", None)
+                _copy(moments, given, self._boxes[id(parameter)])
         if left:
             raise ValueError(f"the optimiser has no place for {sorted(left)[:5]}")
 
@@ -192,7 +224,7 @@ class ModelOptimiser:
             "exp_avg_sq": torch.zeros_like(parameter),
         }
         for moment, tensor in moments.items():
-            _copy(tensor, given[moment])
+            _copy(tensor, given[moment], self._boxes.get(id(parameter)))
         self.dense.state[parameter] = moments
 
 
@@ -277,16 +309,22 @@ def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], max_norm: float, tables: Iterable[AbstractTable] = ()
+) -> Tensor:
     """Scale all gradients so that their joint L2 norm is at most ``max_norm``; return the norm.
 
     A sparse gradient counts with the sum of each row's entries, as the dense gradient would. It is
     left coalesced. The returned norm is the norm before scaling. Gradients that are nan or inf stay
-    so. Raises ValueError where ``max_norm`` is not above 0.
+    so. ``tables``: the weights of those that lie on several processes count with what all of them hold;
+    their gradients must have been brought, and each process must call. Raises ValueError where
+    ``max_norm`` is not above 0.
     """
     if max_norm <= 0:
         raise ValueError(f"max_norm must be positive, got {max_norm}")
+    on_several = {id(table.weight): table for table in tables if table.sharded}
     parts: list[Tensor] = []
+    dealt: dict[int, Tensor] = {}
     for parameter in parameters:
         if parameter.grad is None:
             continue
@@ -299,14 +337,24 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
                 is_coalesced=True,
                 check_invariants=False,
             )
-            parts.append(values)
         else:
-            parts.append(parameter.grad)
-    if not parts:
+            values = parameter.grad
+        if id(parameter) in on_several:
+            dealt[id(parameter)] = values
+        else:
+            parts.append(values)
+    if not parts and not on_several:
         return torch.zeros(())
     norm = nn.utils.get_total_norm(parts)
+    if on_several:
+        squares = norm.square()
+        for key, table in on_several.items():
+            own = dealt.get(key)
+            square = table.weight.new_zeros(()) if own is None else own.square().sum()
+            squares = squares + table.over_parts(square)
+        norm = squares.sqrt()
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # on its device: nothing waits for it
-    for part in parts:
+    for part in (*parts, *dealt.values()):
         part.mul_(scale)
     return norm
 
@@ -319,10 +367,17 @@ def _lazy_zeros(weight: Tensor) -> Tensor:
     return torch.from_numpy(np.zeros(shape, dtype=np.float32))
 
 
-def _copy(target: Tensor, given: Tensor | float | None) -> None:
-    if not isinstance(given, Tensor) or given.shape != target.shape:
+def _copy(target: Tensor, given: Tensor | float | None, box: Box | None = None) -> None:
+    """``box``: which part of a whole the target is. A whole is then as good as the part."""
+    shape = tuple(target.shape)
+    if box is None or not target.ndim:
+        box = Box(shape, range(shape[0] if shape else 0), range(shape[-1] if shape else 0))
+    else:
+        shape = (box.shape[0], *shape[1:-1], box.shape[-1])
+    part = (
+        given if not shape and isinstance(given, Tensor) else box.for_shape(shape).taken_from(given)
+    )
+    if part is None or part.shape != target.shape:
         found = tuple(given.shape) if isinstance(given, Tensor) else given
-        raise ValueError(
-            f"the optimiser's state must have shape {tuple(target.shape)}, got {found}"
-        )
-    target.copy_(given)
+        raise ValueError(f"the optimiser's state must have shape {shape}, got {found}")
+    target.copy_(part)

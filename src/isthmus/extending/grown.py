@@ -21,7 +21,7 @@ from isthmus.data.encoding.trees import ForestColumns
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.store.known import Known
 from isthmus.errors import BundleError
-from isthmus.layers import FusedTable, Tables, domain_tensors
+from isthmus.layers import domain_tensors, logical_tables
 from isthmus.models import AbstractModel, ModelConfig, build_model
 from isthmus.schema import FittedField
 from isthmus.train.generators import turn
@@ -65,7 +65,7 @@ def grown_model(model: AbstractModel, config: ModelConfig, encoder: Encoder) -> 
     """The model over a grown encoder, in eval mode. Raises BundleError where it cannot grow."""
     with turn():  # its first weights are drawn, though others take their place
         fresh = build_model(config, encoder.fields, encoder.n_domains)
-    old, banks, tables = model.state_dict(), domain_tensors(fresh), table_names(fresh)
+    old, banks, tables = model.state_dict(), domain_tensors(fresh), logical_tables(fresh)
     found = {}
     for name, tensor in fresh.state_dict().items():
         given = old[name]
@@ -83,19 +83,6 @@ def grown_model(model: AbstractModel, config: ModelConfig, encoder: Encoder) -> 
             )
     fresh.load_state_dict(found)
     return fresh.eval()
-
-
-def table_names(model: AbstractModel) -> dict[str, tuple[FusedTable, str]]:
-    """Names of the tables' tensors in a state dict: the storage of each, and what it calls the table."""
-    found = {}
-    for prefix, part in model.named_modules():
-        stores = part.all_stores() if isinstance(part, Tables) else ()
-        if isinstance(part, FusedTable) and not part.owned:
-            stores = (part,)
-        for store in stores:
-            for name in store.slices:
-                found[f"{prefix}.{name}" if prefix else name] = store, name
-    return found
 
 
 def grown_part(part: Part, encoder: Encoder, n_domains: int) -> Part:

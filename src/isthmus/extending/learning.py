@@ -15,9 +15,10 @@ from jaxtyping import Float64
 from isthmus.bundle import Bundle
 from isthmus.data import Rows
 from isthmus.errors import BundleError
-from isthmus.extending.grown import grown_model, table_names
+from isthmus.extending.grown import grown_model
 from isthmus.extending.new_table import EncodedTable
 from isthmus.extending.own_rows import OwnRowsConfig, take_statistics
+from isthmus.layers import logical_tables
 from isthmus.metrics import ScoredRows, compare
 from isthmus.models import AbstractModel
 from isthmus.run import Listener, Notice
@@ -55,11 +56,11 @@ def learn(before: Bundle, settings: TrainConfig, encoded: EncodedTable, tell: Li
     first = {
         name: tensor.shape[0]
         for name, tensor in before.model.state_dict().items()
-        if name in table_names(model)
+        if name in logical_tables(model)
     }
     longer = any(
         store.slices[table].stop - store.slices[table].start > first[name]
-        for name, (store, table) in table_names(model).items()
+        for name, (store, table) in logical_tables(model).items()
     )
     start_state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     watched = encoded.rows("validation")

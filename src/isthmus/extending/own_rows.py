@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.data.batch import Batch, DomainPlaces
 from isthmus.data.store.rows import Rows
-from isthmus.extending.grown import table_names
-from isthmus.layers import DomainNorm, Dropout
+from isthmus.layers import DomainNorm, Dropout, logical_tables
 from isthmus.models import AbstractModel
 from isthmus.train.methods import AbstractMethodConfig, Phase
 from isthmus.train.methods.joint import AbstractMixed, MixedBatches
@@ -58,7 +57,7 @@ class OwnRows(AbstractMixed):
             last = torch.zeros(bank.shape[0], dtype=torch.bool)
             last[-1] = True
             self.moving[id(bank)] = bank, last
-        for name, (store, table) in table_names(model).items():
+        for name, (store, table) in logical_tables(model).items():
             _, learns = self.moving.setdefault(
                 id(store.weight),
                 (store.weight, torch.zeros(store.weight.shape[0], dtype=torch.bool)),

@@ -12,7 +12,7 @@ from isthmus.layers.inputs import NumberEmbeddings, TargetAttention, Wide
 from isthmus.layers.per_domain import domain_parameters, domain_tensors
 from isthmus.layers.routing import Routing
 from isthmus.layers.sites import INPUT, Site, SiteSpec
-from isthmus.layers.tables import AbstractTable, FusedTable, Tables, tables_of
+from isthmus.layers.tables import AbstractTable, FusedTable, Tables, logical_tables, tables_of
 
 __all__ = [
     "INPUT",
@@ -41,6 +41,7 @@ __all__ = [
     "Wide",
     "domain_parameters",
     "domain_tensors",
+    "logical_tables",
     "mixed",
     "pairwise_products",
     "tables_of",

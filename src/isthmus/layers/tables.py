@@ -11,7 +11,11 @@ rare value stays near the mean until its rows move it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float, Int
@@ -23,28 +27,96 @@ from isthmus.schema import Pooling
 INIT_STD = 1e-3
 
 
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Which part of a whole tensor lies in one place: some rows, evenly spaced, and some columns.
+
+    ``shape``: of the whole tensor. ``rows``: along its first axis. ``columns``: along its last axis.
+
+    >>> Box((5, 2), range(1, 5, 2), range(0, 2)).of(torch.arange(10).view(5, 2))
+    tensor([[2, 3],
+            [6, 7]])
+    """
+
+    shape: tuple[int, ...]
+    rows: range
+    columns: range
+
+    @property
+    def part_shape(self) -> tuple[int, ...]:
+        """The shape of the part."""
+        return (len(self.rows), *self.shape[1:-1], len(self.columns))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is all of the tensor."""
+        return self.part_shape == self.shape
+
+    def of(self, whole: Tensor) -> Tensor:
+        """A view of the part of ``whole``."""
+        rows, columns = self.rows, self.columns
+        part = whole[rows.start : rows.stop : rows.step] if len(rows) else whole[:0]
+        return part[..., columns.start : columns.stop]
+
+    def for_shape(self, shape: tuple[int, ...]) -> "Box":
+        """The same rows and columns of a tensor with other axes between, such as moments."""
+        return Box(shape, self.rows, self.columns)
+
+    def taken_from(self, given: Tensor | float | None) -> Tensor | None:
+        """The part of ``given``, which is the whole tensor or the part; None where it is neither."""
+        if not isinstance(given, Tensor):
+            return None
+        if given.shape == self.shape:
+            return self.of(given)
+        return given if given.shape == self.part_shape else None
+
+
 class AbstractTable(nn.Module, ABC):
     """Where embeddings are stored, whatever the storage: ids in, rows of floats out.
 
-    A storage holds one or more logical tables of one width ``dim``. ``weight``: the parameter that
-    this process holds. ``id_dtype``: the dtype that ids need. ``sparse``: set ``sparse`` to True and
-    the gradient of ``weight`` is a sparse COO tensor, which holds the rows of the batch only (once
-    per occurrence, not summed). No gradient as large as the table is then ever made.
+    A storage holds one or more logical tables of one width ``dim``, one below the other: ``slices``
+    says where each lies. ``weight``: the parameter that this process holds. ``id_dtype``: the dtype
+    that ids need. ``sparse``: set ``sparse`` to True and the gradient of ``weight`` is a sparse COO
+    tensor, which holds the rows of the batch only (once per occurrence, not summed). No gradient as
+    large as the table is then ever made. ``owned``: True where a `Tables` keeps the state of several
+    storages.
+
+    A storage may lie on several processes (``sharded``). Each of them then holds a part: ``table``
+    gives it, ``box`` says which it is. All of them call ``forward`` and ``pooled`` equally often, and
+    ``bring_gradients`` once between the backward pass and the update.
     """
 
     weight: nn.Parameter
     dim: int
     id_dtype: torch.dtype
     sparse: bool
+    owned: bool
+    slices: dict[str, slice]
+    sharded: bool = False
+
+    def lay_out(self, rows: Mapping[str, int], dim: int) -> int:
+        """Set ``dim``, ``sparse``, ``owned`` and ``slices``; give the rows of all tables together.
+
+        Raises ``ValueError`` where a table has no row.
+        """
+        if not rows or min(rows.values()) < 1:
+            raise ValueError(f"every table needs at least one row, got {dict(rows)}")
+        self.dim, self.sparse, self.owned = dim, False, False
+        ends = list(accumulate(rows.values()))
+        self.slices = {
+            name: slice(end - count, end)
+            for (name, count), end in zip(rows.items(), ends, strict=True)
+        }
+        return ends[-1]
 
     @property
-    @abstractmethod
     def rows(self) -> int:
         """Rows of all logical tables together, wherever they lie."""
+        return next(reversed(self.slices.values())).stop
 
-    @abstractmethod
     def first_row(self, name: str) -> int:
         """Where the logical table ``name`` starts: add the number to the table's ids."""
+        return self.slices[name].start
 
     @abstractmethod
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
@@ -56,6 +128,46 @@ class AbstractTable(nn.Module, ABC):
     ) -> Float[Tensor, "rows dim"]:
         """Look up the ids of a list column and pool each row's; an empty list gives 0."""
 
+    @abstractmethod
+    def table(self, name: str) -> Tensor:
+        """A view (rows, dim) of what this process holds of one logical table."""
+
+    def box(self, name: str) -> Box:
+        """Which part of the logical table ``name`` this process holds."""
+        rows = self.slices[name].stop - self.slices[name].start
+        return Box((rows, self.dim), range(rows), range(self.dim))
+
+    def weight_box(self) -> Box:
+        """Which part of the whole storage ``weight`` is."""
+        return Box((self.rows, self.dim), range(self.rows), range(self.dim))
+
+    def bring_gradients(self) -> None:
+        """Give ``weight`` its gradient from all processes; nothing to do where one holds all."""
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients that wait for ``bring_gradients``."""
+
+    def over_parts(self, value: Tensor) -> Tensor:
+        """The sum of ``value`` over the processes that hold parts."""
+        return value
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        if not self.owned:
+            _save([self], destination, prefix, keep_vars)
+
+    def _load_from_state_dict(
+        self,
+        state_dict,
+        prefix,
+        local_metadata,  # noqa: ARG002
+        strict,
+        missing_keys,
+        unexpected_keys,
+        error_msgs,
+    ) -> None:
+        if not self.owned:
+            _load([self], state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
+
 
 def tables_of(module: nn.Module) -> tuple[AbstractTable, ...]:
     """Every storage of embeddings in ``module``."""
@@ -66,29 +178,11 @@ class FusedTable(AbstractTable):
     """Several tables of one width in one parameter ``weight`` (total rows, dim)."""
 
     def __init__(self, *, rows: Mapping[str, int], dim: int, std: float = INIT_STD) -> None:
-        if not rows or min(rows.values()) < 1:
-            raise ValueError(f"every table needs at least one row, got {dict(rows)}")
         super().__init__()
-        self.dim = dim
-        self.sparse = False
-        self.owned = False  # True where a Tables keeps the state of several storages
-        self.slices: dict[str, slice] = {}
-        total = 0
-        for name, count in rows.items():
-            self.slices[name] = slice(total, total + count)
-            total += count
+        total = self.lay_out(rows, dim)
         self.weight = nn.Parameter(torch.empty(total, dim).normal_(std=std))
         # int32 halves the ids' memory traffic; a larger table promotes them to int64.
         self.id_dtype = torch.int32 if total < 2**31 else torch.int64
-
-    @property
-    def rows(self) -> int:
-        """Rows of ``weight``."""
-        return self.weight.shape[0]
-
-    def first_row(self, name: str) -> int:
-        """Row of ``weight`` where the table ``name`` starts."""
-        return self.slices[name].start
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Look up rows of ``weight``; ids already count from the top of the storage."""
@@ -114,22 +208,21 @@ class FusedTable(AbstractTable):
         """A view (rows, dim) of one logical table."""
         return self.weight[self.slices[name]]
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        if not self.owned:
-            _save([self], destination, prefix, keep_vars)
 
-    def _load_from_state_dict(
-        self,
-        state_dict,
-        prefix,
-        local_metadata,  # noqa: ARG002
-        strict,
-        missing_keys,
-        unexpected_keys,
-        error_msgs,
-    ) -> None:
-        if not self.owned:
-            _load([self], state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
+_storage: ContextVar[Callable[..., AbstractTable]] = ContextVar("storage", default=FusedTable)
+
+
+@contextmanager
+def stored_as(make: Callable[..., AbstractTable]) -> Iterator[None]:
+    """Let every `Tables` that is built in the block store its tables in what ``make`` makes.
+
+    ``make`` takes the arguments of `FusedTable`.
+    """
+    token = _storage.set(make)
+    try:
+        yield
+    finally:
+        _storage.reset(token)
 
 
 # torch.compile cannot trace a sparse gradient: these two stay outside of its graphs.
@@ -146,9 +239,11 @@ def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -
 
 
 class Tables(nn.Module):
-    """Logical embedding tables by name, stored as one :class:`FusedTable` per width.
+    """Logical embedding tables by name, one storage per width: a `FusedTable`, unless `stored_as`.
 
-    ``tables``: name -> (rows, dim). In a state dict each is one tensor ``<name>`` (rows, dim).
+    ``tables``: name -> (rows, dim). In a state dict each is one tensor ``<name>`` (rows, dim). Where
+    a storage lies on several processes, the tensor is what this process holds. A whole tensor loads
+    into every storage.
     """
 
     def __init__(self, *, tables: Mapping[str, tuple[int, int]], std: float = INIT_STD) -> None:
@@ -158,17 +253,17 @@ class Tables(nn.Module):
             by_dim.setdefault(dim, {})[name] = rows
         self.stores = nn.ModuleDict()
         for dim, sizes in by_dim.items():
-            store = FusedTable(rows=sizes, dim=dim, std=std)
+            store = _storage.get()(rows=sizes, dim=dim, std=std)
             store.owned = True
             self.stores[str(dim)] = store
 
-    def store(self, dim: int) -> FusedTable:
+    def store(self, dim: int) -> AbstractTable:
         """The storage of all tables of one width."""
         store = self.stores[str(dim)]
-        assert isinstance(store, FusedTable)
+        assert isinstance(store, AbstractTable)
         return store
 
-    def all_stores(self) -> tuple[FusedTable, ...]:
+    def all_stores(self) -> tuple[AbstractTable, ...]:
         """Every storage."""
         return tuple(self.store(int(dim)) for dim in self.stores)
 
@@ -189,7 +284,20 @@ class Tables(nn.Module):
         _load(stores, state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
 
 
-def _save(stores: Iterable[FusedTable], destination, prefix: str, keep_vars: bool) -> None:
+def logical_tables(module: nn.Module) -> dict[str, tuple[AbstractTable, str]]:
+    """Names of the tables' tensors in a state dict: the storage of each, and what it calls the table."""
+    found = {}
+    for prefix, part in module.named_modules():
+        stores = part.all_stores() if isinstance(part, Tables) else ()
+        if isinstance(part, AbstractTable) and not part.owned:
+            stores = (part,)
+        for store in stores:
+            for name in store.slices:
+                found[f"{prefix}.{name}" if prefix else name] = store, name
+    return found
+
+
+def _save(stores: Iterable[AbstractTable], destination, prefix: str, keep_vars: bool) -> None:
     for store in stores:
         for name in store.slices:
             table = store.table(name)
@@ -197,7 +305,7 @@ def _save(stores: Iterable[FusedTable], destination, prefix: str, keep_vars: boo
 
 
 def _load(
-    stores: Iterable[FusedTable],
+    stores: Iterable[AbstractTable],
     state_dict,
     prefix: str,
     strict,
@@ -206,15 +314,16 @@ def _load(
     faults,
 ) -> None:
     """Copy each logical table into its storage; the last three lists take what is wrong."""
-    tables = {prefix + name: store.table(name) for store in stores for name in store.slices}
-    for key, table in tables.items():
-        given = state_dict.get(key)
+    tables = {prefix + name: (store, name) for store in stores for name in store.slices}
+    for key, (store, name) in tables.items():
+        given, box = state_dict.get(key), store.box(name)
+        part = box.taken_from(given)
         if given is None:
             missing.extend([key] if strict else [])
-        elif given.shape != table.shape:
-            faults.append(f"{key} must have shape {tuple(table.shape)}, got {tuple(given.shape)}")
+        elif part is None:
+            faults.append(f"{key} must have shape {box.shape}, got {tuple(given.shape)}")
         else:
-            table.detach().copy_(given)
+            store.table(name).detach().copy_(part)
     if strict:
         unexpected.extend(key for key in state_dict if key.startswith(prefix) and key not in tables)
 

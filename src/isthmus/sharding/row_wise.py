@@ -1,0 +1,190 @@
+"""A table whose rows are dealt to the processes of a group, in torch alone and on any backend.
+
+Row ``r`` of the storage lies with process ``r % world``. Vocabularies number values from the commonest
+to the rarest, so blocks of neighbouring rows would give one process nearly all of the work; dealing in
+turn gives each process every kind of value. A look-up asks for each row once (`exchange`). Its gradient
+waits here until `RowWiseTable.bring_gradients` sends it to where the rows lie; so the backward pass
+itself speaks to no other process, and may differ from process to process.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from isthmus.layers.tables import INIT_STD, AbstractTable, Box, FusedTable
+from isthmus.schema import Pooling
+from isthmus.sharding.exchange import Exchange, Request
+
+PIECE_ROWS = 2**17  # rows that are drawn at once: a multiple of 16, see `_drawn`
+
+
+class RowWiseTable(AbstractTable):
+    """Several tables of one width, whose rows lie on the processes of ``group`` in turn.
+
+    ``weight``: (rows of this process, dim). A fresh table takes the same numbers from torch's global
+    generator as a `FusedTable` does, so it starts with the same weights whatever the number of
+    processes; no more than a piece of them is in memory at a time.
+
+    Every process must build it, and call it and ``bring_gradients`` equally often. A process that has
+    no row left calls it with no ids. Losses are summed over the processes: each divides by what the
+    whole batch holds. A row that was looked up with a gradient counts as a row of the batch.
+    """
+
+    sharded = True
+
+    def __init__(
+        self,
+        *,
+        rows: Mapping[str, int],
+        dim: int,
+        group: dist.ProcessGroup,
+        std: float = INIT_STD,
+    ) -> None:
+        super().__init__()
+        self._deal(rows, dim, group)
+        self.weight = nn.Parameter(_drawn(self.exchange, dim, std))
+
+    @classmethod
+    def of(cls, table: FusedTable, group: dist.ProcessGroup) -> "RowWiseTable":
+        """The rows of a plain table, dealt. The table must be the same on every process."""
+        dealt = cls.__new__(cls)
+        AbstractTable.__init__(dealt)
+        sizes = {name: rows.stop - rows.start for name, rows in table.slices.items()}
+        dealt._deal(sizes, table.dim, group)
+        dealt.sparse, dealt.owned = table.sparse, table.owned
+        own = dealt.weight_box().of(table.weight.detach()).clone()
+        dealt.weight = nn.Parameter(own, requires_grad=table.weight.requires_grad)
+        return dealt.train(table.training)
+
+    def _deal(self, rows: Mapping[str, int], dim: int, group: dist.ProcessGroup) -> None:
+        self.exchange = Exchange(rows=self.lay_out(rows, dim), group=group)
+        self.id_dtype = self.exchange.id_dtype
+        self._lookups: list[_Lookup] = []
+
+    def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
+        """Look up rows; ids already count from the top of the storage.
+
+        Raises ``IndexError`` for ids that are no rows of the storage.
+        """
+        found, place = self._fetch(ids.reshape(-1))
+        return found.index_select(0, place).view(*ids.shape, self.dim)
+
+    def pooled(
+        self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
+    ) -> Float[Tensor, "rows dim"]:
+        """Look up the ids of a list column and pool each row's; an empty list gives 0."""
+        found, place = self._fetch(ids)
+        if not len(found):  # embedding_bag refuses a table without rows
+            return found.new_zeros(len(offsets) - 1, self.dim) + found.sum()
+        ends = offsets.to(place.dtype)
+        return F.embedding_bag(place, found, ends, mode=how, include_last_offset=True)
+
+    # A graph cannot hold what processes say to each other: torch.compile leaves it out.
+    @torch.compiler.disable()
+    def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
+        """Every row that is needed, once, and the place of each id's row among them."""
+        request = self.exchange.ask(ids)
+        lookup = _Lookup(request)
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            self._lookups.append(lookup)
+        return _Fetch.apply(self.weight, self.exchange, lookup), request.place
+
+    @torch.no_grad()
+    def bring_gradients(self) -> None:
+        """Send the gradients of all look-ups to where the rows lie, and add what comes from others.
+
+        Every process must call it, between the backward pass and the update. A second call does
+        nothing.
+        """
+        lookups, self._lookups = self._lookups, []
+        if not lookups:
+            return
+        brought = [self._brought(lookup) for lookup in lookups]
+        rows = torch.cat([lookup.request.wanted for lookup in lookups]).long()
+        values = torch.cat(brought)
+        if self.sparse:
+            gradient = torch.sparse_coo_tensor(
+                rows.unsqueeze(0), values, self.weight.shape, check_invariants=False
+            )
+        else:
+            gradient = torch.zeros_like(self.weight).index_add_(0, rows, values)
+        had = self.weight.grad
+        self.weight.grad = gradient if had is None else had + gradient
+
+    def _brought(self, lookup: "_Lookup") -> Tensor:
+        gradient = lookup.gradient
+        if gradient is None:  # the loss of this process did not depend on it
+            gradient = self.weight.new_zeros(lookup.request.rows, self.dim)
+        return self.exchange.return_to_holders(gradient, lookup.request)
+
+    def drop_gradients(self) -> None:
+        """Forget the look-ups whose gradients were not brought."""
+        self._lookups.clear()
+
+    def over_parts(self, value: Tensor) -> Tensor:
+        """The sum of ``value`` over the processes."""
+        total = value.clone()
+        dist.all_reduce(total, group=self.exchange.group)
+        return total
+
+    def table(self, name: str) -> Tensor:
+        """A view of the rows of one logical table that lie here: see `box`."""
+        start = len(range(self.exchange.rank, self.slices[name].start, self.exchange.world))
+        return self.weight[start : start + len(self.box(name).rows)]
+
+    def box(self, name: str) -> Box:
+        """Which rows of the logical table ``name`` lie here."""
+        rows, world = self.slices[name], self.exchange.world
+        first = (self.exchange.rank - rows.start) % world
+        size = rows.stop - rows.start
+        return Box((size, self.dim), range(first, max(size, first), world), range(self.dim))
+
+    def weight_box(self) -> Box:
+        """Which rows of the whole storage lie here."""
+        return Box((self.rows, self.dim), self.exchange.own, range(self.dim))
+
+
+class _Lookup:
+    """One look-up of a step, and the gradient of the rows that came back, as far as it is known."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.gradient: Tensor | None = None
+
+
+class _Fetch(torch.autograd.Function):
+    """The rows that a request asks for. Their gradient is kept with the look-up, not passed on."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, exchange: Exchange, lookup: _Lookup) -> Tensor:
+        ctx.lookup = lookup
+        return exchange.answer(weight.index_select(0, lookup.request.wanted), lookup.request)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[None, None, None]:
+        had = ctx.lookup.gradient
+        ctx.lookup.gradient = grads[0] if had is None else had + grads[0]
+        return None, None, None
+
+
+def _drawn(exchange: Exchange, dim: int, std: float) -> Tensor:
+    """This process's rows of ``torch.empty(rows, dim).normal_(std=std)``, which is never whole.
+
+    torch draws 16 numbers at a time, so pieces of a multiple of 16 are the numbers of the whole; the
+    last piece takes in a rest that would be shorter than 16.
+    """
+    own = torch.empty(len(exchange.own), dim)
+    start = filled = 0
+    while start < exchange.rows:
+        stop = start + PIECE_ROWS
+        if (exchange.rows - stop) * dim < 16:
+            stop = exchange.rows
+        piece = torch.empty(stop - start, dim).normal_(std=std)
+        piece = piece[(exchange.rank - start) % exchange.world :: exchange.world]
+        own[filled : filled + len(piece)] = piece
+        start, filled = stop, filled + len(piece)
+    return own

@@ -1,0 +1,183 @@
+"""What processes with sharded tables do in test_sharding.py; also run unsharded, as the reference."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from isthmus.layers.tables import FusedTable, Tables, tables_of
+from isthmus.optimisers import EmbeddingUpdate, ModelOptimiser, build_optimiser, clip_gradients
+from isthmus.sharding import RowWiseTable, boxes_of, dealt_start, shard_tables
+from isthmus.sharding.exchange import lookup_bytes
+
+SIZES = {"a": (11, 4), "b": (6, 4), "c": (3, 2)}  # of four processes, one holds no row of c
+ROWS = 24  # of a whole batch
+STEPS = 5
+POOLINGS = ("sum", "mean", "max")
+
+
+class Net(nn.Module):
+    """Single ids in two tables of one width, pooled lists in three ways, and a third, small table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = Tables(tables=SIZES, std=0.5)
+        self.linear = nn.Linear(2 * 4 + 3 * 4 + 2, 1)
+
+    def forward(self, batch: tuple[Tensor, ...]) -> Tensor:
+        ids, items, offsets, small = batch
+        store = self.tables.store(4)
+        both = ids + torch.tensor([store.first_row("a"), store.first_row("b")])
+        parts = [store(both).flatten(1)]
+        parts += [store.pooled(items, offsets, how) for how in POOLINGS]
+        parts.append(self.tables.store(2)(small))
+        return self.linear(torch.cat(parts, dim=1)).squeeze(1)
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def batch(step: int, rows: range) -> tuple[Tensor, ...]:
+    """Those rows of a whole batch; lists have 0 to 3 items. Low ids are the commonest."""
+    draw = torch.Generator().manual_seed(step)
+    ids = torch.stack([_zipf(11, ROWS, draw), _zipf(6, ROWS, draw)], dim=1)
+    lengths = torch.randint(0, 4, (ROWS,), generator=draw)
+    items = _zipf(11, int(lengths.sum()), draw)
+    small = torch.randint(0, 3, (ROWS,), generator=draw)
+    mine = torch.tensor(list(rows), dtype=torch.int64)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    taken = [items[offsets[row] : offsets[row + 1]] for row in rows]
+    ends = torch.cat([torch.zeros(1, dtype=torch.int64), lengths[mine].cumsum(0)])
+    return (
+        ids[mine].int(),
+        torch.cat([*taken, items[:0]]).int(),
+        ends,
+        small[mine].int(),
+    )
+
+
+def _zipf(count: int, size: int, draw: torch.Generator) -> Tensor:
+    return torch.multinomial(1 / torch.arange(1.0, count + 1), size, True, generator=draw)
+
+
+def rows_of(rank: int, world: int) -> range:
+    """Uneven shares; where there are four, the third has no row at all."""
+    ends = {1: [0, 24], 2: [0, 15, 24], 4: [0, 15, 21, 21, 24]}[world]
+    return range(ends[rank], ends[rank + 1])
+
+
+def train(
+    model: Net,
+    *,
+    update: EmbeddingUpdate = "lazy",
+    clip: float | None = None,
+    group: dist.ProcessGroup | None = None,
+    steps: range = range(STEPS),
+    optimiser: ModelOptimiser | None = None,
+) -> tuple[ModelOptimiser, dict[str, Tensor]]:
+    """Train; give the optimiser, and the logits and norms of the steps."""
+    rank, world = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    if optimiser is None:
+        optimiser = build_optimiser(model, lr=0.05, embedding_l2=0.1, embedding_update=update)
+    found = {}
+    for step in steps:
+        optimiser.zero_grad()
+        logits = model(batch(step, rows_of(rank, world)))
+        (logits - 1).square().sum().div(ROWS).backward()
+        optimiser.bring_gradients()
+        if group is not None:
+            for parameter in model.linear.parameters():
+                assert parameter.grad is not None
+                dist.all_reduce(parameter.grad, group=group)
+        if clip is not None:
+            norm = clip_gradients(model.parameters(), clip, tables_of(model))
+            found[f"norm {step}"] = norm
+        optimiser.step()
+        found[f"logits {step}"] = logits.detach()
+    return optimiser, found
+
+
+def run(group: dist.ProcessGroup, folder: Path) -> dict[str, Tensor]:
+    """Every scenario; names of tensors begin with the scenario's."""
+    found: dict[str, Tensor] = {}
+    scenarios: dict[str, Callable[[dist.ProcessGroup], dict[str, Tensor]]] = {
+        "lazy": lambda g: trained(g, "lazy", None),
+        "dense": lambda g: trained(g, "dense", None),
+        "clipped": lambda g: trained(g, "lazy", 0.3),
+        "start": start,
+        "odd": odd,
+        "bytes": measured_bytes,
+    }
+    for name, scenario in scenarios.items():
+        found |= {f"{name}/{key}": value for key, value in scenario(group).items()}
+    return found
+
+
+def trained(
+    group: dist.ProcessGroup, update: EmbeddingUpdate, clip: float | None
+) -> dict[str, Tensor]:
+    model = net()
+    shard_tables(model, group)
+    _, told = train(model, update=update, clip=clip, group=group)
+    return {**model.state_dict(), **told}
+
+
+def start(group: dist.ProcessGroup) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    with dealt_start(group):
+        model = Net()
+    assert all(isinstance(table, RowWiseTable) for table in tables_of(model))
+    return {**model.state_dict(), "next": torch.rand(3)}
+
+
+def odd(group: dist.ProcessGroup) -> dict[str, Tensor]:
+    """Ids of odd shapes, none at all, and some that one process alone asks for; and whose part is whose."""
+    torch.manual_seed(1)
+    plain = FusedTable(rows={"x": 10, "y": 3}, dim=3, std=1.0)
+    table = RowWiseTable.of(plain, group)
+    rank = dist.get_rank(group)
+    cube = torch.arange(12).view(2, 3, 2).int() % 13
+    assert torch.equal(table(cube), plain(cube))
+    assert torch.equal(table(torch.tensor(12)), plain(torch.tensor(12)))
+    assert table(torch.zeros(0, 5, dtype=torch.int64)).shape == (0, 5, 3)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert table.pooled(none, torch.zeros(3, dtype=torch.int64), "mean").tolist() == [[0.0] * 3] * 2
+    table.drop_gradients()
+    table.sparse = True
+    mine = torch.tensor([7, 7, 2]) if rank == 0 else none  # only the first process asks
+    table(mine).sum().backward()
+    table.bring_gradients()
+    assert table.weight.grad is not None
+    gradient = table.weight.grad.to_dense()
+    other = table(none)  # no backward pass follows
+    table.bring_gradients()
+    assert torch.equal(table.weight.grad.to_dense(), gradient)
+    table.bring_gradients()
+    assert other.shape == (0, 3)
+    try:
+        table(torch.tensor([13]))
+    except IndexError as fault:
+        said = str(fault)
+    else:
+        said = ""
+    assert said == "ids of a table with 13 rows must lie in 0 to 12, got 13 to 13", said
+    boxes = {name: table.box(name) for name in ("x", "y")}
+    whole = {name: plain.table(name).detach() for name in boxes}
+    for name, box in boxes.items():
+        assert torch.equal(box.of(whole[name]), table.table(name)), name
+    assert set(boxes_of(nn.ModuleList([table]))) == {"0.x", "0.y"}
+    return {"gradient": gradient}
+
+
+def measured_bytes(group: dist.ProcessGroup) -> dict[str, Tensor]:
+    """Bytes that one step sends, counted, and by the formula; every process asks for each row once."""
+    world, rows, dim = dist.get_world_size(group), 1000, 8
+    table = RowWiseTable(rows={"x": rows}, dim=dim, group=group)
+    table(torch.arange(rows).repeat(2)).sum().backward()
+    table.bring_gradients()
+    told = lookup_bytes(rows, dim, world)
+    return {"sent": torch.tensor(float(table.exchange.sent)), "formula": torch.tensor(told)}
