@@ -1,16 +1,17 @@
-"""Processes that form a gloo group and run one function each, started cheaply from one server.
+"""Processes that form a gloo group and run one function each, forked by one server that imports once.
 
-    found = on_ranks(2, "sharded_scenarios", tmp_path)
+    found = on_ranks("sharded_scenarios", tmp_path, worlds=(2, 4))
 
-calls ``sharded_scenarios.run(group, folder)`` in two processes, and gives what each returned: tensors
-by name, passed through files. A process that fails fails the call, with the fault's text.
+calls ``sharded_scenarios.run(group, folder)`` in two processes, then in four, and gives what each
+returned: tensors by name, passed through files. A process that fails fails the call, with its fault.
 """
 
 import importlib
-import multiprocessing
 import os
-import tempfile
+import subprocess
+import sys
 import traceback
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,49 +20,65 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch import distributed as dist
 
-SECONDS = 120
+GROUP_SECONDS = 60
+SECONDS = 600  # on a machine with much else to do
 
 
 def on_ranks(
-    world: int, module: str, folder: Path, function: str = "run"
-) -> list[dict[str, Tensor]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, module])
-    place = Path(tempfile.mkdtemp(dir=folder))
-    args = (world, module, function, place, folder)
-    started = [context.Process(target=_one, args=(rank, *args)) for rank in range(world)]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(SECONDS)
-    for process in started:
-        if process.is_alive():
-            process.kill()
-    faults = sorted(place.glob("fault-*"))
-    assert not faults, "\n".join(file.read_text() for file in faults)
-    assert [process.exitcode for process in started] == [0] * world
-    return [load_file(place / f"found-{rank}") for rank in range(world)]
+    module: str, folder: Path, worlds: Sequence[int] = (2, 4), function: str = "run"
+) -> dict[int, list[dict[str, Tensor]]]:
+    call = [sys.executable, __file__, module, function, str(folder), *map(str, worlds)]
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        call,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=SECONDS,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return {
+        world: [load_file(folder / f"found-{world}-{rank}") for rank in range(world)]
+        for world in worlds
+    }
 
 
-def _one(
-    rank: int, world: int, module: str, function: str, place: Path, folder: Path
-) -> None:  # pragma: no cover, another process
+def serve(module: str, function: str, folder: Path, worlds: Sequence[int]) -> int:
+    """Fork each world in turn; give the number of processes that failed."""
+    call = getattr(importlib.import_module(module), function)
     torch.set_num_threads(1)
-    code = 0
+    failed = 0
+    for world in worlds:
+        started = []
+        for rank in range(world):
+            pid = os.fork()
+            if pid == 0:
+                # gloo aborts at the interpreter's own exit, on torch 2.13
+                os._exit(rank_of(call, folder, rank, world))
+            started.append(pid)
+        failed += sum(os.waitpid(pid, 0)[1] != 0 for pid in started)
+    return failed
+
+
+def rank_of(call, folder: Path, rank: int, world: int) -> int:
     try:
         dist.init_process_group(
             "gloo",
-            init_method=f"file://{place}/store",
+            init_method=f"file://{folder}/store-{world}",
             rank=rank,
             world_size=world,
-            timeout=timedelta(seconds=SECONDS / 2),
+            timeout=timedelta(seconds=GROUP_SECONDS),
         )
-        found = getattr(importlib.import_module(module), function)(dist.group.WORLD, folder)
-        save_file(
-            {name: t.contiguous().clone() for name, t in found.items()}, place / f"found-{rank}"
-        )
+        found = call(dist.group.WORLD, folder)
+        tensors = {name: tensor.contiguous().clone() for name, tensor in found.items()}
+        save_file(tensors, folder / f"found-{world}-{rank}")
         dist.destroy_process_group()
     except BaseException:  # noqa: BLE001, the caller tells of it
-        (place / f"fault-{rank}").write_text(f"rank {rank}: {traceback.format_exc()}")
-        code = 1
-    os._exit(code)  # gloo aborts at the interpreter's own exit, on torch 2.13
+        sys.stderr.write(f"process {rank} of {world}: {traceback.format_exc()}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    name, of, place, *counts = sys.argv[1:]
+    sys.exit(min(serve(name, of, Path(place), [int(count) for count in counts]), 1))

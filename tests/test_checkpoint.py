@@ -184,7 +184,7 @@ def test_a_damaged_file_is_named(tmp_path: Path):
         with pytest.raises(BundleError, match=r"checkpoint\.json"):
             checkpoint.load(tmp_path)
     numbers.write_text(json.dumps({**json.loads(sound_text), "format": 99}))
-    with pytest.raises(BundleError, match=r"must have format 2 to 4, got 99 in .*checkpoint\.json"):
+    with pytest.raises(BundleError, match=r"must have format 2 to 5, got 99 in .*checkpoint\.json"):
         checkpoint.load(tmp_path)
     numbers.write_text(sound_text)
     assert_same_state(checkpoint.load(tmp_path), make_state())
@@ -213,7 +213,7 @@ def test_a_checkpoint_from_before_weightings_is_named(tmp_path: Path):
     """Its state has no `weighting`; format 1 says that it is an older one."""
     checkpoint.save(tmp_path, make_state())
     of_format(1, tmp_path, "objectives", "loss_sums", "weighting")
-    with pytest.raises(BundleError, match="must have format 2 to 4, got 1"):
+    with pytest.raises(BundleError, match="must have format 2 to 5, got 1"):
         checkpoint.load(tmp_path)
 
 

@@ -28,6 +28,7 @@ WALK = [
     "attaching",
     "objectives",
     "optimisers",
+    "sharding",
     "metrics",
     "train",
     "checkpoint",

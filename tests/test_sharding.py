@@ -1,23 +1,61 @@
 """Tables whose rows lie on several processes, against the same tables in one."""
 
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from isthmus import checkpoint
+from isthmus.disk import sha256
+from isthmus.errors import BundleError
 from isthmus.layers.tables import Box
-from isthmus.sharding import lookup_bytes, resolve_tables, shard_tables
+from isthmus.optimisers import build_optimiser
+from isthmus.sharding import (
+    lookup_bytes,
+    read_shards,
+    resolve_tables,
+    shard_files,
+    shard_tables,
+)
+from isthmus.sharding.boxes import box_to_plain, common_rows
 from ranked import on_ranks
-from sharded_scenarios import ROWS, SIZES, STEPS, batch, net, rows_of, train
+from sharded_scenarios import (
+    ROWS,
+    SAVED_AFTER,
+    SIZES,
+    STEPS,
+    batch,
+    net,
+    rows_of,
+    state_of,
+    train,
+)
 
 WORLDS = (2, 4)
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Tensor]]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds what the processes write, and a checkpoint that one process wrote."""
     folder = tmp_path_factory.mktemp("ranks")
-    return {world: on_ranks(world, "sharded_scenarios", folder) for world in WORLDS}
+    model = net()
+    optimiser, _ = train(model, steps=range(SAVED_AFTER))
+    checkpoint.save(folder / "checkpoint-1", state_of(model, optimiser))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[int, list[dict[str, Tensor]]]:
+    return on_ranks("sharded_scenarios", folder, WORLDS)
 
 
 def put_together(parts: list[dict[str, Tensor]], scenario: str) -> dict[str, Tensor]:
@@ -73,6 +111,96 @@ def test_ids_that_one_process_asks_for_get_their_gradient_where_they_lie(found, 
     expected[7], expected[2] = 2.0, 1.0
     for rank, part in enumerate(found[world]):
         assert torch.equal(part["odd/gradient"], expected[rank::world])
+
+
+@pytest.mark.parametrize(("world", "writers"), [(2, 1), (2, 2), (4, 1), (4, 2), (4, 4)])
+def test_a_run_goes_on_with_another_number_of_processes(found, world: int, writers: int):
+    model = net()
+    train(model)
+    for name, tensor in put_together(found[world], f"resumed/{writers}").items():
+        torch.testing.assert_close(tensor, model.state_dict()[name], rtol=1e-6, atol=1e-6)
+        if world == writers:  # to the bit, as if it had not been stopped
+            assert torch.equal(tensor, put_together(found[world], "lazy")[name])
+
+
+@pytest.mark.parametrize("writers", WORLDS)
+def test_a_checkpoint_of_several_processes_goes_on_in_one(found, folder: Path, writers: int):
+    straight, model = net(), net()
+    train(straight)
+    optimiser = build_optimiser(model, lr=0.05, embedding_l2=0.1, embedding_update="lazy")
+    state = checkpoint.load(folder / f"checkpoint-{writers}")
+    model.load_state_dict(state.model)
+    optimiser.load_state_dict(state.optimiser)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(state.best[name], tensor + 1)
+    train(model, steps=range(SAVED_AFTER, STEPS), optimiser=optimiser)
+    for name, tensor in straight.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-6, atol=1e-6)
+    files = {file.name[:5] for file in (folder / f"checkpoint-{writers}").iterdir()}
+    assert files == {"check", "tenso", "shard"}  # and none of the former state
+    assert len(list((folder / f"checkpoint-{writers}").iterdir())) == 2 + writers
+
+
+@pytest.mark.parametrize("writers", WORLDS)
+def test_whole_weights_of_several_processes_are_one_file(found, folder: Path, writers: int):
+    model = net()
+    train(model, steps=range(SAVED_AFTER))
+    tensors = load_file(folder / f"whole-{writers}.safetensors")
+    assert tensors.pop("flag").tolist() == [True]
+    assert tensors.pop("count").item() == 3
+    assert set(tensors) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=1e-6, atol=1e-6)
+
+
+def test_shards_that_are_missing_damaged_or_of_another_shape_are_refused(
+    found, folder: Path, tmp_path: Path
+):
+    kept = folder / "checkpoint-2"
+    one = sorted(kept.glob("shard-*"))[0]
+    index = json.loads(json.loads((kept / checkpoint.FILE).read_text())["body"])["shards"]
+    wrong = {"model.tables.a": Box((12, 4), range(12), range(4))}
+    with pytest.raises(BundleError, match=r"model.tables.a with shape \(12, 4\), got \(11, 4\)"):
+        read_shards(kept, index, wrong)
+    with pytest.raises(BundleError, match="must hold all of"):
+        read_shards(kept, {**index, "files": index["files"][:1]}, {})
+    with pytest.raises(BundleError, match="format 1, got 9"):
+        read_shards(kept, {**index, "format": 9}, {})
+    broken = Path(shutil.copytree(kept, tmp_path / "broken"))
+    os.truncate(broken / one.name, one.stat().st_size - 1)
+    with pytest.raises(BundleError, match="checksum"):
+        checkpoint.load(broken)
+    (broken / one.name).unlink()
+    with pytest.raises(BundleError, match=f"{one.name} is missing"):
+        checkpoint.load(broken)
+
+
+@given(st.integers(0, 12), st.integers(1, 6), st.integers(0, 12), st.integers(1, 6))
+def test_common_rows_are_those_of_both(a: int, by_a: int, b: int, by_b: int):
+    one, other = range(a, 40, by_a), range(b, 33, by_b)
+    assert list(common_rows(one, other)) == sorted(set(one) & set(other))
+
+
+@given(st.integers(0, 23), st.integers(1, 4), st.integers(1, 3), st.integers(1, 5))
+def test_parts_are_read_by_any_number_of_processes(rows: int, wrote: int, read: int, piece: int):
+    """Rows in turn, or columns, written as one way of dealing and read as another, in small pieces."""
+    whole = torch.randn(rows, 2, 4)
+    columns = [range(1), range(1, 4)]
+    boxes = [
+        Box((rows, 2, 4), range(r, max(rows, r), wrote), c) for r in range(wrote) for c in columns
+    ]
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(shard_files, "PIECE_ROWS", piece):
+        files = []
+        for number, box in enumerate(boxes):
+            file = Path(name) / f"shard-{number}"
+            save_file({"x": box.of(whole).contiguous()}, file)
+            files.append(
+                {"file": file.name, "sha256": sha256(file), "parts": {"x": box_to_plain(box)}}
+            )
+        for rank in range(read):
+            box = Box((rows, 2, 4), range(rank, max(rows, rank), read), range(3))
+            index = {"format": 1, "files": files}
+            assert torch.equal(read_shards(Path(name), index, {"x": box})["x"], box.of(whole))
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -2,9 +2,10 @@
 
     FOLDER/checkpoint.json                 numbers, history, shape of the state; names the other file
     FOLDER/tensors-<random>.safetensors    every tensor
+    FOLDER/shard-<random>-N.safetensors    where tables lie on several processes, what process N holds
 
 The tensors are written first, under a temporary name. Then ``checkpoint.json`` is replaced. At that
-moment the new state takes the place of the former state. Both files carry a sha256. Whatever stops
+moment the new state takes the place of the former state. All files carry a sha256. Whatever stops
 the writer, the folder holds the former state or the new state. The next save clears what was left
 lying.
 """
@@ -12,6 +13,7 @@ lying.
 import hashlib
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,17 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch import distributed as dist
 
 from isthmus.disk import remove_leftovers, sha256, whole_file, write_whole
-from isthmus.errors import BundleError, RunError
+from isthmus.errors import BundleError
+from isthmus.layers.tables import Box
+from isthmus.sharding import Part, read_shards, run_on_first, shard_names, write_shards
 from isthmus.train.events import Look, TrainState
 
 FORMAT = 4  # 3: with objectives; 4: with a method and phases; an older file has none
-READ = (2, 3, 4)
+SHARDED = 5  # as 4, with parts of tensors in files of their own; no other state has this number
+READ = (2, 3, 4, SHARDED)
 FILE = "checkpoint.json"
 
 
@@ -34,11 +40,19 @@ def exists(folder: str | Path) -> bool:
     return (Path(folder) / FILE).exists()
 
 
-def save(folder: str | Path, state: TrainState) -> None:
+def save(
+    folder: str | Path,
+    state: TrainState,
+    *,
+    boxes: Mapping[str, Box] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> None:
     """Write ``state`` into ``folder`` in place of the state that the folder holds.
 
-    A missing folder is made. Raises RunError when the disk does not take the state; the former state
-    is then still there.
+    A missing folder is made. ``group``: the processes that hold the tables; each calls with its own
+    state, and writes its part of what ``boxes`` names (`isthmus.sharding.boxes_of_state`); the first
+    one writes the rest. They all see one folder. Raises RunError, on every process, when the disk does
+    not take the state; the former state is then still there.
     """
     folder = Path(folder)
     tensors: dict[str, Tensor] = {}
@@ -46,23 +60,41 @@ def save(folder: str | Path, state: TrainState) -> None:
         field.name: _take_tensors(getattr(state, field.name), field.name, tensors)
         for field in fields(state)
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder, keep=_tensor_file(folder))
-        file = folder / f"tensors-{uuid.uuid4().hex}.safetensors"
-        with whole_file(file) as temporary:
-            save_file(tensors, temporary)
-        body = json.dumps({"tensors": file.name, "tensors_sha256": sha256(file), "state": tree})
-        content = {"format": FORMAT, "sha256": _checksum(body), "body": body}
-        write_whole(folder / FILE, json.dumps(content))
-        _clear(folder, keep=file.name)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"a checkpoint must be writable at {folder}, got: {error}") from error
+    what = f"a checkpoint must be writable at {folder}"
+    run_on_first(lambda: _prepare(folder), group, what)
+    shards: dict[str, Any] | None = None
+    if group is not None and boxes:
+        parts = {n: Part(tensors.pop(n), box) for n, box in boxes.items() if n in tensors}
+        shards = write_shards(folder, parts, group)
+    run_on_first(lambda: _write(folder, tree, tensors, shards), group, what)
 
 
-def load(folder: str | Path) -> TrainState:
+def _prepare(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder, keep=_needed_files(folder))
+
+
+def _write(
+    folder: Path, tree: dict[str, Any], tensors: dict[str, Tensor], shards: dict[str, Any] | None
+) -> None:
+    """Write what one process writes, and let the new state take the former one's place."""
+    file = folder / f"tensors-{uuid.uuid4().hex}.safetensors"
+    with whole_file(file) as temporary:
+        save_file(tensors, temporary)
+    told = {"tensors": file.name, "tensors_sha256": sha256(file), "state": tree}
+    if shards is not None:
+        told["shards"] = shards
+    body = json.dumps(told)
+    content = {"format": SHARDED if shards else FORMAT, "sha256": _checksum(body), "body": body}
+    write_whole(folder / FILE, json.dumps(content))
+    _clear(folder, keep=_needed_files(folder))
+
+
+def load(folder: str | Path, *, boxes: Mapping[str, Box] | None = None) -> TrainState:
     """Read the state that ``folder`` holds. The tensors of the state are on the CPU.
 
+    ``boxes``: which part of a tensor to read, where its parts lie in files of their own; however many
+    processes wrote these. All of it is read where ``boxes`` names nothing.
     Raises BundleError, naming the file, when the checkpoint is missing, damaged or of another format.
     """
     folder = Path(folder)
@@ -86,6 +118,8 @@ def load(folder: str | Path) -> TrainState:
         if sha256(file) != body["tensors_sha256"]:
             raise BundleError(f"the checksum of a checkpoint must match, but {file} is damaged")
         tensors = load_file(file)
+        if "shards" in body:
+            tensors |= read_shards(folder, body["shards"], boxes or {})
     except FileNotFoundError as error:
         raise BundleError(f"a checkpoint must be complete, but {file} is missing") from error
     except (OSError, SafetensorError) as error:
@@ -129,21 +163,23 @@ def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _tensor_file(folder: Path) -> str | None:
-    """Name of the tensor file that the present checkpoint of ``folder`` needs."""
+def _needed_files(folder: Path) -> set[str]:
+    """Names of the tensor files that the present checkpoint of ``folder`` needs."""
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return json.loads(content["body"])["tensors"]
+        body = json.loads(content["body"])
+        return {body["tensors"], *(shard_names(body["shards"]) if "shards" in body else ())}
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return set()
 
 
-def _clear(folder: Path, keep: str | None) -> None:
+def _clear(folder: Path, keep: set[str]) -> None:
     """Remove the tensor files that no checkpoint needs, and what a killed writer left."""
     remove_leftovers(folder)
-    for file in folder.glob("tensors-*.safetensors"):
-        if file.name != keep:
-            file.unlink()
+    for pattern in ("tensors-*.safetensors", "shard-*.safetensors"):
+        for file in folder.glob(pattern):
+            if file.name not in keep:
+                file.unlink()
 
 
 def _checksum(text: str) -> str:

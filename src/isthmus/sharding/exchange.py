@@ -6,14 +6,17 @@ not one for each occurrence.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 from torch import distributed as dist
+
+from isthmus.errors import RunError
 
 ID_BYTES = 4  # an id of a row of its holder, below 2 ** 31 rows of a storage
 VALUE_BYTES = 4
@@ -134,6 +137,24 @@ def gather_plain(value: Any, group: dist.ProcessGroup) -> list[Any]:
     padded[: len(content)] = content.to(device)
     texts = zip(_gathered(padded, group), lengths, strict=True)
     return [json.loads(bytes(text[: int(length)].tolist())) for text, length in texts]
+
+
+def run_on_first(action: Callable[[], object], group: dist.ProcessGroup | None, rule: str) -> None:
+    """Let the first process of the group do something with files; None: this process is alone.
+
+    Raises RunError, with ``rule`` and the fault, on every process where the disk refused.
+    """
+    fault: str | None = None
+    if group is None or dist.get_rank(group) == 0:
+        try:
+            action()
+        except (OSError, SafetensorError) as error:
+            fault = str(error)
+            if group is None:
+                raise RunError(f"{rule}, got: {fault}") from error
+    told = None if group is None else gather_plain(fault, group)[0]
+    if told is not None:
+        raise RunError(f"{rule}, got: {told}")
 
 
 def group_device(group: dist.ProcessGroup) -> torch.device:

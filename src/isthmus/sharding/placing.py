@@ -9,6 +9,7 @@ from torch import distributed as dist
 from torch import nn
 
 from isthmus.layers.tables import Box, FusedTable, logical_tables, stored_as
+from isthmus.optimisers import ModelOptimiser
 from isthmus.sharding.row_wise import RowWiseTable
 
 TablesChoice = Literal["replicated", "sharded", "auto"]
@@ -69,4 +70,13 @@ def boxes_of(model: nn.Module) -> dict[str, Box]:
         name: store.box(table)
         for name, (store, table) in logical_tables(model).items()
         if store.sharded
+    }
+
+
+def boxes_of_state(model: nn.Module, optimiser: ModelOptimiser) -> dict[str, Box]:
+    """The same for the tensors of a training state: weights, best weights, and moments."""
+    weights = boxes_of(model)
+    return {
+        **{f"{field}.{name}": box for field in ("model", "best") for name, box in weights.items()},
+        **{f"optimiser.{name}": box for name, box in optimiser.boxes().items()},
     }
