@@ -13,7 +13,7 @@ from isthmus.errors import RunError
 from isthmus.layers.tables import Box, FusedTable, Tables, tables_of
 from isthmus.optimisers import EmbeddingUpdate, ModelOptimiser, build_optimiser, clip_gradients
 from isthmus.sharding import (
-    Part,
+    HeldPart,
     RowWiseTable,
     boxes_of,
     boxes_of_state,
@@ -258,7 +258,7 @@ def refused(group: dist.ProcessGroup, folder: Path) -> dict[str, Tensor]:
     for write in (
         lambda: checkpoint.save(a_file, state, boxes=boxes, group=group),
         lambda: save_whole(missing, model.state_dict(), boxes_of(model), group),
-        lambda: write_shards(missing, {"x": Part(torch.zeros(1, 1), whole((1, 1)))}, group),
+        lambda: write_shards(missing, {"x": HeldPart(torch.zeros(1, 1), whole((1, 1)))}, group),
     ):
         with pytest.raises(RunError, match="must be"):
             write()

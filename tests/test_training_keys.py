@@ -57,7 +57,7 @@ def test_every_field_that_matters_moves_the_key(dataset: Dataset):
     assert len(keys) == len(changes) + 5
 
 
-def test_every_key_of_the_train_section_but_one_moves_the_key(dataset: Dataset):
+def test_every_key_of_the_train_section_but_two_moves_the_key(dataset: Dataset):
     changes: dict[str, Any] = {
         "batch_rows": 64,
         "epochs": 3,
@@ -77,11 +77,12 @@ def test_every_key_of_the_train_section_but_one_moves_the_key(dataset: Dataset):
         "compile": True,
         "device": "cpu",
     }
-    assert set(changes) | {"checkpoint_minutes"} == set(TrainConfig.model_fields)
+    assert set(changes) | {"checkpoint_minutes", "tables"} == set(TrainConfig.model_fields)
     keys = {training().with_recipe(**{name: value}).key(dataset) for name, value in changes.items()}
     assert len(keys) == len(changes)
     assert training().key(dataset) not in keys
-    assert training().with_recipe(checkpoint_minutes=0).key(dataset) == training().key(dataset)
+    for free in ({"checkpoint_minutes": 0}, {"tables": "sharded"}):
+        assert training().with_recipe(**free).key(dataset) == training().key(dataset)
 
 
 def test_what_does_not_matter_leaves_the_key(dataset: Dataset):

@@ -26,7 +26,7 @@ from torch import distributed as dist
 from isthmus.disk import remove_leftovers, sha256, whole_file, write_whole
 from isthmus.errors import BundleError
 from isthmus.layers.tables import Box
-from isthmus.sharding import Part, read_shards, run_on_first, shard_names, write_shards
+from isthmus.sharding import HeldPart, read_shards, run_on_first, shard_names, write_shards
 from isthmus.train.events import Look, TrainState
 
 FORMAT = 4  # 3: with objectives; 4: with a method and phases; an older file has none
@@ -64,7 +64,7 @@ def save(
     run_on_first(lambda: _prepare(folder), group, what)
     shards: dict[str, Any] | None = None
     if group is not None and boxes:
-        parts = {n: Part(tensors.pop(n), box) for n, box in boxes.items() if n in tensors}
+        parts = {n: HeldPart(tensors.pop(n), box) for n, box in boxes.items() if n in tensors}
         shards = write_shards(folder, parts, group)
     run_on_first(lambda: _write(folder, tree, tensors, shards), group, what)
 

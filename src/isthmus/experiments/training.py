@@ -101,7 +101,7 @@ class Training:
         """Give plain values of all that decides the result, except the dataset."""
         start = None if self.start is None else self.start.describe()
         budget = None if self.budget is None else [self.budget.steps, self.budget.looks]
-        train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes"})
+        train = self.train.model_dump(mode="json", exclude={"checkpoint_minutes", "tables"})
         if isinstance(self.train.method, JointConfig):
             del train[
                 "method"

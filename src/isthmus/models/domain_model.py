@@ -135,7 +135,7 @@ class DomainModel(AbstractModel):
         every = (self, self.backbone, self.inputs)
         in_tables = [sum(t.weight.numel() for t in tables_of(part)) for part in every]
         return ParameterReport(
-            embedding=in_tables[0],
+            embedding=sum(table.rows * table.dim for table in tables_of(self)),
             backbone=_count(self.backbone) - in_tables[1],
             adapter=0 if self.adapter is None else _count(self.adapter),
             head=_count(self.head),

@@ -15,7 +15,7 @@ from isthmus.run.folder import RunFolder
 
 RUNS = Path("runs")
 # Keys that may differ between a run and its resumption: they do not move the result.
-FREE = ("train.checkpoint_minutes",)
+FREE = ("train.checkpoint_minutes", "train.tables")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from isthmus.sharding.placing import (
     shard_tables,
 )
 from isthmus.sharding.row_wise import RowWiseTable
-from isthmus.sharding.shard_files import Part, read_shards, shard_names, write_shards
+from isthmus.sharding.shard_files import HeldPart, read_shards, shard_names, write_shards
 from isthmus.sharding.whole_tensors import save_whole
 
 __all__ = [
-    "Part",
+    "HeldPart",
     "RowWiseTable",
     "TablesChoice",
     "boxes_of",

@@ -33,7 +33,7 @@ PIECE_ROWS = 2**16  # rows that pass through memory at once
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HeldPart:
     """What one process holds of a whole tensor: ``tensor`` is the part that ``box`` names."""
 
     tensor: Tensor
@@ -41,7 +41,7 @@ class Part:
 
 
 def write_shards(
-    folder: Path, parts: Mapping[str, Part], group: dist.ProcessGroup
+    folder: Path, parts: Mapping[str, HeldPart], group: dist.ProcessGroup
 ) -> dict[str, Any]:
     """Write this process's parts into ``folder``, which exists; give the index of all processes' files.
 

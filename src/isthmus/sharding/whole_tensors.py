@@ -14,7 +14,7 @@ from isthmus.errors import RunError
 from isthmus.layers.tables import Box
 from isthmus.sharding.boxes import box_from_plain, box_to_plain, common_rows
 from isthmus.sharding.exchange import gather_plain, group_device
-from isthmus.sharding.shard_files import PIECE_ROWS, Part
+from isthmus.sharding.shard_files import PIECE_ROWS, HeldPart
 
 DTYPES = {
     torch.float64: "F64",
@@ -64,7 +64,7 @@ def save_whole(
 
 
 def whole_pieces(
-    part: Part, group: dist.ProcessGroup, rows: int = PIECE_ROWS
+    part: HeldPart, group: dist.ProcessGroup, rows: int = PIECE_ROWS
 ) -> Iterator[Tensor | None]:
     """Give a whole tensor on the group's first process, ``rows`` rows at a time; None on the others.
 
@@ -103,7 +103,7 @@ def _contents(
     """The numbers of the file, piece after piece; None on all processes but the first."""
     for name, tensor in tensors.items():
         if name in boxes:
-            yield from whole_pieces(Part(tensor, boxes[name]), group)
+            yield from whole_pieces(HeldPart(tensor, boxes[name]), group)
         elif dist.get_rank(group) == 0:
             yield tensor.detach().cpu()
 

@@ -4,8 +4,11 @@ import torch
 from torch import nn
 
 from isthmus.errors import RunError
+from isthmus.sharding import boxes_of
 from isthmus.train.events import TrainState
 from isthmus.train.train_config import TrainConfig
+
+FREE = ("checkpoint_minutes", "tables")  # keys that may differ: they move no number
 
 
 def check_state(
@@ -13,6 +16,7 @@ def check_state(
 ) -> None:
     """Raise RunError when ``state`` was not made by the training of this config and this model.
 
+    Tables may have lain on another number of processes: whole tensors, or this process's part, are taken.
     ``exact``: refuse a state of another thread count or torch version too.
     """
     if state.dataset_key != dataset_key:
@@ -23,13 +27,16 @@ def check_state(
     # A state of an earlier release knows of neither.
     before = {"objectives": [], "method": {"name": "joint"}} | state.config
     for name, value in config.model_dump(mode="json").items():
-        if name != "checkpoint_minutes" and before.get(name) != value:
+        if name not in FREE and before.get(name) != value:
             raise RunError(
                 f"a training must be resumed with train.{name} as it began,"
                 f" {before.get(name)!r}, got {value!r}"
             )
     here = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     there = {name: tuple(tensor.shape) for name, tensor in state.model.items()}
+    for name, box in boxes_of(model).items():
+        if there.get(name) == box.shape:  # a whole tensor: this process takes its part
+            there[name] = here[name]
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):
             raise RunError(

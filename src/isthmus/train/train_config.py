@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from isthmus.objectives import ObjectiveConfig
 from isthmus.schema import Section
+from isthmus.sharding import TablesChoice
 from isthmus.train.methods import JointConfig, MethodConfig, PriorityConfig
 from isthmus.train.scoring import Monitor
 from isthmus.train.weighting import WeightingName
@@ -22,6 +23,9 @@ class TrainConfig(Section):
     - ``looks_per_epoch``: how often an epoch is interrupted to score the validation rows, evenly;
       the last look stands at its end. An epoch with fewer steps has a look at each.
     - ``monitor``: the validation metric that decides which look is the best.
+    - ``tables``: where several processes train, ``replicated`` keeps every embedding table on each of
+      them, ``sharded`` deals the rows out; ``auto`` is sharded where all tables with their moments
+      take above 4 GiB.
     - ``patience``: training stops after so many epochs' worth of looks, ``patience *
       looks_per_epoch``, without a better one. Whatever stops it, the best look's weights come back.
     - ``domain_sampling``: domains are drawn in proportion to ``rows ** exponent``; ``proportional``
@@ -46,6 +50,7 @@ class TrainConfig(Section):
     lr: float = Field(default=1e-3, gt=0)
     embedding_l2: float = Field(default=5e-5, ge=0)
     embedding_update: Literal["auto", "dense", "lazy"] = "auto"
+    tables: TablesChoice = "auto"
     patience: int = Field(default=2, ge=1)
     looks_per_epoch: int = Field(default=4, ge=1)
     monitor: Monitor = "auc_pooled"
