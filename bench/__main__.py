@@ -21,6 +21,7 @@ from bench import (
     networks,
     recipes,
     serving,
+    sharding,
 )
 from bench.measure import Row, load_now
 
@@ -58,6 +59,7 @@ def main() -> None:
             "12": lambda: batch.everything(folder),
             "13": lambda: extending.seconds_of_extend(folder),
             "14": lambda: serving.everything(folder),
+            "15": lambda: sharding.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:

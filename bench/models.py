@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 from bench.measure import RUNS, Row, alternate, at_least, at_most, informative
@@ -31,6 +32,7 @@ from isthmus.data.store.dataset import Dataset, Rows
 from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import ModelOptimiser, build_optimiser
 from isthmus.schema import DataConfig, FittedField
+from isthmus.sharding import shard_tables
 from isthmus.sources import movielens_1m
 
 BATCH = 4096
@@ -286,7 +288,7 @@ def large_tables(runs: int = RUNS) -> list[Row]:
     lines = []
     for shape in ("uniform", "zipf"):
         contestants = {
-            f"{rows:,}": _steps_on(rows, zipf=shape == "zipf", turns=runs + 1)
+            f"{rows:,}": steps_on(rows, zipf=shape == "zipf", turns=runs + 1)
             for rows in (SMALL, LARGE)
         }
         seconds = alternate(contestants, runs)
@@ -304,8 +306,13 @@ def large_tables(runs: int = RUNS) -> list[Row]:
     return lines
 
 
-def _steps_on(table_rows: int, *, zipf: bool, turns: int) -> Epoch:
-    """Some training steps on a model whose first table has ``table_rows`` rows."""
+def steps_on(
+    table_rows: int, *, zipf: bool, turns: int, group: dist.ProcessGroup | None = None
+) -> Epoch:
+    """Some training steps on a model whose first table has ``table_rows`` rows.
+
+    ``group``: the tables' rows are dealt to its processes.
+    """
     sizes = (table_rows, *SIDE_TABLES)
     fields = (
         *(
@@ -317,7 +324,10 @@ def _steps_on(table_rows: int, *, zipf: bool, turns: int) -> Epoch:
     model, optimiser = _model(
         "mlp", fields, n_domains=3, embedding_l2=5e-5, embedding_update="lazy"
     )
-    batches = iter([_random_batch(sizes, zipf, seed) for seed in range(turns * STEPS)])
+    if group is not None:
+        shard_tables(model, group)
+        optimiser = build_optimiser(model, lr=LR, embedding_l2=5e-5, embedding_update="lazy")
+    batches = iter([random_batch(sizes, zipf, seed) for seed in range(turns * STEPS)])
 
     def steps() -> None:
         for _ in range(STEPS):
@@ -329,7 +339,7 @@ def _steps_on(table_rows: int, *, zipf: bool, turns: int) -> Epoch:
     return steps
 
 
-def _random_batch(sizes: tuple[int, ...], zipf: bool, seed: int) -> Batch:
+def random_batch(sizes: tuple[int, ...], zipf: bool, seed: int) -> Batch:
     draw = np.random.default_rng(seed)
     uniform = draw.random((BATCH, len(sizes)))
     columns = []
