@@ -7,11 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.nn import functional as F
 
+from fake_batches import ASKED, MIXED, make_batch
 from isthmus import checkpoint
+from isthmus.data.batch import Batch
 from isthmus.errors import RunError
 from isthmus.layers.tables import Box, FusedTable, Tables, tables_of
+from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import EmbeddingUpdate, ModelOptimiser, build_optimiser, clip_gradients
+from isthmus.schema import FittedField
 from isthmus.sharding import (
     HeldPart,
     RowWiseTable,
@@ -124,6 +129,7 @@ def run(group: dist.ProcessGroup, folder: Path) -> dict[str, Tensor]:
         "clipped": lambda g: trained(g, "lazy", 0.3),
         "start": start,
         "odd": odd,
+        "network": networks,
         "bytes": measured_bytes,
         "resumed": lambda g: resumed(g, folder),
         "refused": lambda g: refused(g, folder),
@@ -182,6 +188,49 @@ def odd(group: dist.ProcessGroup) -> dict[str, Tensor]:
         assert torch.equal(box.of(whole[name]), table.table(name)), name
     assert set(boxes_of(nn.ModuleList([table]))) == {"0.x", "0.y"}
     return {"gradient": gradient}
+
+
+# No norm: what norms make of a batch on several processes is no matter of tables.
+NETWORK = {"backbone": {"name": "wide_deep", "widths": [6], "dropout": 0.0, "norm": "none"}}
+FIELDS = {"mixed": MIXED, "asked": ASKED}  # every kind of column; lists with target attention
+
+
+def network(fields: tuple[FittedField, ...]) -> DomainModel:
+    """A wide part with a weight a value, and a deep part, drawn by everyone alike."""
+    torch.manual_seed(0)
+    model = build_network(ModelConfig.model_validate(NETWORK), fields, 3)
+    for table in tables_of(model):
+        nn.init.normal_(table.weight, std=0.5)
+    return model
+
+
+def one_step(model: DomainModel, batch: Batch, whole: int, group=None) -> Tensor:
+    """A step of a network, whose dense gradients are summed; give its logits."""
+    optimiser = build_optimiser(model, lr=0.05, embedding_l2=0.1, embedding_update="lazy")
+    logits = model(batch)
+    F.binary_cross_entropy_with_logits(logits, batch.label, reduction="sum").div(whole).backward()
+    in_tables = {id(table.weight) for table in tables_of(model)}
+    for parameter in model.parameters():
+        if group is not None and id(parameter) not in in_tables:
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            dist.all_reduce(gradient, group=group)
+            parameter.grad = gradient
+    optimiser.step()
+    return logits.detach()
+
+
+def networks(group: dist.ProcessGroup) -> dict[str, Tensor]:
+    found = {}
+    rows = rows_of(dist.get_rank(group), dist.get_world_size(group))
+    for name, fields in FIELDS.items():
+        model = network(fields)
+        shard_tables(model, group)
+        assert all(table.sharded for table in tables_of(model))
+        whole = make_batch(fields, ROWS)
+        part = whole.take(torch.tensor(list(rows), dtype=torch.int64))
+        found[f"{name}/logits"] = one_step(model, part, ROWS, group)
+        found[f"{name}/after"] = model.eval()(whole).detach()  # every process scores all of them
+    return found
 
 
 def measured_bytes(group: dist.ProcessGroup) -> dict[str, Tensor]:

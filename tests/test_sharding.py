@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fake_batches import make_batch
 from isthmus import checkpoint
 from isthmus.disk import sha256
 from isthmus.errors import BundleError
@@ -29,12 +30,15 @@ from isthmus.sharding import (
 from isthmus.sharding.boxes import box_to_plain, common_rows
 from ranked import on_ranks
 from sharded_scenarios import (
+    FIELDS,
     ROWS,
     SAVED_AFTER,
     SIZES,
     STEPS,
     batch,
     net,
+    network,
+    one_step,
     rows_of,
     state_of,
     train,
@@ -92,6 +96,19 @@ def test_five_steps_equal_those_of_one_process(found, world: int, scenario: str)
         torch.testing.assert_close(
             part[f"{scenario}/linear.weight"], expected, rtol=1e-6, atol=1e-6
         )
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", list(FIELDS))
+def test_a_network_on_sharded_tables_is_the_network(found, world: int, name: str):
+    model, whole = network(FIELDS[name]), make_batch(FIELDS[name], ROWS)
+    logits = one_step(model, whole, ROWS)
+    parts = [part[f"network/{name}/logits"] for part in found[world]]
+    torch.testing.assert_close(torch.cat(parts), logits, rtol=1e-5, atol=1e-6)
+    after = model.eval()(whole).detach()
+    assert (after - logits).abs().max() > 1e-3  # the step moved something
+    for part in found[world]:
+        torch.testing.assert_close(part[f"network/{name}/after"], after, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("world", WORLDS)
