@@ -23,6 +23,12 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 	$(PIP_INSTALL) -e '.[peers]'
 	touch $@
 
+# Without dependencies: those of torchrec bring the CUDA build of fbgemm into the folder of the CPU build.
+.venv/installed-torchrec: .venv/installed-dev
+	$(PIP_INSTALL) --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict torchmetrics lightning-utilities \
+		pyre-extensions typing-inspect mypy-extensions pyvers orjson iopath portalocker
+	touch $@
+
 demo: .venv/installed
 	.venv/bin/isthmus demo
 

@@ -32,7 +32,7 @@ from isthmus.data.store.dataset import Dataset, Rows
 from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import ModelOptimiser, build_optimiser
 from isthmus.schema import DataConfig, FittedField
-from isthmus.sharding import shard_tables
+from isthmus.sharding import TablesEngine, shard_tables
 from isthmus.sources import movielens_1m
 
 BATCH = 4096
@@ -307,11 +307,16 @@ def large_tables(runs: int = RUNS) -> list[Row]:
 
 
 def steps_on(
-    table_rows: int, *, zipf: bool, turns: int, group: dist.ProcessGroup | None = None
+    table_rows: int,
+    *,
+    zipf: bool,
+    turns: int,
+    group: dist.ProcessGroup | None = None,
+    engine: TablesEngine = "row_wise",
 ) -> Epoch:
     """Some training steps on a model whose first table has ``table_rows`` rows.
 
-    ``group``: the tables' rows are dealt to its processes.
+    ``group``: the tables lie on its processes, by ``engine``.
     """
     sizes = (table_rows, *SIDE_TABLES)
     fields = (
@@ -325,7 +330,7 @@ def steps_on(
         "mlp", fields, n_domains=3, embedding_l2=5e-5, embedding_update="lazy"
     )
     if group is not None:
-        shard_tables(model, group)
+        shard_tables(model, group, engine=engine)
         optimiser = build_optimiser(model, lr=LR, embedding_l2=5e-5, embedding_update="lazy")
     batches = iter([random_batch(sizes, zipf, seed) for seed in range(turns * STEPS)])
 

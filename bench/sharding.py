@@ -4,6 +4,7 @@ The step is measured on one process, where all that is left of sharding is what 
 ids made unique, and an exchange with itself. The bytes are counted on two processes.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from torch import distributed as dist
 
 from bench.measure import Row, alternate, at_most, informative
 from bench.models import DIM, STEPS, random_batch, steps_on
+from isthmus.errors import ConfigError
 from isthmus.sharding import RowWiseTable, lookup_bytes
 
 ROWS = 1_000_000
@@ -28,7 +30,20 @@ def everything(folder: Path) -> list[Row]:
     plain, dealt = (alone[name] / STEPS * 1e3 for name in ("plain", "row-wise"))
     sent = sum(one["sent"] for one in both) / 2
     told = sum(one["formula"] for one in both) / 2
+    rows = []
+    if "torchrec" in alone:
+        theirs = alone["torchrec"] / STEPS * 1e3
+        rows.append(
+            at_most(
+                f"15 step with {ROWS:,} table rows by TorchRec, one process / plain lazy table",
+                theirs / plain,
+                1.3,
+                torchrec=f"{theirs:.2f} ms",
+                plain=f"{plain:.2f} ms",
+            )
+        )
     return [
+        *rows,
         at_most(
             f"15 step with {ROWS:,} table rows dealt by rows, one process / plain lazy table",
             dealt / plain,
@@ -67,6 +82,10 @@ def one_process(store: str, world: int, rank: int) -> dict[str, float]:
             "plain": steps_on(ROWS, zipf=True, turns=turns),
             "row-wise": steps_on(ROWS, zipf=True, turns=turns, group=group),
         }
+        with contextlib.suppress(ConfigError):
+            contestants["torchrec"] = steps_on(
+                ROWS, zipf=True, turns=turns, group=group, engine="table_wise"
+            )
         found = alternate(contestants, turns - 1)
     else:
         table = RowWiseTable(rows={str(size): size for size in SIZES}, dim=DIM, group=group)

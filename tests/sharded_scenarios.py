@@ -40,18 +40,20 @@ POOLINGS = ("sum", "mean", "max")
 class Net(nn.Module):
     """Single ids in two tables of one width, pooled lists in three ways, and a third, small table."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: dict[str, tuple[int, int]] = SIZES) -> None:
         super().__init__()
-        self.tables = Tables(tables=SIZES, std=0.5)
-        self.linear = nn.Linear(2 * 4 + 3 * 4 + 2, 1)
+        self.tables = Tables(tables=sizes, std=0.5)
+        self.dims = sizes["a"][1], sizes["c"][1]
+        self.linear = nn.Linear(5 * self.dims[0] + self.dims[1], 1)
 
     def forward(self, batch: tuple[Tensor, ...]) -> Tensor:
         ids, items, offsets, small = batch
-        store = self.tables.store(4)
+        store = self.tables.store(self.dims[0])
         both = ids + torch.tensor([store.first_row("a"), store.first_row("b")])
         parts = [store(both).flatten(1)]
         parts += [store.pooled(items, offsets, how) for how in POOLINGS]
-        parts.append(self.tables.store(2)(small))
+        other = self.tables.store(self.dims[1])
+        parts.append(other(small + other.first_row("c")))
         return self.linear(torch.cat(parts, dim=1)).squeeze(1)
 
 

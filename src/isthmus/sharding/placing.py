@@ -8,11 +8,13 @@ from typing import Literal
 from torch import distributed as dist
 from torch import nn
 
-from isthmus.layers.tables import Box, FusedTable, logical_tables, stored_as
+from isthmus.layers.tables import AbstractTable, Box, FusedTable, logical_tables, stored_as
 from isthmus.optimisers import ModelOptimiser
 from isthmus.sharding.row_wise import RowWiseTable
+from isthmus.sharding.torchrec_table import TorchRecTable, can_hold, check_torchrec
 
 TablesChoice = Literal["replicated", "sharded", "auto"]
+TablesEngine = Literal["row_wise", "table_wise", "column_wise"]
 
 SHARD_ABOVE_BYTES = 2**32  # of weights and both moments, as float32
 BYTES_OF_A_WEIGHT = 12
@@ -34,20 +36,31 @@ def resolve_tables(
     return "sharded" if large else "replicated"
 
 
-def shard_tables(model: nn.Module, group: dist.ProcessGroup | None) -> None:
-    """Deal the rows of every plain table in ``model`` to the processes of ``group``, in place.
+def shard_tables(
+    model: nn.Module, group: dist.ProcessGroup | None, *, engine: TablesEngine = "row_wise"
+) -> None:
+    """Deal every plain table in ``model`` to the processes of ``group``, in place.
 
     Call it before the optimiser is built, with the same model on every process. ``None``: one
     process, and nothing to do. A model that is too large for one process is built in `dealt_start`.
+    ``engine``: ``row_wise`` is `RowWiseTable`; ``table_wise`` and ``column_wise`` are `TorchRecTable`,
+    for storages of a width that it can hold, and `RowWiseTable` for the others. Raises ConfigError
+    where TorchRec is asked for and absent, broken, or in a clash.
     """
     if group is None:
         return
-    dealt: dict[int, RowWiseTable] = {}
+    if engine != "row_wise":
+        check_torchrec()
+    world = dist.get_world_size(group)
+    dealt: dict[int, AbstractTable] = {}
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, FusedTable):
                 if id(child) not in dealt:
-                    dealt[id(child)] = RowWiseTable.of(child, group)
+                    if engine != "row_wise" and can_hold(child.dim, world, engine):
+                        dealt[id(child)] = TorchRecTable(child, group=group, way=engine)
+                    else:
+                        dealt[id(child)] = RowWiseTable.of(child, group)
                 parent.add_module(name, dealt[id(child)])
 
 

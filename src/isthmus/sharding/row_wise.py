@@ -8,6 +8,7 @@ itself speaks to no other process, and may differ from process to process.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -91,7 +92,9 @@ class RowWiseTable(AbstractTable):
         lookup = _Lookup(request)
         if torch.is_grad_enabled() and self.weight.requires_grad:
             self._lookups.append(lookup)
-        return _Fetch.apply(self.weight, self.exchange, lookup), request.place
+        with torch.no_grad():
+            found = self.exchange.answer(self.weight.index_select(0, request.wanted), request)
+        return KeptGradient.apply(self.weight, found, lookup), request.place
 
     @torch.no_grad()
     def bring_gradients(self) -> None:
@@ -156,16 +159,21 @@ class _Lookup:
         self.gradient: Tensor | None = None
 
 
-class _Fetch(torch.autograd.Function):
-    """The rows that a request asks for. Their gradient is kept with the look-up, not passed on."""
+class KeptGradient(torch.autograd.Function):
+    """Rows as they are. Their gradient is kept as ``lookup.gradient``, and goes no further.
+
+    ``weight``: what the rows came from; it makes autograd ask for the gradient.
+    """
 
     @staticmethod
-    def forward(ctx, weight: Tensor, exchange: Exchange, lookup: _Lookup) -> Tensor:
+    def forward(ctx, weight: Tensor, rows: Tensor, lookup: Any) -> Tensor:  # noqa: ARG004
+        """Give the rows."""
         ctx.lookup = lookup
-        return exchange.answer(weight.index_select(0, lookup.request.wanted), lookup.request)
+        return rows.view_as(rows)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[None, None, None]:
+        """Keep the gradient with what came of the same rows before."""
         had = ctx.lookup.gradient
         ctx.lookup.gradient = grads[0] if had is None else had + grads[0]
         return None, None, None
