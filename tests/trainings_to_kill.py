@@ -1,8 +1,9 @@
-"""A process with an engine of two workers, to be killed by test_engine_kill.py.
+"""A process with an engine, to be killed by test_engine_kill.py and test_shared_trainings.py.
 
-    python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ...}'
+    python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ..., "jobs": ...}'
 
-It says one line after each training, and ``end`` when all are finished.
+It says one line after each training, and ``end`` and how many it trained when all are finished. With
+``shared`` the folder is shared with other such processes; its value is a term that all must agree on.
 """
 
 import json
@@ -12,11 +13,12 @@ from typing import Any
 
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
-from isthmus.experiments import Engine, Training
+from isthmus.experiments import Engine, Sharing, Training
 from isthmus.train import Budget
 from small_runs import settings
 
 DOMAINS = ("home", "search", "mail")
+BEAT, SILENCE = 0.2, 4.0  # seconds
 
 
 def config() -> Config:
@@ -53,9 +55,16 @@ def main(order: dict[str, Any]) -> None:
         sys.stdout.write(f"{what} {done} of {of}\n")
         sys.stdout.flush()
 
-    with Engine([dataset], Path(order["folder"]), jobs=2, tell=tell) as engine:
+    sharing = Sharing({"level": order["shared"]}, beat=BEAT, silence=SILENCE)
+    with Engine(
+        [dataset],
+        Path(order["folder"]),
+        jobs=order["jobs"],
+        tell=tell,
+        sharing=sharing if order["shared"] else None,
+    ) as engine:
         engine.run(trainings(settled), "done")
-        sys.stdout.write("end\n")
+        sys.stdout.write(f"end {engine.trained_here} {engine.trained} {engine.cached}\n")
         sys.stdout.flush()
 
 
