@@ -28,7 +28,7 @@ class Killable:
         shared: str | None = None,
     ) -> None:
         order = {"table": str(table), "cache": str(cache), "folder": str(folder)}
-        order |= {"jobs": jobs, "shared": shared}
+        order |= {"jobs": jobs, "shared": shared, "seeds": 1 if shared else 2}
         self.process = subprocess.Popen(
             [sys.executable, str(SCRIPT), json.dumps(order)],
             stdout=subprocess.PIPE,

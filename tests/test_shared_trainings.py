@@ -55,7 +55,7 @@ def alone(
     made = config()
     dataset = Dataset.from_table(made.data, table, cache=cache)
     with Engine([dataset], tmp_path_factory.mktemp("alone")) as engine:
-        return dataset, [results(outcome) for outcome in engine.run(trainings(made), "x")]
+        return dataset, [results(outcome) for outcome in engine.run(trainings(made, 1), "x")]
 
 
 @pytest.fixture
@@ -84,29 +84,6 @@ def counts(worker: Killable) -> list[int]:
 # ---------------------------------------------------------------- real processes
 
 
-def test_three_processes_train_each_once_and_end_as_one(
-    table: Path,
-    cache: Path,
-    tmp_path: Path,
-    alone: tuple[Dataset, list[dict[str, bytes]]],
-    opened: contextlib.ExitStack,
-):
-    folder, (dataset, wanted) = tmp_path / "shared", alone
-    workers = [Killable(table, cache, folder, jobs=1, shared="quick") for _ in range(3)]
-    for worker in workers:
-        opened.callback(worker.close)
-    told = [counts(worker) for worker in workers]
-    for worker in workers:
-        assert worker.ended() == ""
-    every = len(wanted) + 2  # and the joints that others start from
-    assert sum(here for here, _, _ in told) == every, told
-    assert all(trained + cached in (every, every - 2) for _, trained, cached in told), told
-    clean(folder)
-    with Engine([dataset], folder) as engine:
-        assert [results(one) for one in engine.run(trainings(config()), "x")] == wanted
-        assert engine.trained == 0
-
-
 def claims(folder: Path, process: int) -> list[Path]:
     """The claims that a process holds."""
     found = []
@@ -116,69 +93,83 @@ def claims(folder: Path, process: int) -> list[Path]:
     return found
 
 
-def test_what_a_killed_and_a_stopped_process_left_is_taken_over(
-    table: Path,
-    cache: Path,
-    tmp_path: Path,
-    alone: tuple[Dataset, list[dict[str, bytes]]],
-    opened: contextlib.ExitStack,
-):
-    folder, (dataset, wanted) = tmp_path / "shared", alone
+@pytest.fixture
+def begun(
+    table: Path, cache: Path, tmp_path: Path, opened: contextlib.ExitStack
+) -> Callable[[], Killable]:
+    """Start one more process that trains in ``shared``."""
 
-    def begun() -> Killable:
-        worker = Killable(table, cache, folder, jobs=1, shared="quick")
+    def begin() -> Killable:
+        worker = Killable(table, cache, tmp_path / "shared", jobs=1, shared="quick")
         opened.callback(worker.close)
         return worker
 
+    return begin
+
+
+def with_a_claim(folder: Path, worker: Killable, by: signal.Signals) -> None:
+    """Send a signal to a process and its own when it has just begun its first training."""
+    wait_for(lambda: claims(folder, worker.group), "a process must claim a training")
+    os.killpg(worker.group, by)
+
+
+def test_each_training_is_run_once_though_one_of_three_processes_is_killed(
+    tmp_path: Path, alone: tuple[Dataset, list[dict[str, bytes]]], begun: Callable[[], Killable]
+):
+    folder, (dataset, wanted) = tmp_path / "shared", alone
+    killed, *others = [begun() for _ in range(3)]
+    with_a_claim(folder, killed, signal.SIGKILL)
+    assert claims(folder, killed.group)
+    told = [counts(worker) for worker in others]
+    for worker in others:
+        assert worker.ended() == ""
+    every = len(wanted) + 1  # and the joint that others start from
+    assert sum(here for here, _, _ in told) == every, told
+    assert all(trained + cached in (every, every - 1) for _, trained, cached in told), told
+    with Engine([dataset], folder) as engine:  # which clears what the killed one left
+        assert [results(one) for one in engine.run(trainings(config(), 1), "x")] == wanted
+        assert engine.trained == 0
+    clean(folder)
+
+
+@pytest.mark.soak
+def test_a_stopped_process_comes_back_and_harms_nothing(
+    tmp_path: Path, alone: tuple[Dataset, list[dict[str, bytes]]], begun: Callable[[], Killable]
+):
+    folder, (dataset, wanted) = tmp_path / "shared", alone
     killed, stopped = begun(), begun()
-    for worker, by in ((killed, signal.SIGKILL), (stopped, signal.SIGSTOP)):
-        wait_for(lambda of=worker: claims(folder, of.group), "a process must claim a training")
-        os.killpg(worker.group, by)
-    left = claims(folder, killed.group) + claims(folder, stopped.group)
-    assert left
+    with_a_claim(folder, killed, signal.SIGKILL)
+    with_a_claim(folder, stopped, signal.SIGSTOP)
+    assert claims(folder, killed.group) + claims(folder, stopped.group)
     heir = begun()
-    here, trained, cached = counts(heir)
+    here, trained, _ = counts(heir)
     assert heir.ended() == ""
-    every = len(wanted) + 2
-    assert trained + cached >= every - 2
     assert here == trained, "nobody else was at work"
-    # The stopped one goes on, finds all done by others, and harms nothing.
     before = {path.parent.name: path.stat().st_ino for path in folder.glob("*/outcome.json")}
-    assert len(before) == every
+    assert len(before) == len(wanted) + 1
     os.killpg(stopped.group, signal.SIGCONT)
     counts(stopped)
     assert stopped.ended() == ""
     after = {path.parent.name: path.stat().st_ino for path in folder.glob("*/outcome.json")}
     assert after == before, "an outcome that stands is never replaced"
-    with Engine([dataset], folder) as engine:  # which clears what the killed one left
-        assert [results(one) for one in engine.run(trainings(config()), "x")] == wanted
+    with Engine([dataset], folder) as engine:
+        assert [results(one) for one in engine.run(trainings(config(), 1), "x")] == wanted
         assert engine.trained == 0
     clean(folder)
 
 
-def test_a_claim_of_a_dead_owner_is_taken_by_one(tmp_path: Path, opened: contextlib.ExitStack):
+def test_a_claim_of_a_dead_owner_is_taken_by_one(tmp_path: Path):
     for key in KEYS:
         (tmp_path / f".{key}.claim-0").write_text(DEAD)
-    takers = []
-    for seed in range(3):
-        process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("takers_of_claims.py"), tmp_path, str(seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)},
-        )
-        opened.callback(process.communicate, timeout=60)
-        opened.callback(process.kill)
-        takers.append(process)
-    for taker in takers:
-        assert taker.stdout is not None
-        assert taker.stdout.readline() == "ready\n"
-    for taker in takers:
-        assert taker.stdin is not None
-        taker.stdin.write("go\n")
-        taker.stdin.flush()
-    taken = [taker.stdout.readline().split() for taker in takers if taker.stdout is not None]
+    script = Path(__file__).with_name("takers_of_claims.py")
+    process = subprocess.run(
+        [sys.executable, script, tmp_path, "3"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)},
+    )
+    taken = [line.split() for line in process.stdout.splitlines()]
     assert sorted(key for keys in taken for key in keys) == KEYS, "each by exactly one"
     assert sum(map(bool, taken)) > 1, "there was a race"
 
@@ -194,21 +185,22 @@ def test_a_failed_training_is_told_to_all_and_not_tried_for_ever(dataset: Datase
         Engine([dataset], tmp_path, sharing=QUICK) as one,
         Engine([dataset], tmp_path, sharing=QUICK) as other,
     ):
+        assert len(list(tmp_path.glob(f".worker-*-{os.getpid()}-*.json"))) == 2
+        one.run([training(domains=("mail",))], "x")
+        assert (one.trained, one.trained_here, one.threads) == (1, 1, 1)
         for engine in (one, other):
             with pytest.raises(RunError) as fault:
                 engine.run([broken()], "x")
             assert str(fault.value).startswith(where), fault.value
             assert "must stay finite" in str(fault.value)
         assert other.trained_here == 0
-        assert other.path(broken()).exists() is False
+        assert not other.path(broken()).exists()
         with pytest.raises(RunError, match="writer at a time, and a process with --shared writes"):
             Engine([dataset], tmp_path)
-    # Whoever starts again has it tried again, and the rest can be trained.
-    with Engine([dataset], tmp_path, sharing=QUICK) as engine:
+    # Whoever starts again has it tried again.
+    assert list(tmp_path.glob(".*.failed"))
+    with Engine([dataset], tmp_path, sharing=QUICK):
         assert not list(tmp_path.glob(".*.failed"))
-        engine.run([training(domains=("mail",))], "x")
-        assert (engine.trained, engine.trained_here, engine.threads) == (1, 1, 1)
-        assert list(tmp_path.glob(f".worker-*-{os.getpid()}-*.json"))
     with Engine([dataset], tmp_path) as engine:
         assert engine.is_done(training(domains=("mail",)))
         with pytest.raises(RunError, match=f"and process {os.getpid()} writes there"):
@@ -237,8 +229,8 @@ def test_others_with_other_terms_are_refused_with_each_difference(dataset: Datas
     dead = {"machine": "gone", "process": 1, "beats": 7, "terms": {"isthmus": "0.0"}}
     for number, text in enumerate((json.dumps(dead), "half", "")):
         (tmp_path / f".worker-gone-{number}.json").write_text(text)
-    with Engine([dataset], tmp_path, sharing=here) as engine:
-        engine.run([training(domains=("mail",))], "x")
+    with Engine([dataset], tmp_path, sharing=here):
+        assert len(list(tmp_path.glob(".worker-*"))) == 4
     clean(tmp_path)
     assert list(differences({"a": [1, {"b": None}]}, {"a": [1, {"b": "x"}]})) == [
         'a.1.b is missing there, "x" here'

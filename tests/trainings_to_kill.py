@@ -26,10 +26,10 @@ def config() -> Config:
     return validate(Config, settings(checkpoint_minutes=0, batch_rows=64, epochs=4, patience=4))
 
 
-def trainings(config: Config) -> list[Training]:
-    """All and each alone, two seeds, and a second stage of each; the starts are not named."""
+def trainings(config: Config, seeds: int = 2) -> list[Training]:
+    """All and each alone, with so many seeds, and a second stage of each; the starts are not named."""
     wanted = []
-    for seed in (0, 1):
+    for seed in range(seeds):
         train = config.train.model_copy(update={"seed": seed})
         joint = Training(model=config.model, train=train)
         for name in DOMAINS:
@@ -63,7 +63,7 @@ def main(order: dict[str, Any]) -> None:
         tell=tell,
         sharing=sharing if order["shared"] else None,
     ) as engine:
-        engine.run(trainings(settled), "done")
+        engine.run(trainings(settled, order["seeds"]), "done")
         sys.stdout.write(f"end {engine.trained_here} {engine.trained} {engine.cached}\n")
         sys.stdout.flush()
 
