@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from command_line import isthmus_in_process, told
 from isthmus.bundle import Bundle
+from isthmus.serving.application import routes_of
 from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import ROWS, drawn, frame, run_of_every_kind
 from served import BEARER, TOKEN, Served, as_json, served, stream
@@ -309,6 +311,15 @@ def test_the_document_describes_what_is_read(server: Served):
     assert set(row["required"]) == {*row["properties"]}
     assert "shop" in row["properties"]
     assert json.dumps(row["properties"]["seen"]).count("array") == 1
+    said = {(method, path) for path, of in document["paths"].items() for method in of}
+    routes = routes_of(Mock(), "isthmus")
+    had = {
+        (method.lower(), route.path)
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    assert said == had
 
 
 # --- a long load ------------------------------------------------------------
