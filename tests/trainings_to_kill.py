@@ -21,9 +21,11 @@ DOMAINS = ("home", "search", "mail")
 BEAT, SILENCE = 0.2, 4.0  # seconds
 
 
-def config() -> Config:
-    """A checkpoint after every step, so that a killed training goes on in its middle."""
-    return validate(Config, settings(checkpoint_minutes=0, batch_rows=64, epochs=4, patience=4))
+def config(*, often: bool = True) -> Config:
+    """``often``: a checkpoint after every step, so that a killed training goes on in its middle."""
+    minutes = 0 if often else 10
+    train = {"checkpoint_minutes": minutes, "batch_rows": 64, "epochs": 4, "patience": 4}
+    return validate(Config, settings(**train))
 
 
 def trainings(config: Config, seeds: int = 2) -> list[Training]:
@@ -48,7 +50,7 @@ def trainings(config: Config, seeds: int = 2) -> list[Training]:
 
 
 def main(order: dict[str, Any]) -> None:
-    settled = config()
+    settled = config(often=not order["shared"])
     dataset = Dataset.from_table(settled.data, order["table"], cache=order["cache"])
 
     def tell(what: str, done: int, of: int, training: Training) -> None:
