@@ -1,13 +1,15 @@
 """A scored file on an object store: whole, or not there.
 
 pyarrow completes an upload whenever a stream to a store is closed, also when the stream is forgotten
-after an error. So a file is written on this machine first, and then sent in one call of pyarrow that
-completes the upload after the last byte. A process that dies meanwhile leaves parts that no reader
-sees.
+after an error. So a file is written on this machine first, and then sent in a thread that no signal
+reaches and that closes the stream after the last byte. A part that fails ends the upload: pyarrow
+keeps the fault of a part that it sends in the background, and then completes nothing. A process that
+dies meanwhile leaves parts that no reader sees.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +21,7 @@ from isthmus.errors import RunError
 from isthmus.schema.address import Address
 
 # On these an object appears when its upload is complete; elsewhere a file grows under its name.
+_PIECE = 8 << 20  # bytes
 _APPEAR_WHOLE = ("s3", "gs")
 
 
@@ -66,10 +69,20 @@ class Target:
                 raise
 
     def _copy(self, file: Path, path: str) -> None:
-        fs.copy_files(
-            str(file),
-            path,
-            source_filesystem=fs.LocalFileSystem(),
-            destination_filesystem=self._filesystem,
-            use_threads=False,
-        )
+        with ThreadPoolExecutor(1) as sender:
+            sender.submit(self._send_all, file, path).result()
+
+    def _send_all(self, file: Path, path: str) -> None:
+        # `copy_files` of pyarrow says nothing where the end of an upload fails.
+        with file.open("rb") as source:
+            stream = self._filesystem.open_output_stream(path)
+            try:
+                while piece := source.read(_PIECE):
+                    stream.write(piece)
+            except BaseException:
+                # Closing completes nothing where the store failed, and a torn object where the disk did.
+                with suppress(OSError):
+                    stream.close()
+                    self._filesystem.delete_file(path)
+                raise
+            stream.close()
