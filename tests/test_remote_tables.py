@@ -376,6 +376,7 @@ def test_an_upload_that_breaks_off_leaves_no_object(heavy: Path, server: S3Serve
     assert not [name for name in server.names("shop") if "broken" in name]
 
 
+@pytest.mark.soak
 def test_a_process_killed_while_it_sends_leaves_no_object(
     heavy: Path, server: S3Server, line: Line
 ):

@@ -20,8 +20,8 @@ from isthmus.disk import temporary_name
 from isthmus.errors import RunError
 from isthmus.schema.address import Address
 
-# On these an object appears when its upload is complete; elsewhere a file grows under its name.
 _PIECE = 8 << 20  # bytes
+# On these an object appears when its upload is complete; elsewhere a file grows under its name.
 _APPEAR_WHOLE = ("s3", "gs")
 
 
