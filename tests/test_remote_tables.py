@@ -16,10 +16,13 @@ import pytest
 import yaml
 from pyarrow import fs
 
+import diagnosed
 import isthmus
 from command_line import isthmus_in_process, told
 from isthmus.data import open_table
 from isthmus.data.tables.places.remote_file import told_fault
+from isthmus.diagnosis.command import prepared
+from isthmus.diagnosis.level import LEVELS
 from isthmus.errors import ConfigError, IsthmusError, RunError, SchemaError
 from isthmus.run.output import sending
 from isthmus.run.output.sending import Target
@@ -203,6 +206,16 @@ def test_a_run_on_a_store_is_the_run_on_local_files_and_keeps_no_secret(
         for secret in (KEY, SECRET, f":{server.port}"):
             assert not path.is_file() or secret.encode() not in path.read_bytes(), path
     assert KEY not in scored.output + answers[1].output
+
+
+def test_a_diagnosis_reads_the_store_and_its_configs_name_it(tmp_path: Path, server: S3Server):
+    with server.files.open_output_stream("shop/opposed.parquet") as file:
+        pq.write_table(diagnosed.opposed(1_500), file)
+    source = "s3://shop/opposed.parquet"
+    quick = LEVELS["quick"]
+    with prepared(diagnosed.settings(), source, tmp_path / "out", level=quick) as (study, _):
+        assert study.original.data.table == source
+        assert study.arms.dataset(0).domain_names == ("left", "right")
 
 
 def test_the_config_of_init_names_the_table_as_it_was_given(tmp_path: Path):

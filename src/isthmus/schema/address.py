@@ -66,3 +66,10 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.store}/{self.key}"
+
+
+def full_name(table: str | Path) -> str:
+    """Name a table so that it is found from any folder: an address as it is, a path in full."""
+    if Address.of(table) is not None:
+        return str(table)
+    return str(Path(table).expanduser().absolute())
