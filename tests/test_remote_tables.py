@@ -352,6 +352,22 @@ def test_what_a_store_says_is_told_without_what_the_environment_keeps():
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("gs://shop/a.parquet", "google::cloud::Status(UNAVAILABLE: no OAuth2 access token)"),
+        ("abfs://box@shop.dfs.core.windows.net/a.csv", "Unknown error: Failed to get token from"),
+    ],
+)
+def test_a_store_without_a_token_asks_for_credentials(source: str, said: str):
+    address = Address.of(source)
+    assert address is not None
+    fault = told_fault(address, OSError(said))
+    assert isinstance(fault, SchemaError)
+    assert str(fault).startswith(f"{source} must be open to the credentials of the environment (")
+    assert str(fault).endswith("), got no access token")
+
+
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of three parts of an upload."""

@@ -26,6 +26,8 @@ _CURL = re.compile(r"curlCode: \d+, [A-Za-z' ]+")
 _STORE = re.compile(
     r"AWS Error|curl|google::cloud|GCS|Azure|HDFS|libhdfs|libjvm|onnection|imed out"
 )
+# How the stores of Google and Azure say that nobody signed a request.
+_NO_TOKEN = re.compile(r"access token|get token")
 _MISSING = {"NO_SUCH_KEY", "RESOURCE_NOT_FOUND"}
 _DENIED = {
     "ACCESS_DENIED",
@@ -125,9 +127,11 @@ def told_fault(address: Address, fault: Exception) -> IsthmusError:
         return no_bucket(address)
     if isinstance(fault, FileNotFoundError) or code in _MISSING:
         return SchemaError(f"{address} must exist, got no such object")
-    if isinstance(fault, PermissionError) or code in _DENIED:
+    no_token = not aws and _NO_TOKEN.search(text) is not None
+    if isinstance(fault, PermissionError) or no_token or code in _DENIED:
         names = _VARIABLES["abfs" if address.scheme == "abfss" else address.scheme]
-        got = f"{code} during {aws['call']}" if aws else "a refusal"
+        other = "no access token" if no_token else "a refusal"
+        got = f"{code} during {aws['call']}" if aws else other
         return SchemaError(
             f"{address} must be open to the credentials of the environment ({names}), got {got}"
         )
