@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -225,17 +226,34 @@ def stored_as(make: Callable[..., AbstractTable]) -> Iterator[None]:
         _storage.reset(token)
 
 
-# torch.compile cannot trace a sparse gradient: these two stay outside of its graphs.
-@torch.compiler.disable()
 def _sparse_lookup(ids: Tensor, weight: Tensor) -> Tensor:
+    return untraced(_look_up)(ids, weight)
+
+
+def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+    return untraced(_look_up_pooled)(ids, weight, offsets, how)
+
+
+def _look_up(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight, sparse=True)
 
 
-@torch.compiler.disable()
-def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+def _look_up_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
     if how == "max":  # embedding_bag has no sparse gradient for it
         return pool(F.embedding(ids, weight, sparse=True), offsets, how)
     return F.embedding_bag(ids, weight, offsets, mode=how, sparse=True, include_last_offset=True)
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, outside of the graph where one is made: torch.compile traces no sparse gradient.
+
+    As a decorator, ``torch.compiler.disable`` would import the compiler with this module, which takes
+    as long as torch itself.
+    """
+    if not torch.compiler.is_compiling():
+        return function
+    outside: Any = torch.compiler.disable(function)
+    return outside
 
 
 class Tables(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
 
-from isthmus.layers.tables import INIT_STD, AbstractTable, Box, FusedTable
+from isthmus.layers.tables import INIT_STD, AbstractTable, Box, FusedTable, untraced
 from isthmus.schema import Pooling
 from isthmus.sharding.exchange import Exchange, Request
 
@@ -71,21 +71,19 @@ class RowWiseTable(AbstractTable):
 
         Raises ``IndexError`` for ids that are no rows of the storage.
         """
-        found, place = self._fetch(ids.reshape(-1))
+        found, place = untraced(self._fetch)(ids.reshape(-1))
         return found.index_select(0, place).view(*ids.shape, self.dim)
 
     def pooled(
         self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
     ) -> Float[Tensor, "rows dim"]:
         """Look up the ids of a list column and pool each row's; an empty list gives 0."""
-        found, place = self._fetch(ids)
+        found, place = untraced(self._fetch)(ids)
         if not len(found):  # embedding_bag refuses a table without rows
             return found.new_zeros(len(offsets) - 1, self.dim) + found.sum()
         ends = offsets.to(place.dtype)
         return F.embedding_bag(place, found, ends, mode=how, include_last_offset=True)
 
-    # A graph cannot hold what processes say to each other: torch.compile leaves it out.
-    @torch.compiler.disable()
     def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
         """Every row that is needed, once, and the place of each id's row among them."""
         request = self.exchange.ask(ids)

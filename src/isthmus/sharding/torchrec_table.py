@@ -18,7 +18,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 from isthmus.errors import ConfigError
-from isthmus.layers.tables import AbstractTable, Box, FusedTable
+from isthmus.layers.tables import AbstractTable, Box, FusedTable, untraced
 from isthmus.schema import Pooling
 from isthmus.sharding.row_wise import KeptGradient
 
@@ -101,10 +101,9 @@ class TorchRecTable(AbstractTable):
         self.weight = nn.Parameter(
             _view_of_all(self._engine[0], self._names_here(), own), table.weight.requires_grad
         )
-        self.register_buffer(
-            "_starts", torch.tensor([s.start for s in self.slices.values()]), False
-        )
-        self._lookups: list[_Lookup] = []
+        starts = torch.tensor([rows.start for rows in self.slices.values()])
+        self._starts = nn.Buffer(starts, persistent=False)
+        self._lookups: list[_EngineLookup] = []
 
     def _names_here(self) -> list[str]:
         rows, _ = self._here
@@ -112,20 +111,19 @@ class TorchRecTable(AbstractTable):
 
     def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Look up rows; ids already count from the top of the storage."""
-        found, place = self._fetch(ids.reshape(-1))
+        found, place = untraced(self._fetch)(ids.reshape(-1))
         return found.index_select(0, place).view(*ids.shape, self.dim)
 
     def pooled(
         self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
     ) -> Float[Tensor, "rows dim"]:
         """Look up the ids of a list column and pool each row's; an empty list gives 0."""
-        found, place = self._fetch(ids)
+        found, place = untraced(self._fetch)(ids)
         if not len(found):  # embedding_bag refuses a table without rows
             return found.new_zeros(len(offsets) - 1, self.dim) + found.sum()
         ends = offsets.to(place.dtype)
         return F.embedding_bag(place, found, ends, mode=how, include_last_offset=True)
 
-    @torch.compiler.disable()
     def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
         """Every row that is needed, once, and the place of each id's row among them."""
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.rows:
@@ -139,7 +137,7 @@ class TorchRecTable(AbstractTable):
         values = asked - self._starts.repeat_interleave(lengths)
         trained = torch.is_grad_enabled() and self.weight.requires_grad
         with torch.set_grad_enabled(trained):
-            lookup = _Lookup(self, values, lengths)
+            lookup = _EngineLookup(self, values, lengths)
         if trained:
             self._lookups.append(lookup)
         return KeptGradient.apply(self.weight, lookup.found.detach(), lookup), place
@@ -191,7 +189,7 @@ class TorchRecTable(AbstractTable):
         return Box((self.rows, self.dim), *self._here)
 
 
-class _Lookup:
+class _EngineLookup:
     """One look-up: the rows that were asked for here, and those that were found here for others."""
 
     def __init__(self, table: TorchRecTable, values: Tensor, lengths: Tensor) -> None:
