@@ -18,6 +18,7 @@ WALK = [
     "version",
     "signature",
     "disk",
+    "ranks",
     "schema",
     "family",
     "data",
@@ -49,6 +50,7 @@ WALK = [
     "demo",
     "testing",
     "cli",
+    "__main__",
 ]
 
 # The model layer knows no optimiser, device, file or metric.
