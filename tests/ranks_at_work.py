@@ -21,7 +21,7 @@ from isthmus.train import Budget, End, Look, score_rows, train
 from small_runs import settings
 
 STEPS = 50
-TRAIN_ROWS = 720
+TRAIN_ROWS = 733
 HAMUR = {"name": "hamur", "bottleneck": 4, "rank": 2, "hyper_widths": [4]}
 NONE = {"name": "none"}
 

@@ -36,9 +36,7 @@ def result(folder: Path, name: str, size: int) -> tuple[dict[str, torch.Tensor],
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [*((name, 2) for name in CASES), ("short", 4)]
-)
+@pytest.mark.parametrize(("name", "size"), [*((name, 2) for name in CASES), ("short", 4)])
 def test_ranks_with_parts_of_a_batch_are_one_rank_with_the_whole(
     folder: Path, name: str, size: int
 ):

@@ -60,6 +60,7 @@ class RunState:
     guard: str = ""  # strict, balanced, or none
     trunk: int = 0  # the budget in model.sizes that the run began with, or none
     recipe: str = ""  # which recipe was put over the config, in words, or none
+    processes: int = 1  # that trained together at first
     format: int = FORMAT
 
     @classmethod

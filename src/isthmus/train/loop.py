@@ -16,6 +16,7 @@ and so is a training that was stopped anywhere and resumed from a ``TrainState``
 
 import time
 from collections.abc import Generator, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -84,12 +85,13 @@ def train(
     ``config.seed``; between events the caller finds it as it was. Trainings in threads take turns
     from event to event, and each gives what it gives alone. Initialising ``model`` is the caller's.
     """
-    check_rows(dataset)
-    check_ranks(model, config, ranks)
+    ranks.every(lambda: check_rows(dataset))
+    ranks.every(lambda: check_ranks(model, config, ranks))
     if next(model.parameters(), None) is None:
         yield from look_once(model, dataset, config)
         return
-    loop = _Loop(model, dataset, config, budget, ranks)
+    loop = ranks.every(lambda: _Loop(model, dataset, config, budget, ranks))
+    copy_from_first(loop.model, ranks)
     with over_ranks(loop.model, ranks):
         yield from _events(loop, state, exact)
 
@@ -100,14 +102,7 @@ def _events(
     """All events of a training, and the model as its caller is to have it."""
     try:
         if state is not None:
-            check_state(
-                state,
-                dataset_key=loop.dataset_key,
-                config=loop.config,
-                model=loop.model,
-                exact=exact,
-            )
-            loop.restore(state)
+            loop.ranks.every(partial(loop.restore, state, exact=exact))
             del state
         events = loop.run()
         while True:
@@ -138,7 +133,6 @@ class _Loop:
             keep_freed_memory()
         self.model = model.to(self.device).train()
         self.objectives = build_objectives(model, config).to(self.device)
-        copy_from_first(model, ranks)
         self.score = scorer(model, self.objectives, compiled=config.compile)
         self.dataset_key = str(dataset.key)
         self.validation = dataset.rows("validation")
@@ -238,12 +232,12 @@ class _Loop:
         """One forward, backward and update. Gradients per domain, and mixed rows, wait for the device."""
         batch, domain = lesson.batch, lesson.domain  # a row with a hidden domain counts for its own
         share = self.config.domain_dropout if lesson.dropout else 0.0
-        rows = batch.rows  # of all ranks
+        rows, own = batch.rows, slice(None)  # of the whole batch; which of them are here
         if self.ranks.many:
             rows = self.rows.step_rows(self.config.batch_rows, self.step_in_epoch)
+            own = slice(*part_of(rows, (self.ranks.rank, self.ranks.size)))
         hidden = self.random.hidden(rows, share)
         if hidden is not None:
-            own = slice(*part_of(rows, (self.ranks.rank, self.ranks.size)))
             batch = batch.hide_domain(hidden[own], self.domain_places)
         labelled = batch.rows
         whole = self.shared.begin(batch, self.due()) if self.ranks.many else None
@@ -271,8 +265,7 @@ class _Loop:
         self.method.update(self.optimiser)
         self.record.add(loss, losses, told)
         self.watch.rows += rows
-        self.step += 1
-        self.step_in_epoch += 1
+        self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
         if self.step_in_epoch == self.steps_per_epoch:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
             self.weighting.end_epoch()
@@ -366,8 +359,15 @@ class _Loop:
             config=self.config.model_dump(mode="json"),
         )
 
-    def restore(self, state: TrainState) -> None:
+    def restore(self, state: TrainState, *, exact: bool) -> None:
         """Go back to the moment of ``state``, whose tensors are copied."""
+        check_state(
+            state,
+            dataset_key=self.dataset_key,
+            config=self.config,
+            model=self.model,
+            exact=exact,
+        )
         if state.phase != self.phase:
             self.begin(state.phase)
         self.phase_step = state.phase_step
