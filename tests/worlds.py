@@ -64,4 +64,5 @@ def ends(world: list[subprocess.Popen[str]], seconds: float = 120) -> list[tuple
     finally:
         for process in world:
             process.kill()
+            process.communicate()
     return found

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from datetime import timedelta
 
 import torch
@@ -11,16 +12,18 @@ from isthmus.errors import ConfigError
 from isthmus.ranks.ranks import ALONE, RankError, Ranks
 
 PATIENCE = timedelta(seconds=60)
+SLACK = 1.0  # seconds that torch may take to say that nobody came
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _started: list[Ranks] = []  # the ranks of this process, once they are started
 
 
-def start_ranks(*, patience: timedelta = PATIENCE) -> Ranks:
+def start_ranks(*, patience: timedelta = PATIENCE, meeting: timedelta = PATIENCE) -> Ranks:
     """Join the processes that ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR`` and ``MASTER_PORT`` tell of.
 
     torchrun sets them. Without ``RANK`` and ``WORLD_SIZE``, and with a world of 1, the process is alone.
     A second call gives what the first one gave. On a machine with GPUs the process takes the GPU with
-    the number ``LOCAL_RANK``. ``patience``: how long a rank waits for another one.
+    the number ``LOCAL_RANK``. ``meeting``: how long a rank waits for the others to start; ``patience``: how long it waits for them
+    later.
 
     Raises ConfigError where the variables do not make sense, or there are fewer GPUs than processes of
     this machine; RankError where the others do not come, or the port is in use.
@@ -53,7 +56,7 @@ def start_ranks(*, patience: timedelta = PATIENCE) -> Ranks:
         backend = "cpu:gloo,cuda:nccl"
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=patience))
+        store = _met(rank, size, meeting)
         store.set_timeout(patience)
         dist.init_process_group(
             backend,
@@ -66,11 +69,36 @@ def start_ranks(*, patience: timedelta = PATIENCE) -> Ranks:
         reason = str(fault).strip().partition("\n")[0]
         raise RankError(
             f"rank {rank} of {size} must meet the others at {place} within"
-            f" {patience.total_seconds():g} s, got: {reason}"
+            f" {meeting.total_seconds():g} s, got: {reason}"
         ) from fault
     ranks = Ranks(rank, size, local, dist.PrefixStore("isthmus", store), patience)
     _started.append(ranks)
     return ranks
+
+
+def _met(rank: int, size: int, meeting: timedelta) -> dist.Store:
+    """The store that all ranks share.
+
+    In a thread, because torch waits without an end for a stranger at the port that says nothing.
+    """
+    found: list[dist.Store] = []
+    faults: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=meeting))
+            found.append(store)
+        except (RuntimeError, ValueError) as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=meet, daemon=True)
+    thread.start()
+    thread.join(meeting.total_seconds() + SLACK)
+    if faults:
+        raise faults[0]
+    if not found:
+        raise RuntimeError("no answer; another program may hold the port")
+    return found[0]
 
 
 def leave(code: int) -> None:

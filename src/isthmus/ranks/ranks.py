@@ -11,6 +11,7 @@ a process that is gone.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from isthmus.errors import IsthmusError, RunError
 
 Result = TypeVar("Result")
 BEAT_SECONDS = 5.0  # between two signs of rank 0
+LONGEST_PAUSE = 0.25  # seconds between two looks for what rank 0 gives
 
 
 class RankError(RunError):
@@ -169,29 +171,23 @@ class Ranks:
     def _awaited(self, name: str) -> Any:
         """Wait for what rank 0 gives, for as long as it gives a sign of life."""
         assert self.store is not None
-        beats = 0
+        beats, heard, pause = 0, time.monotonic(), 1e-3
         with self._faults():
-            while not self._is_there(name):
-                now = self.store.add(f"{name} beats", 0)
-                if now == beats:
+            # Asked again and again: a wait of the store's own that is too short complains on stderr.
+            while not self.store.check([name]):
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                if (now := self.store.add(f"{name} beats", 0)) != beats:
+                    beats, heard = now, time.monotonic()
+                elif time.monotonic() - heard > self.patience.total_seconds():
                     raise RankError(
                         f"rank 0 of {self.size} must give a sign of life every"
                         f" {self.patience.total_seconds():g} s while the others wait, got none"
                     )
-                beats = now
             told = json.loads(self.store.get(name))
         if "fault" in told:
             raise ToldElsewhereError(f"rank {self.rank} ends with rank 0: {told['fault']}")
         return told["value"]
-
-    def _is_there(self, name: str) -> bool:
-        """Wait for a text of the store, at most for ``patience``."""
-        assert self.store is not None
-        try:
-            self.store.wait([name], self.patience)
-        except dist.DistStoreError:  # it is not there yet; a store that is gone is another fault
-            return False
-        return True
 
     def _put(self, name: str, told: dict[str, Any]) -> None:
         assert self.store is not None
