@@ -22,7 +22,7 @@ def obey(order: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
         run = isthmus.fit(config, table, out=order["out"], resume=order.get("resume", False))
     except IsthmusError as fault:
         return {"fault": type(fault).__name__, "text": str(fault)}
-    return {"run": str(run.path), "auc": run.evaluate().pooled.auc.value}
+    return {"run": str(run.path), "auc": run.evaluate().pooled.auc}
 
 
 def main(file: Path) -> None:

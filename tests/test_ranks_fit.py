@@ -115,7 +115,7 @@ def test_what_is_no_sum_over_rows_is_refused_by_name(told, place: Path):
 def test_a_run_of_one_process_goes_on_with_two(told, place: Path):
     whole = isthmus.Run.open(place / "to the end")
     for rank in (0, 1):
-        assert told[rank][6]["auc"] == pytest.approx(whole.evaluate().pooled.auc.value, abs=1e-6)
+        assert told[rank][6]["auc"] == pytest.approx(whole.evaluate().pooled.auc, abs=1e-6)
     one, two = (place / name / "metrics.jsonl" for name in ("to the end", "alone"))
     for first, second in zip(lines(one), lines(two), strict=True):
         assert first["step"] == second["step"]

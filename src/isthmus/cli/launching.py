@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
@@ -13,9 +14,9 @@ import typer
 from isthmus.cli.app import FAULT, INTERRUPTED, LOST
 
 RESTARTS = 3
-SIGTERM = -15
-# A refusal, a fault of Python or the user's wish: another start would end the same way.
-FINAL = (FAULT, 1, INTERRUPTED, -2, SIGTERM)
+# A refusal, a fault of Python, the user's wish: another start would end the same way.
+FINAL = (FAULT, 1, INTERRUPTED)
+STOPPED = (-signal.SIGINT, -signal.SIGTERM)
 
 
 def fit_together(processes: int, words: Sequence[str], *, out: Path, resume: bool) -> None:
@@ -49,9 +50,11 @@ def fit_together(processes: int, words: Sequence[str], *, out: Path, resume: boo
                 launch("-m", "isthmus", "fit", *words, "--out", str(out), *again)
         except ChildFailedError as failed:
             codes = [one.exitcode for one in failed.failures.values()]
-            final = [code for code in FINAL if code in codes]
-            if final or start == RESTARTS:
-                raise typer.Exit(final[0] if final and final[0] > 0 else LOST) from None
+            killed = any(code < 0 and code not in STOPPED for code in codes)
+            told = [code for code in FINAL if code in codes]
+            stopped = any(code in STOPPED for code in codes)
+            if (not killed and (told or stopped)) or start == RESTARTS:
+                raise typer.Exit(told[0] if told else LOST) from None
         except SignalException:
             raise KeyboardInterrupt from None
         else:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from isthmus.errors import ConfigError
-from isthmus.ranks.ranks import ALONE, RankError, Ranks
+from isthmus.ranks.ranks import ALONE, RankError, Ranks, reason_of
 
 PATIENCE = timedelta(seconds=60)
 SLACK = 1.0  # seconds that torch may take to say that nobody came
@@ -66,10 +66,9 @@ def start_ranks(*, patience: timedelta = PATIENCE, meeting: timedelta = PATIENCE
             timeout=patience,
         )
     except (RuntimeError, ValueError) as fault:
-        reason = str(fault).strip().partition("\n")[0]
         raise RankError(
             f"rank {rank} of {size} must meet the others at {place} within"
-            f" {meeting.total_seconds():g} s, got: {reason}"
+            f" {meeting.total_seconds():g} s, got: {reason_of(fault)}"
         ) from fault
     ranks = Ranks(rank, size, local, dist.PrefixStore("isthmus", store), patience)
     _started.append(ranks)

@@ -10,6 +10,7 @@ a process that is gone.
 """
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,12 @@ from isthmus.errors import IsthmusError, RunError
 Result = TypeVar("Result")
 BEAT_SECONDS = 5.0  # between two signs of rank 0
 LONGEST_PAUSE = 0.25  # seconds between two looks for what rank 0 gives
+
+
+def reason_of(fault: Exception) -> str:
+    """What torch says of a fault of the network: one line, without places in torch's own source."""
+    line = str(fault).strip().partition("\n")[0].partition(". This is typically")[0]
+    return re.sub(r"^\[[^\]]*\.cc:\d+\] *", "", line)
 
 
 class RankError(RunError):
@@ -221,10 +228,9 @@ class Ranks:
         try:
             yield
         except RuntimeError as fault:  # torch has no other for a closed connection or a time out
-            reason = str(fault).strip().partition("\n")[0]
             raise RankError(
                 f"rank {self.rank} of {self.size} must hear of the others within"
-                f" {self.patience.total_seconds():g} s, got: {reason}"
+                f" {self.patience.total_seconds():g} s, got: {reason_of(fault)}"
             ) from fault
 
 
