@@ -7,6 +7,12 @@
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# The S3 server of the tests, in a folder of its own: it wants versions that nothing else here has.
+.s3-server/installed: .venv/installed-dev tests/s3_server.txt
+	rm -rf .s3-server
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --target .s3-server -r tests/s3_server.txt
+	touch $@
+
 .PHONY: demo test check docs bench results accuracy truth soak benchmark claim clean
 
 .venv/installed: pyproject.toml constraints.txt
@@ -27,7 +33,7 @@ demo: .venv/installed
 	.venv/bin/isthmus demo
 
 # A process a core, with one thread each; the tests of a file stay together.
-test: .venv/installed-dev
+test: .venv/installed-dev .s3-server/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
 
 check: .venv/installed-dev
@@ -52,7 +58,7 @@ truth: .venv/installed-dev
 	.venv/bin/python -m pytest -m truth
 	.venv/bin/python -m bench.truth
 
-soak: .venv/installed-dev
+soak: .venv/installed-dev .s3-server/installed
 	.venv/bin/python -m pytest -m soak
 
 benchmark: .venv/installed-dev

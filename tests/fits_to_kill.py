@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch._dynamo  # noqa: F401  by the first optimiser: once here, and not in every child
+
 import isthmus
 from isthmus import checkpoint
 from isthmus.bundle import served

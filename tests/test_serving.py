@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -16,9 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from command_line import isthmus_in_process, told
 from isthmus.bundle import Bundle
+from isthmus.serving.application import routes_of
 from isthmus.serving.doors.arrow_stream import MEDIA
 from rows_of_every_kind import ROWS, drawn, frame, run_of_every_kind
 from served import BEARER, TOKEN, Served, as_json, served, stream
+from steady_load import memory_of, put_load
 
 MOST_ROWS = 600
 
@@ -308,3 +311,34 @@ def test_the_document_describes_what_is_read(server: Served):
     assert set(row["required"]) == {*row["properties"]}
     assert "shop" in row["properties"]
     assert json.dumps(row["properties"]["seen"]).count("array") == 1
+    said = {(method, path) for path, of in document["paths"].items() for method in of}
+    routes = routes_of(Mock(), "isthmus")
+    had = {
+        (method.lower(), route.path)
+        for route in routes
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    assert said == had
+
+
+# --- a long load ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [30, pytest.param(600, marks=pytest.mark.soak)])
+def test_under_a_steady_load_nothing_fails_and_memory_stays(
+    server: Served, bundle: Bundle, seconds: int
+):
+    rows = [as_json(row) for row in table_of(bundle, 50).to_dicts()]
+    body = json.dumps({"rows": rows}).encode()
+    put_load(server.url, body, seconds=3)  # caches, and the allocator's first pages
+    capacity = put_load(server.url, body, seconds=5)
+    assert not capacity.faults
+    (worker,) = server.workers
+    memory = []
+    for _ in range(5):
+        load = put_load(server.url, body, seconds=seconds / 5, rate=0.8 * capacity.answered / 5)
+        assert not load.faults
+        assert load.answered > 10 * seconds / 5
+        memory.append(memory_of(worker))
+    assert max(memory) <= 1.05 * memory[0]

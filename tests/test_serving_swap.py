@@ -16,8 +16,6 @@ from isthmus.bundle import Bundle
 from rows_of_every_kind import drawn, frame, run_of_every_kind
 from served import BEARER, TOKEN, Served, as_json, served
 
-SWAPS = 4
-
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -65,7 +63,8 @@ class Asking:
             thread.join()
 
 
-def test_a_reload_under_load_drops_nothing(bundles: tuple[Path, Path], tmp_path: Path):
+@pytest.mark.parametrize("swaps", [4, pytest.param(100, marks=pytest.mark.soak)])
+def test_a_reload_under_load_drops_nothing(bundles: tuple[Path, Path], tmp_path: Path, swaps: int):
     (tmp_path / "token").write_text(TOKEN)
     link = tmp_path / "live"
     link.symlink_to(bundles[0])
@@ -77,7 +76,7 @@ def test_a_reload_under_load_drops_nothing(bundles: tuple[Path, Path], tmp_path:
     with served(*words) as server:
         asking = Asking(server, row)
         acknowledged = []
-        for number in range(1, SWAPS + 1):
+        for number in range(1, swaps + 1):
             turn(link, bundles[number % 2])
             found = server.post("/v1/model/reload", headers=BEARER)
             assert found.status_code == 200, found.text

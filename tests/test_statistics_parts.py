@@ -103,7 +103,7 @@ def test_no_feature_may_have_the_name_of_statistics():
 
 
 def test_a_column_that_no_value_is_kept_of_says_nothing(tmp_path: Path):
-    table = planted(7, 600, 10**9)
+    table = planted(7, 600, 10**7)
     features = {
         "user": {"kind": "categorical", "statistics": True, "min_count": 2},
         "tab": "categorical",

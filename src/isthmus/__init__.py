@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from isthmus.recipe import SystemRecipe, recipes
     from isthmus.run import Run, compare, fit
     from isthmus.schema import DataConfig
+    from isthmus.serving.scoring_engine import ScoringEngine, load_engine
     from isthmus.train import TrainConfig
     from isthmus.tuning import Tuning, tune
 
@@ -81,6 +82,7 @@ _PLACES = {
     "isthmus.recipe": ("SystemRecipe", "recipes"),
     "isthmus.run": ("Run", "compare", "fit"),
     "isthmus.schema": ("DataConfig",),
+    "isthmus.serving.scoring_engine": ("ScoringEngine", "load_engine"),
     "isthmus.train": ("TrainConfig",),
     "isthmus.tuning": ("Tuning", "tune"),
 }
@@ -111,6 +113,7 @@ __all__ = [
     "Run",
     "RunError",
     "SchemaError",
+    "ScoringEngine",
     "SystemRecipe",
     "TrainConfig",
     "Tuning",
@@ -127,6 +130,7 @@ __all__ = [
     "fit",
     "load_adapters",
     "load_config",
+    "load_engine",
     "merge_adapters",
     "monitor",
     "plan_benchmark",

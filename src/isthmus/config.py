@@ -19,6 +19,7 @@ from isthmus.family import Family, members
 from isthmus.models import ModelConfig
 from isthmus.models.model_config import OF_NETWORKS
 from isthmus.schema import DataConfig, Section
+from isthmus.schema.address import Address
 from isthmus.train import TrainConfig
 
 AnySection = TypeVar("AnySection", bound=BaseModel)
@@ -91,7 +92,7 @@ def load_config(
     raw = apply_overrides(raw, overrides)
     config = validate(Config, raw)
     table = config.data.table
-    if folder is None or table is None or "://" in table or Path(table).is_absolute():
+    if folder is None or table is None or Address.of(table) is not None:
         return config
     data = config.data.model_copy(update={"table": str(folder / table)})
     return config.model_copy(update={"data": data})

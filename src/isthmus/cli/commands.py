@@ -222,7 +222,7 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT")],
     strength: Annotated[
         float | None,
         typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
@@ -238,12 +238,12 @@ def predict(
         bool, typer.Option("--resume", help="Go on with a stopped call that was to write OUT")
     ] = False,
 ) -> None:
-    """Add the column score to a table: CSV where OUT ends in .csv or .tsv, else Parquet."""
+    """Add the column score to a table, in a file or on an object store: CSV where OUT ends in .csv or .tsv, else Parquet."""
     import isthmus
 
     if detect_domain not in (None, "row", "group"):
         raise IsthmusError(f"--detect-domain must be row or group, got {detect_domain!r}")
-    with ProgressView() as progress, writing("file", output):
+    with ProgressView() as progress, writing("file", Path(output)):
         rows = isthmus.Run.open(run).predict_to(
             table,
             output,

@@ -41,6 +41,7 @@ from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
 from isthmus.run.notice import Listener, Notice, encoding, silent
+from isthmus.schema.address import full_name
 from isthmus.signature import taking
 
 MARGIN = 0.005  # of AUC, and of the logloss as a share
@@ -268,9 +269,7 @@ def _with_table(config: Config, source: Any) -> Config:
 
     A frame has no path, and the config then names no table.
     """
-    path = None
-    if isinstance(source, str | Path):
-        path = str(Path(source).expanduser().absolute())
+    path = full_name(source) if isinstance(source, str | Path) else None
     return config.model_copy(update={"data": config.data.model_copy(update={"table": path})})
 
 

@@ -12,6 +12,7 @@ from isthmus.data.encoding.trees import is_installed
 from isthmus.inspect.look import DomainCounts
 from isthmus.inspect.template import plain_recipe, scalar
 from isthmus.schema import Label
+from isthmus.schema.address import Address
 
 _SHOWN = 20  # domains that the text shows
 _PAD = 36  # where the comments of the config begin
@@ -71,8 +72,9 @@ class Inspection:
         no path: ``fit`` is given the frame too.
         """
         path = table if table is not None else self.path
-        if table is None and path is not None and folder is not None and not isabs(path):
-            path = relpath(path, folder)
+        if table is None and path is not None and folder is not None:
+            is_relative = Address.of(path) is None and not isabs(path)
+            path = relpath(path, folder) if is_relative else path
         return "\n".join(
             [*_header(self), "", *_data_section(self, path), "", plain_recipe(self.rows)]
         )

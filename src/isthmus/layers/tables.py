@@ -11,7 +11,8 @@ rare value stays near the mean until its rows move it.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -132,17 +133,34 @@ class FusedTable(AbstractTable):
             _load([self], state_dict, prefix, strict, missing_keys, unexpected_keys, error_msgs)
 
 
-# torch.compile cannot trace a sparse gradient: these two stay outside of its graphs.
-@torch.compiler.disable()
 def _sparse_lookup(ids: Tensor, weight: Tensor) -> Tensor:
+    return _untraced(_look_up)(ids, weight)
+
+
+def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+    return _untraced(_look_up_pooled)(ids, weight, offsets, how)
+
+
+def _look_up(ids: Tensor, weight: Tensor) -> Tensor:
     return F.embedding(ids, weight, sparse=True)
 
 
-@torch.compiler.disable()
-def _sparse_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
+def _look_up_pooled(ids: Tensor, weight: Tensor, offsets: Tensor, how: Pooling) -> Tensor:
     if how == "max":  # embedding_bag has no sparse gradient for it
         return pool(F.embedding(ids, weight, sparse=True), offsets, how)
     return F.embedding_bag(ids, weight, offsets, mode=how, sparse=True, include_last_offset=True)
+
+
+def _untraced(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, outside of the graph where one is made: torch.compile traces no sparse gradient.
+
+    As a decorator, ``torch.compiler.disable`` would import the compiler with this module, which takes
+    as long as torch itself.
+    """
+    if not torch.compiler.is_compiling():
+        return function
+    outside: Any = torch.compiler.disable(function)
+    return outside
 
 
 class Tables(nn.Module):

@@ -155,7 +155,7 @@ def group_numbers(group: np.ndarray | None) -> np.ndarray | None:
 def fingerprint(table: Table) -> str:
     """Give what tells a table from others, wherever it lies: the sizes and footers of its files."""
     parts = [
-        {name: value for name, value in file.items() if name not in ("path", "time")}
+        {name: value for name, value in file.items() if name not in ("path", "time", "etag")}
         for file in table.files
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -204,6 +204,8 @@ class Run:
         The file is CSV where its name ends in ``.csv`` or ``.tsv``, and Parquet otherwise. Rows
         keep their order. Columns stay as they are, in one type over all files. Memory is bounded.
         Raises SchemaError where the table has a column ``score``, or types that do not go together.
+        ``output`` may be an address (``s3://bucket/scored.parquet``): the object is whole or not there, and
+        ``resume`` is refused.
         Raises RunError where ``output`` exists or cannot be written. ``strength``, ``detect_domain``: as
         in `predict`; what is told stands in a column ``detected_domain``, null where a row names its own.
 
@@ -214,7 +216,7 @@ class Run:
         return predict_to(
             self._bundle_at(strength),
             table,
-            Path(output),
+            output,
             detect_domain=detect_domain,
             about={"bundle": sha256(RunFolder(self.path).bundle / MANIFEST), "strength": strength},
             resume=resume,

@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
+from isthmus.errors import SchemaError
+from isthmus.schema.address import Address
 from isthmus.schema.agreement import (
     check_attention,
     check_crosses,
@@ -92,6 +94,16 @@ class DataConfig(Section):
     crosses: tuple[tuple[str, str], ...] = ()
     trees: TreesKey = False
     split: Split = Split()
+
+    @field_validator("table")
+    @classmethod
+    def _check_table(cls, table: str | None) -> str | None:
+        """Refuse an address that holds a credential, before a file repeats it."""
+        try:
+            Address.of(table or "")
+        except SchemaError as fault:
+            raise ValueError(str(fault)) from None
+        return table
 
     @model_validator(mode="before")
     @classmethod

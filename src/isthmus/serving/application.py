@@ -67,7 +67,17 @@ def make_app(
     again; gives why it failed, or None. ``up``: whether requests are taken.
     """
     doors = _Doors(current, settings, tallies, reload, up)
-    model = f"/v2/models/{settings.name}"
+    faults: dict[Any, Any] = {Refusal: _refused, HTTPException: _no_such, Exception: _broken}
+    return Guarded(
+        Starlette(routes=routes_of(doors, settings.name), exception_handlers=faults),
+        current,
+        settings,
+    )
+
+
+def routes_of(doors: "_Doors", name: str) -> list[Route]:
+    """Every path; ``name``: of the model, in those of the Open Inference Protocol."""
+    model = f"/v2/models/{name}"
     versioned = f"{model}/versions/{{version}}"
     routes = [
         Route("/v1/score", doors.score, methods=["POST"]),
@@ -85,16 +95,15 @@ def make_app(
         Route("/v2/health/live", doors.alive),
         Route("/v2/health/ready", doors.ready),
         Route("/v2/repository/index", doors.repository, methods=["POST"]),
-        Route(f"/v2/repository/models/{settings.name}/load", doors.loaded, methods=["POST"]),
+        Route(f"/v2/repository/models/{name}/load", doors.loaded, methods=["POST"]),
     ]
     for path in (model, versioned):
         routes += [
             Route(path, doors.metadata),
-            Route(f"{path}/ready", doors.ready),
+            Route(f"{path}/ready", doors.model_ready),
             Route(f"{path}/infer", doors.infer, methods=["POST"]),
         ]
-    faults: dict[Any, Any] = {Refusal: _refused, HTTPException: _no_such, Exception: _broken}
-    return Guarded(Starlette(routes=routes, exception_handlers=faults), current, settings)
+    return routes
 
 
 class _Doors:
@@ -193,6 +202,10 @@ class _Doors:
     async def ready(self, _: Request) -> Response:
         up = self._up()
         return Json({"ready": up}, status_code=200 if up else 503)
+
+    async def model_ready(self, request: Request) -> Response:
+        _of_version(request)
+        return await self.ready(request)
 
     async def version(self, _: Request) -> Response:
         return Response(VERSION, media_type="text/plain")

@@ -1,10 +1,10 @@
 """An engine: one bundle, loaded, probed, and ready to score. A reload makes another one beside it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +79,14 @@ class ScoringEngine:
         """Scores float64 (rows,) of encoded rows."""
         return self._score(rows) if len(rows.domain) else np.empty(0)
 
+    def score_rows(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """Scores float64 (rows,) of single rows, each a mapping by column; see `Bundle.score_rows`."""
+        return self.score(self.encoder.encode(rows))
+
+    def score_row(self, row: Mapping[str, Any]) -> float:
+        """The score of one row; see `score_rows`."""
+        return float(self.score_rows([row])[0])
+
     def encoded(self, table: pa.Table, source: str) -> EncodedRows:
         """The rows of a table. Raises SchemaError as `Encoder.encode` does."""
         columns = [*table.schema.names]
@@ -92,13 +100,19 @@ class ScoringEngine:
         return self.bundle.encoder.encode(block[0] if block else empty, 0, source, roles=())
 
 
-def load_engine(folder: Path, graphs: Path | None) -> ScoringEngine:
-    """Load a bundle to serve it, by ONNX Runtime on ``graphs`` if given, else by torch.
+def load_engine(folder: str | Path, graphs: str | Path | None = None) -> ScoringEngine:
+    """Load a bundle to score rows of requests, without a server: what the server itself scores by.
 
+    >>> engine = isthmus.load_engine("runs/clicks/bundle", "runs/clicks/onnx")  # doctest: +SKIP
+    >>> engine.score_row({"user": 7, "tab": "home"})                            # doctest: +SKIP
+    0.0431
+
+    ``graphs``: the folder that `isthmus.export` wrote of the bundle, for ONNX Runtime; torch without.
     Raises BundleError, naming the file, where something is missing, damaged, or of another bundle.
     """
     bundle = Bundle.load(folder)
-    return ScoringEngine(bundle, _by_torch(bundle) if graphs is None else _by_onnx(bundle, graphs))
+    scored = _by_torch(bundle) if graphs is None else _by_onnx(bundle, Path(graphs))
+    return ScoringEngine(bundle, scored)
 
 
 def _by_torch(bundle: Bundle) -> Score:

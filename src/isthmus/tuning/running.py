@@ -26,6 +26,7 @@ from isthmus.report import to_markdown
 from isthmus.report.diagnosis.words import duration
 from isthmus.report.tuning import trial_table, tuning_page
 from isthmus.run.notice import Listener, Notice, encoding, silent
+from isthmus.schema.address import full_name
 from isthmus.train import Monitor, check_monitor
 from isthmus.tuning.attempt import Attempting, SeenLook, attempt
 from isthmus.tuning.constraint import metric_of, trial_gains, validation_rows
@@ -264,10 +265,8 @@ def with_table(config: Config) -> Config:
     table = config.data.table
     if table is None:
         raise ConfigError("data.table must name a table, got none")
-    if "://" in table:
-        return config
-    path = str(Path(table).expanduser().absolute())
-    return config.model_copy(update={"data": config.data.model_copy(update={"table": path})})
+    data = config.data.model_copy(update={"table": full_name(table)})
+    return config.model_copy(update={"data": data})
 
 
 def _target(config: Any, out: str | Path | None) -> Path:

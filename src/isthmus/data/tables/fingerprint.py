@@ -1,12 +1,14 @@
 """What tells one file or frame from another."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from isthmus.data.tables.places.access import opened
+from isthmus.data.tables.places.listing import Place
+from isthmus.data.tables.places.remote_file import RemoteFile, store_faults
 
 
 def of_content(
@@ -23,32 +25,36 @@ def of_content(
     return {"path": None, "rows": rows, "content": digest.hexdigest()}
 
 
-def of_file(path: Path, *, is_csv: bool, whole: bool) -> dict[str, Any]:
-    """Path, size, time and footer of a file; with ``whole`` the hash of every byte too."""
-    state = path.stat()
-    found: dict[str, Any] = {
-        "path": str(path.resolve()),
-        "size": state.st_size,
-        "time": state.st_mtime_ns,
-        "footer": _footer(path, state.st_size, is_csv),
-    }
-    if whole:
-        found["content"] = blake2(path)
-    return found
+def of_file(place: Place, *, is_csv: bool, whole: bool) -> dict[str, Any]:
+    """Path, size, time and footer of a file; with ``whole`` the hash of every byte too.
+
+    Of an object on a store the path is its address, and the ETag is given where the store gives one.
+    """
+    if isinstance(place, RemoteFile):
+        with store_faults(place.address):
+            return _found(place, {"path": str(place), **place.state()}, is_csv, whole)
+    state = place.stat()
+    told = {"path": str(place.resolve()), "size": state.st_size, "time": state.st_mtime_ns}
+    return _found(place, told, is_csv, whole)
 
 
-def blake2(path: Path) -> str:
+def _found(place: Place, told: dict[str, Any], is_csv: bool, whole: bool) -> dict[str, Any]:
+    found = told | {"footer": _footer(place, told["size"], is_csv)}
+    return found | {"content": blake2(place)} if whole else found
+
+
+def blake2(place: Place) -> str:
     """Hexadecimal BLAKE2b of a file's content, 16 bytes of it."""
-    with path.open("rb") as file:
+    with opened(place) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _footer(path: Path, size: int, is_csv: bool) -> str:
+def _footer(place: Place, size: int, is_csv: bool) -> str:
     """Hash of a Parquet footer, or of the last 64 KiB of a CSV file."""
-    with path.open("rb") as file:
+    with opened(place) as file:
         length = 1 << 16
         if not is_csv:
             file.seek(max(0, size - 8))
             length = int.from_bytes(file.read(4), "little") + 8
-        file.seek(-min(length, size), os.SEEK_END)
+        file.seek(size - min(length, size))
         return hashlib.blake2b(file.read(), digest_size=16).hexdigest()

@@ -1,51 +1,57 @@
 """Parquet files as parts of a table."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isthmus.data.tables.faults import column_types
 from isthmus.data.tables.kinds import is_text
+from isthmus.data.tables.places.access import opened, readable
+from isthmus.data.tables.places.listing import Place
+from isthmus.data.tables.places.remote_file import RemoteFile, store_fault
 from isthmus.data.tables.table import TablePart
-from isthmus.errors import SchemaError
+from isthmus.errors import IsthmusError, SchemaError
 
-_READ_BUFFER = 1 << 20
+_READ_BUFFER = 1 << 20  # bytes for a column
+_REMOTE_BUFFER = 1 << 22  # a request to a store costs the time of some MB
 _MAGIC = b"PAR1"
 _DICTIONARIES = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 # What stands beside them in a chunk whose values are dictionaries, and plain pages when one is full.
 _BESIDE = {"PLAIN", "RLE", "BIT_PACKED"}
 
 
-def parquet_part(path: Path, name: str) -> TablePart:
+def parquet_part(place: Place, name: str) -> TablePart:
     """Open a Parquet file; ``SchemaError`` where it is none, is damaged, or names a column twice."""
     try:
-        with pq.ParquetFile(path) as file:
+        with readable(place) as source, pq.ParquetFile(source) as file:
             rows, schema = file.metadata.num_rows, file.schema_arrow
             coded = _coded(file.metadata)
     except (pa.ArrowException, OSError) as fault:
-        raise _refused(path, name, fault) from fault
+        raise _refused(place, name, fault) from _cause(place, fault)
     types = column_types(schema, name)
 
     def read(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         # Text comes as dictionaries: each value is then looked up once a block, not once a row.
         text = [column for column in columns if is_text(types[column]) and column in coded]
         try:
-            with pq.ParquetFile(
-                path,
-                read_dictionary=text,
-                # Streamed in small pieces: pre-buffering keeps every row group it has read.
-                buffer_size=_READ_BUFFER,
-                pre_buffer=False,
-                page_checksum_verification=True,
-            ) as file:
+            with (
+                readable(place) as source,
+                pq.ParquetFile(
+                    source,
+                    read_dictionary=text,
+                    # Streamed in small pieces: pre-buffering keeps every row group it has read.
+                    buffer_size=_REMOTE_BUFFER if isinstance(place, RemoteFile) else _READ_BUFFER,
+                    pre_buffer=False,
+                    page_checksum_verification=True,
+                ) as file,
+            ):
                 for batch in file.iter_batches(batch_size=rows, columns=columns):
                     yield batch.select(columns)
         except (pa.ArrowException, OSError) as fault:
-            raise _refused(path, name, fault) from fault
+            raise _refused(place, name, fault) from _cause(place, fault)
 
-    return TablePart(name, rows, types, read, path)
+    return TablePart(name, rows, types, read, place)
 
 
 def _coded(metadata: pq.FileMetaData) -> set[str]:
@@ -60,12 +66,16 @@ def _coded(metadata: pq.FileMetaData) -> set[str]:
     return found
 
 
-def _refused(path: Path, name: str, fault: Exception) -> SchemaError:
+def _refused(place: Place, name: str, fault: Exception) -> IsthmusError:
     """Damage is said only of what is damaged; a layout that pyarrow cannot read is sound."""
+    if (of_store := store_fault(place, fault)) is not None:
+        return of_store
+    if isinstance(place, RemoteFile):
+        name = str(place)
     reason = (str(fault).strip().splitlines() or [type(fault).__name__])[0]
     if isinstance(fault, pa.ArrowNotImplementedError):
         return SchemaError(f"{name} must be a Parquet file that pyarrow reads, got: {reason}")
-    with path.open("rb") as file:
+    with opened(place) as file:
         if file.read(4) != _MAGIC:
             return SchemaError(
                 f"{name} must be a whole Parquet file, got one that does not begin with PAR1"
@@ -73,3 +83,8 @@ def _refused(path: Path, name: str, fault: Exception) -> SchemaError:
     return SchemaError(
         f"{name} must be a whole Parquet file, got one that is cut off or damaged ({reason})"
     )
+
+
+def _cause(place: Place, fault: Exception) -> Exception | None:
+    """The cause to show below a refusal: the words of a store may hold what is secret."""
+    return None if isinstance(place, RemoteFile) else fault

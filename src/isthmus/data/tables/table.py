@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -11,6 +10,9 @@ import pyarrow as pa
 from isthmus.data.tables.faults import missing_column, wrong_type
 from isthmus.data.tables.fingerprint import of_content, of_file
 from isthmus.data.tables.kinds import comparable, decoded_name, is_list, item_type, joined, kind
+from isthmus.data.tables.places.access import each
+from isthmus.data.tables.places.listing import Place
+from isthmus.data.tables.places.remote_file import RemoteFile
 from isthmus.data.tables.plain import plain_batch
 from isthmus.data.tables.values import is_utf8
 from isthmus.errors import SchemaError
@@ -59,7 +61,7 @@ class TablePart:
 
     ``types``: the stored types. ``read``: gives record batches of chosen columns, of about as many
     rows as asked for. ``unusable``: the columns whose values fit no use, each with the message for
-    whoever uses the column. ``reread``: only for a CSV file, gives the same rows with some columns
+    whoever uses the column. ``place``: of the file, None for a frame. ``reread``: only for a CSV file, gives the same rows with some columns
     read in another `Way`. ``odd``: the columns of a CSV file that hold a value that is no number,
     each with the row and the text of the first such value.
     """
@@ -68,7 +70,7 @@ class TablePart:
     rows: int
     types: Mapping[str, pa.DataType]
     read: Callable[[list[str], int], Iterator[pa.RecordBatch]]
-    path: Path | None = None
+    place: Place | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
     reread: "Callable[[Mapping[str, Way]], TablePart] | None" = None
     odd: Mapping[str, tuple[int, str]] = field(default_factory=dict)
@@ -124,12 +126,16 @@ class Table:
         ``verify_content``: hash every byte of every file too. Taken once for each open table.
         """
         if verify_content not in self._fingerprints:
-            self._fingerprints[verify_content] = tuple(
-                of_content(part.types, part.rows, part.read(list(part.types), BLOCK_ROWS))
-                if part.path is None
-                else of_file(part.path, is_csv=part.reread is not None, whole=verify_content)
-                for part in self.parts
-            )
+
+            def of_part(part: TablePart) -> dict[str, Any]:
+                if part.place is None:
+                    return of_content(
+                        part.types, part.rows, part.read(list(part.types), BLOCK_ROWS)
+                    )
+                return of_file(part.place, is_csv=part.reread is not None, whole=verify_content)
+
+            is_remote = isinstance(self.parts[0].place, RemoteFile)
+            self._fingerprints[verify_content] = tuple(each(of_part, self.parts, remote=is_remote))
         return self._fingerprints[verify_content]
 
     def reading(self, ways: Mapping[str, Way]) -> "Table":

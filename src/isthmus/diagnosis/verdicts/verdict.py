@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtr
 
 from isthmus.diagnosis.level import LevelName
 from isthmus.diagnosis.verdicts.wording import Wording
@@ -302,7 +302,7 @@ def _chance(effect: Effect, bound: float, *, above: bool = True) -> float:
     distance = estimate - bound if above else bound - estimate
     if se == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(norm.sf(distance / se) if effect.df is None else t.sf(distance / se, effect.df))
+    return float(ndtr(-distance / se) if effect.df is None else stdtr(effect.df, -distance / se))
 
 
 def _certainty(*chances: float) -> str:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from isthmus.errors import RunError, SchemaError
 from isthmus.run.external import Untrained, tell_rows
 from isthmus.run.notice import Listener, Notice
 from isthmus.run.output.finished_rows import FinishedRows
+from isthmus.run.output.sending import Target
 from isthmus.run.output.unifying import as_type, risky, unified
 from isthmus.run.output.writing import ScoredWriter
+from isthmus.schema.address import Address
 from isthmus.version import VERSION
 
 SCORE = "score"
@@ -25,7 +28,7 @@ DETECTED = "detected_domain"
 def predict_to(
     bundle: Bundle,
     table: Any,
-    output: Path,
+    output: str | Path,
     *,
     detect_domain: DetectBy | None = None,
     about: Mapping[str, Any],
@@ -38,37 +41,53 @@ def predict_to(
     scores depend on beside the table. ``resume``: score the rows only that a stopped call with the same
     ``output`` did not score; see `FinishedRows`. Reading, scoring and writing go on side by side.
 
+    ``output``: a path, or an address on an object store. What goes to a store is written in the folder
+    of temporary files first, and sent when it is whole (`isthmus.run.output.sending`); such a call
+    begins again, so ``resume`` is refused.
+
     Warns of columns that the file can hold as text only, and of domains that were not trained.
     """
+    address = Address.of(output) if isinstance(output, str) else None
+    if address is not None and resume:
+        raise RunError(
+            f"--resume must have a file of this machine to go on with, got {address}; predict to a"
+            " local file, or leave out --resume"
+        )
+    target = None if address is None else Target(address)
     opened = open_table(table)
     added = {SCORE: pa.float64()} | ({} if detect_domain is None else {DETECTED: pa.string()})
     for file, types in opened.schemas:
         for name in added:
             if name in types:
                 raise SchemaError(f"column {name!r} must not be in the table yet, got it in {file}")
-    if resume and FinishedRows.clear_if_ended(output):
-        return opened.rows
-    if output.exists():
-        raise RunError(f"file to write must not exist yet, got {output}")
-    if not output.parent.is_dir():
-        raise RunError(f"folder of the file to write must exist, got {output.parent}")
+    path = Path(output)
+    if target is None:
+        if resume and FinishedRows.clear_if_ended(path):
+            return opened.rows
+        if path.exists():
+            raise RunError(f"file to write must not exist yet, got {path}")
+        if not path.parent.is_dir():
+            raise RunError(f"folder of the file to write must exist, got {path.parent}")
     rate = bundle.config.data.negative_rate
     schema = unified(opened.schemas)
     _check_values(opened, schema)
     untrained = Untrained(bundle.config.data.domain)
     about = {**about, "detect_domain": detect_domain, **_surroundings(opened)}
     columns = pa.schema([*schema, *added.items()])
-    with (
-        FinishedRows.kept(output, about, resume=resume) as done,
-        ScoredWriter(output, columns) as writer,
-    ):
+    with ExitStack() as stack:
+        done = None
+        if target is not None:
+            path = stack.enter_context(target.written())
+        else:
+            done = stack.enter_context(FinishedRows.kept(path, about, resume=resume))
+        writer = stack.enter_context(ScoredWriter(path, columns))
 
         def write(block: Block, arrays: list[pa.Array]) -> None:
             held = [*_as_written(block, schema), *arrays]
             writer.write(pa.RecordBatch.from_arrays(held, names=columns.names))
 
-        begun = done.rows
-        if begun:
+        begun = 0 if done is None else done.rows
+        if done is not None and begun:
             untrained.recall(done.note)
             progress(Notice("score", f"{begun:,} of {opened.rows:,} rows were scored before"))
             for arrays, block in zip(done.blocks(list(added)), stored_blocks(opened), strict=False):
@@ -87,15 +106,18 @@ def predict_to(
             arrays = [pa.array(to_score(scored.logits, rate))]
             if scored.told is not None:
                 arrays.append(scored.told)
-            done.add(pa.RecordBatch.from_arrays(arrays, names=list(added)), untrained.to_dict)
+            if done is not None:
+                scores = pa.RecordBatch.from_arrays(arrays, names=list(added))
+                done.add(scores, untrained.to_dict)
             write(scored.block, arrays)
             tell_rows(progress, scored, opened)
-        done.end()
+        if done is not None:
+            done.end()
     mixed = {name for part in opened.parts for name in part.unusable if name in schema.names}
     turned = sorted({*writer.turned, *(mixed if not opened.is_csv else ())})
     if turned:
         warnings.warn(
-            f"columns that {output.name} holds as text only: {', '.join(map(repr, turned))}",
+            f"columns that {path.name} holds as text only: {', '.join(map(repr, turned))}",
             UserWarning,
             stacklevel=2,
         )

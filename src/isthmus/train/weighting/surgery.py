@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float64
-from scipy.optimize import minimize
 from torch import nn
 
 from isthmus.train.weighting.rule import AbstractRule, DomainLosses, gradients_of
@@ -88,7 +88,7 @@ class CAGrad(AbstractSurgery):
         def slope(w: np.ndarray) -> np.ndarray:
             return products @ equal + radius * (products @ w) / length(w)
 
-        found = minimize(
+        found = scipy.optimize.minimize(  # which scipy imports now, not before
             lambda w: float(w @ products @ equal + radius * length(w)),
             equal,
             jac=slope,

@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from jaxtyping import Float32, Float64, Int32, Int64
-from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import t as student
+from scipy.special import expit, stdtr
 
 LEVEL = 0.05
 RIDGE = 1.0  # how many rows a coefficient of 0 is worth
@@ -83,7 +82,7 @@ def losses(
 
     # Newton steps: numbers that go together would cost a method without curvature ten times as many.
     start = np.zeros(x.shape[1])
-    found = minimize(
+    found = scipy.optimize.minimize(  # which scipy imports now, not before
         loss, start, jac=True, hess=bend, method="trust-exact", options={"gtol": 1e-6}
     ).x
     z = found[0] + held @ found[1:]
@@ -135,8 +134,8 @@ def one_sided(
     there = (n > 1) & (error > 0)
     above, below = np.ones(parts), np.ones(parts)
     statistic = mean[there] / error[there]
-    above[there] = student.sf(statistic, n[there] - 1)
-    below[there] = student.cdf(statistic, n[there] - 1)
+    above[there] = stdtr(n[there] - 1, -statistic)
+    below[there] = stdtr(n[there] - 1, statistic)
     return above, below
 
 

@@ -6,7 +6,6 @@ file in memory, never all of it.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
@@ -17,6 +16,9 @@ from isthmus.data.tables.csv.dialect import Dialect, find_dialect, lone_header, 
 from isthmus.data.tables.csv.spelling import Spelled
 from isthmus.data.tables.faults import bad_value, check_once
 from isthmus.data.tables.kinds import MOMENTS, NUMBERS, family, kind
+from isthmus.data.tables.places.access import unpacked
+from isthmus.data.tables.places.listing import Place
+from isthmus.data.tables.places.remote_file import store_fault
 from isthmus.data.tables.table import TablePart, Way, ahead
 
 _BLOCK_BYTES = 8 << 20
@@ -55,30 +57,30 @@ class CsvColumn:
 class CsvFile:
     """A CSV file whose every row was seen once. Made by `open_csv`."""
 
-    path: Path
+    place: Place
     name: str
     dialect: Dialect
     rows: int
     columns: dict[str, CsvColumn]
 
 
-def open_csv(path: Path, name: str) -> CsvFile:
+def open_csv(place: Place, name: str) -> CsvFile:
     """Read a file once: its dialect, its rows, and what each column spells over all of them.
 
     ``name``: of the file, for errors. Raises ``SchemaError`` for a file without a header, a column
     named twice, a row with too few or too many fields, and bytes that are not UTF-8.
     """
-    dialect = find_dialect(path, name)
-    names, has_end = _header(path, name, dialect)
+    dialect = find_dialect(place, name)
+    names, has_end = _header(place, name, dialect)
     columns = dict.fromkeys(names, CsvColumn())
     rows = 0
     if not has_end:
-        return CsvFile(path, name, dialect, rows, columns)
-    for batch in ahead(_stream(path, name, dialect, dict.fromkeys(names, pa.string()))):
+        return CsvFile(place, name, dialect, rows, columns)
+    for batch in ahead(_stream(place, name, dialect, dict.fromkeys(names, pa.string()))):
         for column, text in zip(names, batch.columns, strict=True):
             columns[column] = _seen(columns[column], text, rows)
         rows += batch.num_rows
-    return CsvFile(path, name, dialect, rows, columns)
+    return CsvFile(place, name, dialect, rows, columns)
 
 
 def read(file: CsvFile, columns: Mapping[str, Reading]) -> Iterator[pa.RecordBatch]:
@@ -95,7 +97,7 @@ def read(file: CsvFile, columns: Mapping[str, Reading]) -> Iterator[pa.RecordBat
     }
     # A batch without columns would not know its rows.
     types = types or dict.fromkeys(list(file.columns)[:1], pa.string())
-    for batch in _stream(file.path, file.name, file.dialect, types):
+    for batch in _stream(file.place, file.name, file.dialect, types):
         batch = batch.select(list(columns))
         for place, (name, reading) in enumerate(columns.items()):
             if not isinstance(reading, pa.DataType) and reading != "text":
@@ -127,18 +129,23 @@ def _is_number(dtype: pa.DataType) -> bool:
     return test.is_null(dtype) or test.is_integer(dtype) or test.is_floating(dtype)
 
 
-def _header(path: Path, name: str, dialect: Dialect) -> tuple[list[str], bool]:
+def _header(place: Place, name: str, dialect: Dialect) -> tuple[list[str], bool]:
     """Names of the columns, and whether the line of the header has an end."""
     has_end = True
     try:
-        with csv.open_csv(path, parse_options=_parse(dialect)) as file:
+        with (
+            unpacked(place, dialect.compression) as source,
+            csv.open_csv(source, parse_options=_parse(dialect)) as file,
+        ):
             columns = file.schema.names
     except _FAULTS as fault:
+        if (of_store := store_fault(place, fault)) is not None:
+            raise of_store from None
         # To pyarrow a header without an end of line is an empty file.
-        columns = lone_header(path, dialect)
+        columns = lone_header(place, dialect)
         has_end = False
         if columns is None:
-            raise slow_fault(path, name, dialect) or refused(name, fault) from fault
+            raise slow_fault(place, name, dialect) or refused(name, fault) from fault
     check_once(columns, name)
     return columns, has_end
 
@@ -148,7 +155,7 @@ def _parse(dialect: Dialect) -> csv.ParseOptions:
 
 
 def _stream(
-    path: Path, name: str, dialect: Dialect, types: Mapping[str, pa.DataType]
+    place: Place, name: str, dialect: Dialect, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
     convert = csv.ConvertOptions(
         column_types=dict(types),
@@ -160,20 +167,25 @@ def _stream(
     )
     options = csv.ReadOptions(block_size=_BLOCK_BYTES)
     try:
-        with csv.open_csv(
-            path, read_options=options, parse_options=_parse(dialect), convert_options=convert
-        ) as file:
+        with (
+            unpacked(place, dialect.compression) as source,
+            csv.open_csv(
+                source, read_options=options, parse_options=_parse(dialect), convert_options=convert
+            ) as file,
+        ):
             yield from file
     except _FAULTS as fault:
-        raise slow_fault(path, name, dialect) or refused(name, fault) from fault
+        if (of_store := store_fault(place, fault)) is not None:
+            raise of_store from None
+        raise slow_fault(place, name, dialect) or refused(name, fault) from fault
 
 
-def csv_parts(paths: Sequence[Path], names: Sequence[str]) -> list[TablePart]:
+def csv_parts(places: Sequence[Place], names: Sequence[str]) -> list[TablePart]:
     """All CSV files, every row of which is read once to find the types of the columns.
 
     A column is text in all files where it spells values of two families, such as numbers and text.
     """
-    files = [open_csv(path, name) for path, name in zip(paths, names, strict=True)]
+    files = [open_csv(place, name) for place, name in zip(places, names, strict=True)]
     families: dict[str, set[str]] = {}
     for file in files:
         for name, column in file.columns.items():
@@ -209,4 +221,4 @@ def _csv_part(file: CsvFile, ways: Mapping[str, Way]) -> TablePart:
     def reread(more: Mapping[str, Way]) -> TablePart:
         return _csv_part(file, {**ways, **more})
 
-    return TablePart(file.name, file.rows, types, rows_of, file.path, unusable, reread, odd)
+    return TablePart(file.name, file.rows, types, rows_of, file.place, unusable, reread, odd)

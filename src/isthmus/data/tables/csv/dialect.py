@@ -7,10 +7,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import pyarrow as pa
 
+from isthmus.data.tables.places.access import unpacked
+from isthmus.data.tables.places.listing import Place
+from isthmus.data.tables.places.remote_file import store_fault
 from isthmus.errors import SchemaError
 
 _SAMPLE_BYTES = 64 << 10
@@ -39,37 +42,39 @@ class Dialect:
     compression: str | None = None  # as pyarrow names it: gzip, bz2, zstd or lz4
 
 
-def find_dialect(path: Path, name: str) -> Dialect:
+def find_dialect(place: Place, name: str) -> Dialect:
     """The dialect of a file, from its first 64 KiB.
 
     ``name``: of the file, for errors. Raises ``SchemaError`` for a file that cannot be read, that
     has no header, or that is not UTF-8 within the sample.
     """
-    compression = _PACKED.get(path.suffix)
+    compression = _PACKED.get(place.suffix)
     try:
-        sample, whole = _sample(path, compression)
+        sample, whole = _sample(place, compression)
     except (pa.ArrowException, OSError) as fault:
+        if (of_store := store_fault(place, fault)) is not None:
+            raise of_store from None
         raise refused(name, fault) from fault
     _check_marks(sample, name, compression)
     decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     text = decoder.decode(sample, final=whole)
     if not text.strip("\r\n"):
         raise refused(name, "an empty file")
-    tabs = ".tsv" in path.suffixes
+    tabs = ".tsv" in place.suffixes
     dialect = Dialect("\t" if tabs else _delimiter(text, whole), compression)
     if kept := _KEPT.search(text):
-        raise slow_fault(path, name, dialect) or _not_utf8(name, dialect, kept[0], "")
+        raise slow_fault(place, name, dialect) or _not_utf8(name, dialect, kept[0], "")
     return dialect
 
 
-def slow_fault(path: Path, name: str, dialect: Dialect) -> SchemaError | None:
+def slow_fault(place: Place, name: str, dialect: Dialect) -> SchemaError | None:
     """The first row with too few or too many fields, or with a byte that is not UTF-8, as an error.
 
     Takes a Python step per row, which only a file that was refused already is worth. None where
     no such row is found.
     """
     try:
-        rows = _rows_slowly(path, dialect)
+        rows = _rows_slowly(place, dialect)
         header = next(rows, [])
         if kept := _KEPT.search("".join(header)):
             return _not_utf8(name, dialect, kept[0], " in the header")
@@ -86,10 +91,10 @@ def slow_fault(path: Path, name: str, dialect: Dialect) -> SchemaError | None:
     return None
 
 
-def lone_header(path: Path, dialect: Dialect) -> list[str] | None:
+def lone_header(place: Place, dialect: Dialect) -> list[str] | None:
     """The header of a file that has nothing else; None where a row follows, or where none is."""
     try:
-        rows = _rows_slowly(path, dialect)
+        rows = _rows_slowly(place, dialect)
         header = next(rows, None)
         return header if next(rows, None) is None else None
     except (pa.ArrowException, OSError, csv.Error):
@@ -101,9 +106,9 @@ def refused(name: str, got: object) -> SchemaError:
     return SchemaError(f"{name} must be a CSV file with a header, got {got}")
 
 
-def _sample(path: Path, compression: str | None) -> tuple[bytes, bool]:
+def _sample(place: Place, compression: str | None) -> tuple[bytes, bool]:
     """The first bytes of a file, and whether they are all of it."""
-    with pa.input_stream(str(path), compression=compression) as stream:
+    with unpacked(place, compression) as stream:
         sample = b""
         while len(sample) <= _SAMPLE_BYTES:
             more = stream.read(_SAMPLE_BYTES + 1 - len(sample))
@@ -166,10 +171,10 @@ def _way_out(name: str, encoding: str, compression: str | None) -> str:
     return f"convert it: {_UNPACK[compression]} {of} | iconv -f {encoding} -t utf-8 > {to}"
 
 
-def _rows_slowly(path: Path, dialect: Dialect) -> Iterator[list[str]]:
+def _rows_slowly(place: Place, dialect: Dialect) -> Iterator[list[str]]:
     """Rows as pyarrow sees them, the header first; a byte that is not UTF-8 is kept as a letter."""
     with (
-        pa.input_stream(str(path), compression=dialect.compression) as stream,
+        unpacked(place, dialect.compression) as stream,
         io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", newline="") as text,
     ):
         for values in csv.reader(text, delimiter=dialect.delimiter):
