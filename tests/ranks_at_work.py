@@ -50,8 +50,13 @@ CASES: dict[str, dict[str, Any]] = {
             }
         },
     },
-    # The last batch of an epoch has 2 rows: a rank of a world of 3 has none of them.
-    "short": {"model": {**mlp(norm="domain"), "adapter": HAMUR}, "train": {"batch_rows": TRAIN_ROWS - 2}},
+    # The last batch of an epoch has 2 rows: a rank of a world of 3 has none of them. Without HAMUR, of
+    # which such a batch moves a bias before a norm by the noise of its gradient, which is 0.
+    "short": {
+        "model": mlp(norm="domain"),
+        "train": {"batch_rows": TRAIN_ROWS - 2, "embedding_update": "lazy"},
+        "steps": 8,
+    },
 }  # fmt: skip
 
 
