@@ -1,29 +1,22 @@
 """The engine with several processes, some of them killed: in the end as one process alone does."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import isthmus
 from isthmus.data import Dataset
 from isthmus.errors import RunError
 from isthmus.experiments import Engine, Training
+from killables import Killable, members
 from small_runs import write_table
 from small_trainings import broken, clean, make_dataset, results, settled
 from trainings_to_kill import DOMAINS, config, trainings
-
-SCRIPT = Path(__file__).with_name("trainings_to_kill.py")
-SRC = Path(isthmus.__file__).parents[1]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,57 +82,6 @@ def test_two_processes_give_the_same_bits_and_survive_their_faults(
 
 
 # ---------------------------------------------------------------- real processes, really killed
-
-
-class Killable:
-    """`trainings_to_kill.py` in a process group of its own."""
-
-    def __init__(self, table: Path, cache: Path, folder: Path) -> None:
-        order = {"table": str(table), "cache": str(cache), "folder": str(folder)}
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), json.dumps(order)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)},
-        )
-        self.group = self.process.pid
-
-    def heard(self) -> str:
-        """The next line."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        assert line, self.process.stderr.read() if self.process.stderr else ""
-        return line
-
-    def close(self) -> None:
-        """End what is left."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.group, signal.SIGKILL)
-        self.process.communicate(timeout=60)
-
-    def ended(self) -> str:
-        """Wait until every process of the group is gone; give what they complained."""
-        _, complaint = self.process.communicate(timeout=60)
-        deadline = time.monotonic() + 60
-        while left := members(self.group):
-            assert time.monotonic() < deadline, f"processes {left} must end"
-            time.sleep(0.02)
-        return complaint
-
-
-def members(group: int) -> list[int]:
-    """Living processes of a group."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(its_group) == group and state != "Z":
-            found.append(int(path.parent.name))
-    return found
 
 
 def is_deaf(process: int) -> bool:

@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from worlds import HERE, ends, start_world
 World = list[subprocess.Popen[str]]
 
 
-def world(what: str, seconds: float = 60, meeting: float = 60, **changes: object) -> World:
+def world(what: str, seconds: float = 60, meeting: float = 60, **changes: Any) -> World:
     return start_world(2, [HERE / "faults_of_ranks.py", what, seconds, meeting], **changes)
 
 

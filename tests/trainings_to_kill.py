@@ -1,8 +1,9 @@
-"""A process with an engine of two workers, to be killed by test_engine_kill.py.
+"""A process with an engine, to be killed by test_engine_kill.py and test_shared_trainings.py.
 
-    python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ...}'
+    python trainings_to_kill.py '{"table": ..., "cache": ..., "folder": ..., "jobs": ...}'
 
-It says one line after each training, and ``end`` when all are finished.
+It says one line after each training, and ``end`` and how many it trained when all are finished. With
+``shared`` the folder is shared with other such processes; its value is a term that all must agree on.
 """
 
 import json
@@ -12,22 +13,25 @@ from typing import Any
 
 from isthmus.config import Config, validate
 from isthmus.data import Dataset
-from isthmus.experiments import Engine, Training
+from isthmus.experiments import Engine, Sharing, Training
 from isthmus.train import Budget
 from small_runs import settings
 
 DOMAINS = ("home", "search", "mail")
+BEAT, SILENCE = 0.2, 4.0  # seconds
 
 
-def config() -> Config:
-    """A checkpoint after every step, so that a killed training goes on in its middle."""
-    return validate(Config, settings(checkpoint_minutes=0, batch_rows=64, epochs=4, patience=4))
+def config(*, often: bool = True) -> Config:
+    """``often``: a checkpoint after every step, so that a killed training goes on in its middle."""
+    minutes = 0 if often else 10
+    train = {"checkpoint_minutes": minutes, "batch_rows": 64, "epochs": 4, "patience": 4}
+    return validate(Config, settings(**train))
 
 
-def trainings(config: Config) -> list[Training]:
-    """All and each alone, two seeds, and a second stage of each; the starts are not named."""
+def trainings(config: Config, seeds: int = 2) -> list[Training]:
+    """All and each alone, with so many seeds, and a second stage of each; the starts are not named."""
     wanted = []
-    for seed in (0, 1):
+    for seed in range(seeds):
         train = config.train.model_copy(update={"seed": seed})
         joint = Training(model=config.model, train=train)
         for name in DOMAINS:
@@ -46,16 +50,23 @@ def trainings(config: Config) -> list[Training]:
 
 
 def main(order: dict[str, Any]) -> None:
-    settled = config()
+    settled = config(often=not order["shared"])
     dataset = Dataset.from_table(settled.data, order["table"], cache=order["cache"])
 
     def tell(what: str, done: int, of: int, training: Training) -> None:
         sys.stdout.write(f"{what} {done} of {of}\n")
         sys.stdout.flush()
 
-    with Engine([dataset], Path(order["folder"]), jobs=2, tell=tell) as engine:
-        engine.run(trainings(settled), "done")
-        sys.stdout.write("end\n")
+    sharing = Sharing({"level": order["shared"]}, beat=BEAT, silence=SILENCE)
+    with Engine(
+        [dataset],
+        Path(order["folder"]),
+        jobs=order["jobs"],
+        tell=tell,
+        sharing=sharing if order["shared"] else None,
+    ) as engine:
+        engine.run(trainings(settled, order["seeds"]), "done")
+        sys.stdout.write(f"end {engine.trained_here} {engine.trained} {engine.cached}\n")
         sys.stdout.flush()
 
 

@@ -7,10 +7,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from isthmus.errors import IsthmusError, RunError
@@ -18,11 +19,14 @@ from isthmus.printable import printable
 
 LOCK = ".lock"
 TEMPORARY = ".part-"  # names that hold this are leftovers of a killed process
+SEVERAL = "a process with --shared"  # holds the lock beside others
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has none
+_TOKEN = secrets.token_hex(3)  # two machines have processes of one number
 
 
 def temporary_name(path: Path) -> Path:
     """Give the temporary name, beside ``path``, under which this process writes ``path``."""
-    return path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
+    return path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}-{_TOKEN}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -114,10 +118,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Give a temporary folder to fill, which becomes ``path`` when the block ends without error.
 
-    A folder that stands at ``path`` is replaced.
+    A folder that stands at ``path`` is replaced, unless ``keep`` says of ``path`` that it stays.
     """
     temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
@@ -126,9 +130,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             sync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        os.rename(temporary, path)
+        try:
+            os.rename(temporary, path)
+        except OSError as fault:
+            if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if keep is None or not keep(path):
+                shutil.rmtree(path)
+                os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     sync(path.parent)
@@ -153,18 +162,42 @@ def only_writer(folder: Path) -> Iterator[None]:
     The lock ends with the process, also when the process is killed. Raises RunError, naming the
     folder and the other process, while another process holds the lock.
     """
+    with _locked(folder, fcntl.LOCK_EX) as handle:
+        os.truncate(handle, 0)
+        os.write(handle, f"process {os.getpid()}\n".encode())
+        yield
+
+
+@contextmanager
+def one_of_several(folder: Path) -> Iterator[None]:
+    """Write in ``folder`` beside others that do the same, and keep an `only_writer` out.
+
+    Raises RunError as `only_writer` does while one is at work. A file system without locks keeps
+    nobody out.
+    """
+    with ExitStack() as holding:
+        try:
+            handle = holding.enter_context(_locked(folder, fcntl.LOCK_SH))
+            os.truncate(handle, 0)
+            os.write(handle, f"{SEVERAL}\n".encode())
+        except OSError as fault:
+            if fault.errno not in NO_LOCKS:
+                raise
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[int]:
     handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            holder = os.read(handle, 64).decode(errors="replace").strip() or "process unknown"
             raise RunError(
-                f"{folder} must have one writer at a time, and process {holder} writes there"
+                f"{folder} must have one writer at a time, and {holder} writes there"
             ) from None
-        os.truncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -31,6 +31,10 @@ def diagnose(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trainings that run at a time (default: one a core)")
     ] = None,
+    shared: Annotated[
+        bool,
+        typer.Option("--shared", help="Other machines give the same command and train along"),
+    ] = False,
     set_: Changes = None,
 ) -> None:
     """Tell whether training together helps or hurts each domain, because of whom, and what to do."""
@@ -44,6 +48,7 @@ def diagnose(
             "margin": margin,
             "item": item,
             "jobs": jobs or processes(),
+            "shared": shared,
             "set": set_ or (),
             "progress": progress,
         }

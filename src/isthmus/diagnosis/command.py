@@ -12,7 +12,7 @@ takes over what a lower level trained.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from isthmus.diagnosis.support import check_newcomers, measure
 from isthmus.diagnosis.verdicts.advice import Configs
 from isthmus.disk import check_place
 from isthmus.errors import ConfigError
-from isthmus.experiments import Engine
+from isthmus.experiments import Engine, Sharing
 from isthmus.experiments.cost import probe
 from isthmus.experiments.outcome import build, sized_for
 from isthmus.printable import shown
@@ -71,6 +71,7 @@ def _opened(
     margin: float | Mapping[str, float] = MARGIN,
     item: str | None = None,
     jobs: int = 1,
+    shared: bool = False,
     cache: str | Path | None = None,
     progress: Listener | None = None,
 ) -> Iterator[_Opened]:
@@ -82,6 +83,7 @@ def _opened(
             set=set,
             item=item,
             jobs=jobs,
+            shared=shared or None,
             cache=cache,
             new_domain=new_domain or None,
         )
@@ -106,6 +108,7 @@ def _opened(
         margin=_number(margin),
         item=item,
         jobs=jobs,
+        shared=shared,
         cache=cache,
         progress=progress,
     ) as (study, folder):
@@ -130,6 +133,9 @@ def diagnose(*given: Any, **named: Any) -> Diagnosis:
     ``item``: a categorical feature. Test rows are then clustered by the feature's values, too.
     ``jobs``: processes of one thread each. A script that asks for more than 1 needs
     ``if __name__ == "__main__"``.
+    ``shared``: others run the same call on the same folder, on any machines, and each training is
+    run by one of them; all of them end with the whole report. Needs ``if __name__ == "__main__"``,
+    too.
 
     Of any other model, in place of ``config``:
 
@@ -199,6 +205,7 @@ def prepared(
     margin: float = MARGIN,
     item: str | None = None,
     jobs: int = 1,
+    shared: bool = False,
     cache: str | Path | None = None,
     progress: Listener | None = None,
 ) -> Iterator[tuple[Study, Path]]:
@@ -246,7 +253,17 @@ def prepared(
         forests, no_forests = forests_of(replicates, opened, cache, tell)
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with Engine([*datasets, *forests], folder / "trainings", jobs=jobs) as engine:
+    sharing = None
+    if shared:
+        terms = {
+            "level": asdict(level),
+            "margin": margin,
+            "item": item,
+            "config": original.model_dump(mode="json"),
+            "files of the table": opened.fingerprint(),
+        }
+        sharing = Sharing(terms)
+    with Engine([*datasets, *forests], folder / "trainings", jobs=jobs, sharing=sharing) as engine:
         study = Study(
             original=original,
             config=original.model_copy(update={"data": data}),

@@ -105,7 +105,8 @@ class Study(AbstractStudy[Training, Outcome]):
         spent = time.perf_counter() - self.began
         share = min(self.done_work / self.work, 0.999) if self.work else 0.999
         left = spent * (1 - share) / max(share, 1e-9)
-        self.tell(f"{what}: {done} of {of}; about {duration(left)} left", share)
+        here = f", {self.engine.trained_here} by this process" if self.engine.is_shared else ""
+        self.tell(f"{what}: {done} of {of}{here}; about {duration(left)} left", share)
 
     def best(self, outcomes: Sequence[Outcome]) -> Training:
         """Give the training with the best look by its monitor."""
@@ -182,7 +183,7 @@ class Study(AbstractStudy[Training, Outcome]):
             "estimate_seconds": round(plan.seconds or 0.0, 1),
             "seconds": round(time.perf_counter() - self.began, 1),
             "jobs": self.engine.jobs,
-            "threads": 1 if self.engine.jobs > 1 else torch.get_num_threads(),
+            "threads": self.engine.threads,
             "monitor": train.monitor,
             "looks_per_epoch": self.joint[0].training.train.looks_per_epoch,
             "choices": {

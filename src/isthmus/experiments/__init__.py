@@ -2,6 +2,7 @@
 
 from isthmus.experiments.engine import Engine
 from isthmus.experiments.outcome import Outcome
+from isthmus.experiments.peers import Sharing
 from isthmus.experiments.training import Training
 
-__all__ = ["Engine", "Outcome", "Training"]
+__all__ = ["Engine", "Outcome", "Sharing", "Training"]

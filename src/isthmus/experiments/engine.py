@@ -9,18 +9,24 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from isthmus.data.store.dataset import Dataset
-from isthmus.disk import only_writer, reason, remove_leftovers
+from isthmus.disk import one_of_several, only_writer, reason, remove_leftovers
 from isthmus.errors import IsthmusError, RunError
 from isthmus.experiments.cost import cost
 from isthmus.experiments.one import CHECKPOINT, run_one
 from isthmus.experiments.outcome import Outcome, is_whole
+from isthmus.experiments.peers import Peers, Sharing
+from isthmus.experiments.queue import Queue, clear_queue
+from isthmus.experiments.training import VERSION as TRAINING_VERSION
 from isthmus.experiments.training import Training
 from isthmus.experiments.workers import Job, Workers
+from isthmus.version import VERSION
 
 Tell = Callable[[str, int, int, Training], None]
 """The engine calls ``tell(what, done, of, training)`` after each training."""
@@ -31,11 +37,18 @@ class Engine:
 
     ``datasets``: one for each fold, or a single one. ``jobs``: processes of one thread each. With 1
     job the trainings run in this process, with its threads. ``trained`` and ``cached`` count the
-    trainings that were asked for since the engine was made.
+    trainings that were asked for since the engine was made, and ``trained_here`` those of ``trained``
+    that this engine's own processes ended.
 
     A folder has one engine at a time, until `close` or the end of a ``with`` block. Raises
     RunError, which names the folder, where another engine is at work. Raises ValueError for numbers
     out of range.
+
+    ``sharing``: several engines, on any machines, have the folder together, and each training is run
+    by one of them. Every engine waits for the outcomes of the others, and takes over what a dead one
+    left. All train in processes of one thread, also with 1 job, so that all give the same bits.
+    Raises RunError, which names each difference, where another one at work differs in the terms, the
+    versions or the datasets.
     """
 
     def __init__(
@@ -45,6 +58,7 @@ class Engine:
         *,
         jobs: int = 1,
         tell: Tell = lambda *_: None,
+        sharing: Sharing | None = None,
     ) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -54,19 +68,23 @@ class Engine:
         self.folder = folder
         self.jobs = jobs
         self.tell = tell
-        self.trained = self.cached = 0
+        self.trained = self.trained_here = self.cached = 0
         self.asked: set[str] = set()
         self.seconds = 0.0
         self._workers = Workers(jobs)
-        with ExitStack() as opening:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
+        self._queue: Queue | None = None
+        self._pause = 0.0 if sharing is None else sharing.beat / 5
+        with ExitStack() as opening, _writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if sharing is None:
                 opening.enter_context(only_writer(folder))
-            except OSError as fault:
-                raise RunError(
-                    f"a folder of trainings must be writable at {folder}, got: {reason(fault)}"
-                ) from fault
-            self._clear()
+                self._clear()
+            else:
+                opening.enter_context(one_of_several(folder))
+                peers = Peers(folder, replace(sharing, terms=self._terms(sharing)))
+                opening.callback(peers.leave)
+                self._queue = Queue(folder, peers)
+                opening.callback(self._queue.release)
             opening.callback(self._workers.stop)
             # Also when nobody closes it: no lock and no process is left behind.
             self._closing = weakref.finalize(self, opening.pop_all().close)
@@ -80,6 +98,17 @@ class Engine:
     def close(self) -> None:
         """End the processes and free the folder. Outcomes can still be read."""
         self._closing()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others train in the folder, too."""
+        return self._queue is not None
+
+    @property
+    def threads(self) -> int:
+        """The threads of a training."""
+        alone = self.jobs == 1 and self._queue is None
+        return torch.get_num_threads() if alone else 1
 
     def dataset(self, training: Training) -> Dataset:
         """Give the dataset of the training's replicate. Raises ValueError where there is none."""
@@ -131,7 +160,10 @@ class Engine:
         order = sorted(missing.items(), key=lambda item: -cost(item[1], self.dataset(item[1])))
         began = time.perf_counter()
         try:
-            if self.jobs == 1 or len(order) <= 1:
+            if self._queue is not None:
+                with _writable(self.folder):
+                    self._together(self._queue, order, what)
+            elif self.jobs == 1 or len(order) <= 1:
                 self._here(order, what)
             else:
                 self._beside(order, what)
@@ -152,10 +184,7 @@ class Engine:
                 self._count(training, what, number, len(order))
 
     def _beside(self, order: list[tuple[Path, Training]], what: str) -> None:
-        jobs = [
-            Job(training, self.dataset(training).folder, path, self._start(training))
-            for path, training in order
-        ]
+        jobs = [self._job(training) for _, training in order]
         finished = False
         try:
             for done, (number, fault) in enumerate(self._workers.run(jobs), start=1):
@@ -169,16 +198,89 @@ class Engine:
                 self._workers.stop()
                 remove_leftovers(self.folder)
 
+    def _together(self, queue: Queue, order: list[tuple[Path, Training]], what: str) -> None:
+        """Train what nobody else trains, and wait for the rest."""
+        left = {path.name: training for path, training in order}
+        keys = list(left)
+        here: set[str] = set()
+        finished = False
+
+        def end(key: str) -> None:
+            queue.finish(key)
+            self._count(left.pop(key), what, len(keys) - len(left), len(keys))
+
+        try:
+            while left:
+                queue.look()
+                free = []
+                for key in [key for key in left if key not in here]:
+                    if queue.may_be_done(key) and is_whole(self.folder / key):
+                        end(key)
+                        continue
+                    is_free = queue.is_free(key)
+                    if (fault := queue.fault(key)) is not None:
+                        raise _named(left[key], fault)
+                    free += [key] if is_free else []
+                for key in free:
+                    if self._workers.are_free and queue.claim(key):
+                        if is_whole(self.folder / key):  # a moment ago
+                            end(key)
+                            continue
+                        here.add(key)
+                        self._workers.give(keys.index(key), self._job(left[key], queue.saved(key)))
+                for number, fault in self._workers.ended(self._pause):
+                    key = keys[number]
+                    here.discard(key)
+                    if is_whole(self.folder / key):
+                        self.trained_here += 1
+                        end(key)
+                    elif fault is not None and queue.holds(key):
+                        raise _named(left[key], queue.fail(key, fault))
+            finished = True
+        finally:
+            if not finished:
+                self._workers.stop()
+                queue.release()
+
+    def _job(self, training: Training, saved: Path | None = None) -> Job:
+        folder = self.dataset(training).folder
+        return Job(training, folder, self.path(training), self._start(training), saved)
+
+    def _terms(self, sharing: Sharing) -> dict[str, Any]:
+        """What must be equal in all engines of the folder."""
+        return {
+            "isthmus": VERSION,
+            "torch": torch.__version__.partition("+")[0],
+            "version of trainings": TRAINING_VERSION,
+            **sharing.terms,
+            "encoded tables": [dataset.key for dataset in self.datasets],
+        }
+
     def _count(self, training: Training, what: str, number: int, of: int) -> None:
         self.trained += 1
+        self.trained_here += self._queue is None
         self.tell(what, number, of, training)
 
     def _clear(self) -> None:
         """Remove what a killed engine left behind and nobody needs."""
         remove_leftovers(self.folder)
+        clear_queue(self.folder)
         for saved in self.folder.glob(f"*{CHECKPOINT}"):
             if is_whole(saved.with_suffix("")):
                 shutil.rmtree(saved, ignore_errors=True)
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Raise RunError, which names the folder, where the disk does not take what is written."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        raise RunError(
+            f"a folder of trainings must be writable at {folder}, got: {reason(fault)}"
+        ) from fault
 
 
 @contextmanager

@@ -25,10 +25,16 @@ ROUNDING = 1e-5  # of a sum of 32-bit numbers
 STARTS = 5  # first weights that are tried before a network that learns nothing is kept
 
 
-def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | None) -> None:
+def run_one(
+    training: Training,
+    dataset: Dataset,
+    folder: Path,
+    start: Path | None,
+    saved: Path | None = None,
+) -> None:
     """Train, score the rows, and write ``folder``. ``start``: the outcome of ``training.start``.
 
-    A checkpoint stands beside the folder until the training is done. A network that ends by giving
+    A checkpoint stands at ``saved`` until the training is done, by default beside the folder. A network that ends by giving
     every row the same answer was dead from its first weights: every unit of a narrow layer was at
     0. Such a network is trained again from other first weights, in `STARTS` attempts at most, and
     the outcome says how often. Raises what `train` raises. Raises RunError where the start does not
@@ -36,7 +42,7 @@ def run_one(training: Training, dataset: Dataset, folder: Path, start: Path | No
     """
     began = time.perf_counter()
     subset = training.subset(dataset)
-    saved = folder.with_name(f"{folder.name}{CHECKPOINT}")
+    saved = saved or folder.with_name(f"{folder.name}{CHECKPOINT}")
     for restart in range(STARTS):
         model = build_to_train(training, dataset, subset.rows("train"), restart)
         if training.start is not None:

@@ -84,12 +84,13 @@ def write(
 ) -> None:
     """Write one outcome. A reader meets all of the outcome or nothing.
 
+    A whole outcome that stands in ``folder`` stays: somebody may read it, and has the same numbers.
     Raises RunError where the disk does not take the outcome.
     """
     content = {"format": FORMAT, "told": asdict(summary), "training": training.describe()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(folder) as temporary:
+        with whole_folder(folder, keep=is_whole) as temporary:
             save_arrays(logits, temporary / LOGITS)
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},

@@ -42,17 +42,19 @@ class Job(AbstractJob):
     """A training to run.
 
     ``dataset``: the folder of the encoded table. ``folder``: where the outcome goes. ``start``: the
-    folder of the outcome that the training starts from, or None.
+    folder of the outcome that the training starts from, or None. ``saved``: where checkpoints go, or
+    None for beside the outcome.
     """
 
     training: Training
     dataset: Path
     folder: Path
     start: Path | None
+    saved: Path | None = None
 
     def run(self, opened: Opened) -> None:
         """Train, and write the outcome."""
-        run_one(self.training, opened(self.dataset), self.folder, self.start)
+        run_one(self.training, opened(self.dataset), self.folder, self.start, self.saved)
 
 
 class Workers:
@@ -61,6 +63,12 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._count = count
         self._processes: dict[Connection, SpawnProcess] = {}
+        self._busy: dict[Connection, int] = {}
+
+    @property
+    def are_free(self) -> bool:
+        """Whether a process can take a job."""
+        return len(self._busy) < self._count
 
     def run(self, jobs: Sequence[AbstractJob]) -> Iterator[tuple[int, str | None]]:
         """Give the number of each job when the job ends, with what went wrong, or None.
@@ -68,18 +76,23 @@ class Workers:
         A caller that does not read to the end must call `stop`.
         """
         left = deque(enumerate(jobs))
-        busy: dict[Connection, int] = {}
-        while left or busy:
-            while left and len(busy) < self._count:
-                number, job = left.popleft()
-                pipe = next((one for one in self._processes if one not in busy), None)
-                pipe = self._start() if pipe is None else pipe
-                with suppress(BrokenPipeError):  # a dead one is found out when it does not answer
-                    pipe.send(job)
-                busy[pipe] = number
-            for pipe in wait(list(busy)):
-                assert isinstance(pipe, Connection)
-                yield busy.pop(pipe), self._answer(pipe)
+        while left or self._busy:
+            while left and self.are_free:
+                self.give(*left.popleft())
+            yield from self.ended()
+
+    def give(self, number: int, job: AbstractJob) -> None:
+        """Let a process that is free begin a job."""
+        pipe = next((one for one in self._processes if one not in self._busy), None)
+        pipe = self._start() if pipe is None else pipe
+        with suppress(BrokenPipeError):  # a dead one is found out when it does not answer
+            pipe.send(job)
+        self._busy[pipe] = number
+
+    def ended(self, seconds: float | None = None) -> list[tuple[int, str | None]]:
+        """Wait until a job ends, so long at most; give the number and the fault of those that did."""
+        ready = [pipe for pipe in wait(list(self._busy), seconds) if isinstance(pipe, Connection)]
+        return [(self._busy.pop(pipe), self._answer(pipe)) for pipe in ready]
 
     def stop(self) -> None:
         """End every process at once, in the middle of a training if need be."""
@@ -90,6 +103,7 @@ class Workers:
             process.close()
             pipe.close()
         self._processes.clear()
+        self._busy.clear()
 
     def _start(self) -> Connection:
         context = get_context("spawn")

@@ -7,6 +7,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from isthmus.errors import ConfigError
 from isthmus.ranks.ranks import ALONE, RankError, Ranks, reason_of
@@ -60,7 +62,7 @@ def start_ranks(*, patience: timedelta = PATIENCE, meeting: timedelta = PATIENCE
         store.set_timeout(patience)
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore("group", store),
+            store=PrefixStore("group", store),
             rank=rank,
             world_size=size,
             timeout=patience,
@@ -70,22 +72,22 @@ def start_ranks(*, patience: timedelta = PATIENCE, meeting: timedelta = PATIENCE
             f"rank {rank} of {size} must meet the others at {place} within"
             f" {meeting.total_seconds():g} s, got: {reason_of(fault)}"
         ) from fault
-    ranks = Ranks(rank, size, local, dist.PrefixStore("isthmus", store), patience)
+    ranks = Ranks(rank, size, local, PrefixStore("isthmus", store), patience)
     _started.append(ranks)
     return ranks
 
 
-def _met(rank: int, size: int, meeting: timedelta) -> dist.Store:
+def _met(rank: int, size: int, meeting: timedelta) -> Store:
     """The store that all ranks share.
 
     In a thread, because torch waits without an end for a stranger at the port that says nothing.
     """
-    found: list[dist.Store] = []
+    found: list[Store] = []
     faults: list[Exception] = []
 
     def meet() -> None:
         try:
-            store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=meeting))
+            store, _, _ = next(rendezvous("env://", rank, size, timeout=meeting))
             found.append(store)
         except (RuntimeError, ValueError) as fault:
             faults.append(fault)

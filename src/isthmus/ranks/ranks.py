@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import Store
 
 from isthmus.errors import IsthmusError, RunError
 
@@ -55,7 +56,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local: int = 0
-    store: dist.Store | None = None
+    store: Store | None = None
     patience: timedelta = timedelta(seconds=60)
     turns: int = field(
         default=0, init=False

@@ -28,7 +28,7 @@ class Configs:
         self.written: dict[str, str] = {}
         folder.mkdir(exist_ok=True)
         for old in (path for kind in KINDS for path in folder.glob(f"{kind}.yaml")):
-            old.unlink()
+            old.unlink(missing_ok=True)
 
     def command(self, name: str, verdict: Verdict) -> str | None:
         """Say what to type for a verdict.

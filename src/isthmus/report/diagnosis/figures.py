@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
+from isthmus.disk import whole_file, write_whole
 from isthmus.metrics.text_table import shorten
 from isthmus.printable import shown
 from isthmus.report.diagnosis.capacity_charts import capacity_charts, curve_keys
@@ -81,8 +82,9 @@ def write_figures(report: Report, folder: str | Path) -> list[Path]:
     for name, drawn in _sheets(shown(report)):
         _styled(drawn)
         png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-        _painted(drawn).savefig(png, dpi=200)
-        svg.write_text(f"{tostring(drawn, 'unicode')}\n", encoding="utf-8")
+        with whole_file(png) as temporary:
+            _painted(drawn).savefig(temporary, format="png", dpi=200)
+        write_whole(svg, f"{tostring(drawn, 'unicode')}\n")
         written += [png, svg]
     return written
 
