@@ -38,9 +38,11 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 demo: .venv/installed
 	.venv/bin/isthmus demo
 
-# A process a core, with one thread each; the tests of a file stay together.
+# Processes with one thread each, one more than cores: many tests wait for a process of their own.
+# The tests of a file stay together.
 test: .venv/installed-dev .s3-server/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --dist loadfile \
+		-n $$(.venv/bin/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 check: .venv/installed-dev
 	.venv/bin/ruff check src tests bench docs/config_page.py

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from isthmus.data import SPLITS, Dataset, open_table
+from isthmus.data.batch import Batch
+from isthmus.data.store import order
 from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig
 from small_datasets import ROWS, clicks, config, left_behind, stored
@@ -209,20 +211,32 @@ def test_rows_come_in_order_without_a_seed_and_shuffled_with_one(table: pa.Table
     assert torch.equal(second[0].numeric, ordered[2].numeric)
 
 
-def test_shards_have_equal_steps_and_no_row_in_common(table: pa.Table) -> None:
+def test_the_parts_of_the_batches_are_the_batches(
+    table: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = Dataset.from_table(config(), table).rows("train")
-    for parts, batch_rows in ((2, 100), (3, 64), (7, 1000)):
-        seen: list[tuple] = []
-        for part in range(parts):
-            batches = list(rows.batches(batch_rows, seed=0, shard=(part, parts)))
-            assert len(batches) == rows.steps(batch_rows, shard=(part, parts))
-            seen += [tuple(x) for b in batches for x in b.numeric.tolist()]
-        assert len(seen) == len(set(seen))
-        assert len(rows) - len(seen) < 2 * parts
-        ordered = [
-            b for part in range(parts) for b in rows.batches(batch_rows, shard=(part, parts))
-        ]
-        assert sum(b.rows for b in ordered) == len(rows)
+    # Several buffers, so that batches hold rows of two of them.
+    monkeypatch.setattr(order, "SHUFFLE_BLOCK_ROWS", 64)
+    monkeypatch.setattr(order, "BUFFER_ROWS", 256)
+    for parts, batch_rows, start in ((2, 100, 0), (3, 64, 2), (7, 1000, 0), (5, len(rows) - 2, 0)):
+        for sampling in ("proportional", "uniform"):
+            options = {"seed": 1, "start": start, "sampling": sampling}
+            whole = list(rows.batches(batch_rows, **options))
+            each = [list(rows.part(n, parts).batches(batch_rows, **options)) for n in range(parts)]
+            assert rows.part(0, parts).steps(batch_rows) == rows.steps(batch_rows)
+            for step, (batch, *pieces) in enumerate(zip(whole, *each, strict=True)):
+                sizes = [order.part_of(batch.rows, (n, parts)) for n in range(parts)]
+                assert [last - first for first, last in sizes] == [one.rows for one in pieces]
+                assert rows.step_rows(batch_rows, start + step) == batch.rows
+                assert equal(order.join(pieces), batch)
+
+
+def equal(first: Batch, second: Batch) -> bool:
+    """Whether two batches hold the same, list by list."""
+    tensors: list[list[torch.Tensor]] = [[], []]
+    for batch, found in zip((first, second), tensors, strict=True):
+        batch.map(lambda tensor, found=found: found.append(tensor) or tensor)
+    return all(map(torch.equal, *tensors))
 
 
 def test_a_last_batch_of_one_row_is_dropped_in_training_only(table: pa.Table) -> None:
@@ -236,8 +250,8 @@ def test_a_last_batch_of_one_row_is_dropped_in_training_only(table: pa.Table) ->
 
 def test_wrong_arguments_of_batches_are_value_errors(table: pa.Table) -> None:
     rows = Dataset.from_table(config(), table).rows("train")
-    with pytest.raises(ValueError, match="shard must be"):
-        next(rows.batches(10, shard=(1, 1)))
+    with pytest.raises(ValueError, match="part must be"):
+        rows.part(1, 1)
     with pytest.raises(ValueError, match="start 0 or more"):
         next(rows.batches(10, start=-1))
     with pytest.raises(ValueError, match="sampling needs a seed"):

@@ -18,6 +18,7 @@ WALK = [
     "version",
     "signature",
     "disk",
+    "ranks",
     "schema",
     "family",
     "data",
@@ -50,6 +51,7 @@ WALK = [
     "demo",
     "testing",
     "cli",
+    "__main__",
 ]
 
 # The model layer knows no optimiser, device, file or metric.

@@ -33,6 +33,8 @@ from isthmus.layers.sites import Site, SiteSpec
 class ReleasedCell(nn.Module):
     """The cell of the released code; (rows, width) -> (rows, width)."""
 
+    reads_batch = "its norm has no running statistics and reads the whole batch"
+
     def __init__(self, *, width: int, bottleneck: int, rank: int) -> None:
         super().__init__()
         self.down = LowRank(in_width=width, out_width=bottleneck, rank=rank)

@@ -1,6 +1,7 @@
 """The application: how a command is registered, how a fault ends it, and how text is printed."""
 
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,8 @@ app.add_typer(recipes_app, name="recipes")
 
 FAULT = 2  # exit code of everything that isthmus refuses by name
 INTERRUPTED = 130
+LOST = 75  # the other processes of a training are gone; another start may do better
+SHARED = ("fit",)  # commands that several processes may run as one
 
 Arguments = ParamSpec("Arguments")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml")]
@@ -55,16 +58,23 @@ def command(
         def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
             warnings.showwarning = show_warning
             lenient_streams()
+            code = 0
             try:
+                if name not in SHARED:
+                    _check_alone(name)
                 function(*args, **kwargs)
             except BrokenPipeError:
                 raise
             except (IsthmusError, OSError) as fault:
-                _fault(refusal(fault) if isinstance(fault, OSError) else str(fault))
-                raise typer.Exit(FAULT) from None
+                _fault(refusal(fault) if isinstance(fault, OSError) else str(fault), fault)
+                code = LOST if type(fault).__name__ == "RankError" else FAULT
             except KeyboardInterrupt:
                 _fault("interrupted")
-                raise typer.Exit(INTERRUPTED) from None
+                code = INTERRUPTED
+            if (ranks := sys.modules.get("isthmus.ranks")) is not None:
+                ranks.leave(code)
+            if code:
+                raise typer.Exit(code) from None
 
         return guarded
 
@@ -114,7 +124,20 @@ def say(line: Any) -> None:
     show(line, keep="")
 
 
-def _fault(text: str) -> None:
+def _check_alone(name: str) -> None:
+    """Refuse a command that torchrun has started several times over."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise IsthmusError(
+            f"isthmus {name} must run as one process, got {os.environ['WORLD_SIZE']} from torchrun"
+        )
+
+
+def _fault(text: str, fault: Exception | None = None) -> None:
+    """Print a fault. Of several processes the first one speaks, unless another one's is its own."""
+    if type(fault).__name__ == "ToldElsewhereError":
+        return
+    if (rank := os.environ.get("RANK", "0")) != "0":
+        text = f"rank {rank}: {text}"
     told = Text.assemble(("error:", "bold red"), " ", printable(text, keep="\n"))
     Console(stderr=True).print(told, soft_wrap=True)
 

@@ -127,12 +127,29 @@ def fit(
         int, typer.Option(min=1, help="With --guard: trainings side by side, one thread each")
     ] = 1,
     recipe: RecipeName = None,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Train by so many processes of this machine together")
+    ] = 1,
 ) -> None:
     """Train one model over all domains, and report every domain."""
     import isthmus
+    from isthmus.ranks import start_ranks
 
     if guard not in (None, "strict", "balanced"):
         raise IsthmusError(f"--guard must be strict or balanced, got {guard!r}")
+    if processes > 1:
+        from isthmus.cli.launching import fit_together
+        from isthmus.run.fit_plan import target_folder
+
+        if guard is not None:
+            raise IsthmusError("--guard trains side by side with --jobs, got --processes, too")
+        words = [str(config), *(word for change in set_ or () for word in ("--set", change))]
+        words += ["--block-rows", str(block_rows)]
+        words += ["--allow-other-threads"] * allow_other_threads
+        words += ["--verify-content"] * verify_content
+        words += [] if recipe is None else ["--recipe", recipe]
+        fit_together(processes, words, out=target_folder(config, out, resume), resume=resume)
+        return
     with ProgressView() as progress:
         run = isthmus.fit(
             config,
@@ -147,6 +164,8 @@ def fit(
             recipe=recipe,
             progress=progress,
         )
+    if not start_ranks().is_first:
+        return
     show(run.evaluate())
     if (choices := run.guard()) is not None:
         show(f"\n{choices}\n")

@@ -12,6 +12,9 @@ Departures, so that domains of any size train and a row never sees another one i
   + k) and 1 / (n + k) are the averages that the domain's rows saw. Without this a domain of few
   rows would get larger outputs in eval than the next layer was trained on, by 9 % at one row.
 - A domain that was never seen is normalised with the pooled statistics.
+
+Where several processes train on parts of one batch, every sum over rows is the sum over all of them:
+two of a line a domain on the way forward, one on the way back.
 """
 
 from typing import Any
@@ -22,6 +25,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from isthmus.layers.routing import Routing, in_graph, pick_sets
+from isthmus.ranks import ALONE, Ranks
+
+# More domains than this, and a batch over several processes is counted to leave absent ones out.
+MANY_DOMAINS = 1024
 
 
 class DomainNorm(nn.Module):
@@ -38,6 +45,7 @@ class DomainNorm(nn.Module):
     """
 
     per_domain = ("gain", "bias", "own_mean", "own_var", "own_rows", "own_share", "own_pull")
+    ranks: Ranks = ALONE  # whose rows are one batch
 
     own_mean: Tensor  # (n_domains + 1, width)
     own_var: Tensor  # (n_domains + 1, width), around own_mean
@@ -86,24 +94,42 @@ class DomainNorm(nn.Module):
         self, h: Float[Tensor, "rows width"], routing: Routing
     ) -> Float[Tensor, "rows width"]:
         """Normalise each row as one of its domain; statistics move in training only."""
-        if self.training and routing.rows:
+        if self.training and (routing.rows or self.ranks.many):
             return self._by_batch(h, routing)
         return self._by_past(h, routing)
 
     def _by_batch(self, h: Tensor, routing: Routing) -> Tensor:
         gain, bias, own, sets = self.gain, self.bias, self._own(), None
-        if not in_graph() and routing.rows < self.n_domains:
+        if self.ranks.many:
+            sets, routing, count = self._over_ranks(routing)
+        elif not in_graph() and routing.rows < self.n_domains:
             # One line for each domain in the batch: most domains are absent from it.
             sets, routing = routing.present
+            count = routing.counts()
+        else:
+            count = routing.counts()
+        if sets is not None:
             gain, bias = pick_sets(gain, sets), pick_sets(bias, sets)
             own = [pick_sets(table, sets) for table in own]
-        count = routing.counts().unsqueeze(1).to(h.dtype)
-        y, *moments = _NormByBatch.apply(h, gain, bias, routing, count, self.shrinkage, self.eps)  # pyright: ignore[reportGeneralTypeIssues]
+        count = count.unsqueeze(1).to(h.dtype)
+        y, *moments = _NormByBatch.apply(  # pyright: ignore[reportGeneralTypeIssues]
+            h, gain, bias, routing, count, self.shrinkage, self.eps, self.ranks
+        )
         self._remember(own, count, *moments)
         if sets is not None:
             for table, lines in zip(self._own(), own, strict=True):
                 table.index_copy_(0, sets, lines)
         return y
+
+    def _over_ranks(self, routing: Routing) -> tuple[Tensor | None, Routing, Tensor]:
+        """The domains that any rank's rows are of (None: all), this rank's routing, counts over ranks."""
+        count = self.ranks.sum(routing.counts())
+        if self.n_domains <= MANY_DOMAINS or int(count.sum()) >= self.n_domains:
+            return None, routing, count
+        there = count > 0
+        sets = there.nonzero().squeeze(1)
+        place = (there.cumsum(0) - 1).index_select(0, routing.domain)
+        return sets, Routing(place, len(sets) - 1), count.index_select(0, sets)
 
     def _own(self) -> list[Tensor]:
         return [self.own_mean, self.own_var, self.own_rows, self.own_share, self.own_pull]
@@ -180,20 +206,27 @@ class _NormByBatch(torch.autograd.Function):
         count: Tensor,
         shrinkage: float,
         eps: float,
+        ranks: Ranks,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         weight = (count + shrinkage).clamp(min=1e-12)
-        pooled_mean = h.mean(dim=0, keepdim=True)
+        rows = count.sum() if ranks.many else routing.rows
+        if ranks.many:
+            pooled_mean = ranks.sum(h.sum(dim=0, keepdim=True)) / rows
+        else:
+            pooled_mean = h.mean(dim=0, keepdim=True)
         centred = h - pooled_mean
         first = routing.sums(centred)
         second = routing.sums(centred.square())
-        pooled_var = second.sum(dim=0, keepdim=True) / routing.rows
+        if ranks.many:
+            first, second = ranks.sum(torch.stack((first, second))).unbind(0)
+        pooled_var = second.sum(dim=0, keepdim=True) / rows
         shift = first / weight
         var = torch.addcmul(second + shrinkage * pooled_var, shift, first, value=-1) / weight
         inverse = (var.clamp(min=0) + eps).rsqrt()
         scale = gain * inverse
         y = routing.take(bias - shift * scale).addcmul_(centred, routing.take(scale))
         ctx.save_for_backward(centred, gain, count, weight, first, shift, inverse)
-        ctx.routing, ctx.shrinkage = routing, shrinkage
+        ctx.routing, ctx.shrinkage, ctx.rows, ctx.ranks = routing, shrinkage, rows, ranks
         ctx.mark_non_differentiable(first, second, pooled_mean, pooled_var)
         return y, first, second, pooled_mean, pooled_var
 
@@ -204,24 +237,28 @@ class _NormByBatch(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         centred, gain, count, weight, first, shift, inverse = ctx.saved_tensors
         routing: Routing = ctx.routing
+        rows, ranks = ctx.rows, ctx.ranks
         scale = gain * inverse
         # In y = bias + (centred - shift) scale, with a line of shift and scale for each domain:
-        to_bias = routing.sums(grad)
-        to_scale = routing.sums(grad * centred) - shift * to_bias
-        to_gain = to_scale * inverse
+        to_bias = own_to_bias = routing.sums(grad)
+        product = routing.sums(grad * centred)
+        to_gain = own_to_gain = (product - shift * to_bias) * inverse
+        if ranks.many:  # the rows' gradients follow all rows, gain's and bias's are summed later
+            to_bias, product = ranks.sum(torch.stack((to_bias, product))).unbind(0)
+            to_gain = (product - shift * to_bias) * inverse
         # var = (second + k pooled_var) / weight - shift^2, pooled_var = sum of second / rows.
         to_var = -0.5 * to_gain * scale * inverse
         to_shift = -scale * to_bias - 2 * shift * to_var
         to_second = to_var / weight
-        to_second = to_second + (ctx.shrinkage / routing.rows) * to_second.sum(0, keepdim=True)
+        to_second = to_second + (ctx.shrinkage / rows) * to_second.sum(0, keepdim=True)
         to_first = to_shift / weight
         # What every row takes from centring on the pooled mean, from sums over domains alone.
         total = scale * to_bias + count * to_first + 2 * first * to_second
-        to_first = to_first - total.sum(dim=0, keepdim=True) / routing.rows
+        to_first = to_first - total.sum(dim=0, keepdim=True) / rows
         to_h = routing.take(to_first)
         to_h.addcmul_(centred, routing.take(2 * to_second))
         to_h.addcmul_(grad, routing.take(scale))
-        return to_h, to_gain, to_bias, None, None, None, None
+        return to_h, own_to_gain, own_to_bias, None, None, None, None, None
 
 
 def _mix(mean: Tensor, var: Tensor, new_mean: Tensor, new_var: Tensor, step: Tensor) -> None:

@@ -19,6 +19,7 @@ from isthmus.layers.blocks import Norm
 from isthmus.layers.domain_norm import DomainNorm
 from isthmus.layers.dropout import Dropout
 from isthmus.layers.routing import Routing, needed
+from isthmus.ranks import ALONE, Ranks
 
 ExpertNorm = Norm | Literal["layer"]
 TEMPERATURE = 0.1  # of cosines: two centres at 60 degrees from each other are told apart by e^5
@@ -91,6 +92,7 @@ class ClusterGate(AbstractGate):
     """
 
     centres: Tensor  # (clusters, in_width), each of unit length
+    ranks: Ranks = ALONE  # whose rows are one batch
 
     def __init__(
         self, *, in_width: int, clusters: int, rounds: int = 3, momentum: float = 0.1
@@ -119,7 +121,7 @@ class ClusterGate(AbstractGate):
         centres = self.centres
         for _ in range(self.rounds):  # NOTE[DIFF] each from the centres of the one before
             share = (at @ centres.t() / TEMPERATURE).softmax(dim=1)
-            centres = F.normalize(share.t() @ at, dim=1)
+            centres = F.normalize(self.ranks.sum(share.t() @ at), dim=1)
         return F.normalize(self.centres.lerp(centres, self.momentum), dim=1)
 
 

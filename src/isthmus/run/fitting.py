@@ -7,11 +7,14 @@ whole. The checkpoint carries all of the training's state, so a resumed run ends
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from isthmus import checkpoint
 from isthmus.bundle import Bundle, Detector, check_detector, fit_detector
@@ -22,11 +25,12 @@ from isthmus.data.tables import BLOCK_ROWS
 from isthmus.errors import ConfigError
 from isthmus.experiments import Training
 from isthmus.experiments.outcome import build_to_train, sized_for
-from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.metrics import evaluate_rows
 from isthmus.metrics.text_table import DOMAIN_LIMIT
 from isthmus.models import AbstractModel
 from isthmus.optimisers import resolve_embedding_update
 from isthmus.printable import printable
+from isthmus.ranks import Ranks, agree, start_ranks
 from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
 from isthmus.run.between_domains import found_between, write_between
@@ -36,6 +40,7 @@ from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Listener, Notice, encoding, silent
+from isthmus.run.ranked_fit import check_same, one_dataset, restarted
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
@@ -53,7 +58,7 @@ from isthmus.run.texts import (
     unread_text,
     weightless_text,
 )
-from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
+from isthmus.train import CheckpointDue, End, Look, TrainEvent, TrainState, score_rows, train
 from isthmus.train import Progress as Moment
 
 
@@ -95,39 +100,50 @@ def fit(
     takes the place of the recipe's. See `isthmus.recipes`.
     ``progress``: is called with each `Notice`. Try ``print``.
 
+    Started by torchrun as one process of several, the fit is one training of all of them: see
+    docs/scale.md. Every process gives the same run. A start anew goes on with the run in ``out``.
+
     Fits in threads of one process take turns, and each gives what it gives alone. Use processes for
     several cores.
 
     Raises ConfigError, SchemaError or RunError, which names the key, file, column, row or folder. A
     refused fit leaves no run folder, unless a checkpoint makes the folder worth resuming.
     """
-    tell = progress or silent
-    settled = SettledConfig.of(config, set, recipe)
+    ranks = start_ranks()
+    tell = (progress or silent) if ranks.is_first else silent
+    resume = ranks.every(lambda: restarted(out)) or resume
+    settled = ranks.every(lambda: SettledConfig.of(config, set, recipe))
     settings = settled.config
     if guard is not None:
+        if ranks.many:
+            raise ConfigError("a guard trains many models, so one process must fit, got several")
         check_guard(settings, guard)
-    target = target_folder(config, out, resume)
+    target = Path(ranks.first(lambda: str(target_folder(config, out, resume))))
     plan = FitPlan(settings, target, resume, allow_other_threads, guard or "", settled.told)
-    plan.check()
-    if plan.finished:
+    ranks.first(plan.check)
+    if ranks.first(lambda: plan.finished):
         told = f"run {printable(str(target))} is finished already: nothing to resume"
         tell(Notice("train", told))
         return Run.open(target)
     source = settings.data.table if table is None else table
     if source is None:
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
-    opened = open_table(source)
-    plan.check_table(dataset_key(settings.data, opened.fingerprint(verify_content=verify_content)))
-    dataset = Dataset.from_table(
-        settings.data,
-        opened,
-        cache=cache,
-        verify_content=verify_content,
-        block_rows=block_rows,
-        progress=encoding(tell),
+    opened = ranks.every(lambda: open_table(source))
+    check_same(ranks, settings, opened)
+    dataset = one_dataset(
+        ranks,
+        lambda: _encoded(
+            plan,
+            opened,
+            cache=cache,
+            verify_content=verify_content,
+            block_rows=block_rows,
+            progress=encoding(tell),
+        ),
+        cache,
     )
-    settled.check(dataset, printable(opened.source))
-    check_detector(settings, dataset)
+    ranks.every(lambda: settled.check(dataset, printable(opened.source)))
+    ranks.every(lambda: check_detector(settings, dataset))
     tell(Notice("encode", dataset_text(dataset)))
     if plan.recipe:
         tell(Notice("train", f"recipe {plan.recipe}"))
@@ -138,22 +154,29 @@ def fit(
     if plan.trunk:
         chosen = sized_for(settings.model, dataset)
         settings = settings.model_copy(update={"model": chosen})
-        plan.check_sizes(settings)
+        ranks.first(lambda: plan.check_sizes(settings))
     training = Training(model=settings.model, train=settings.train)
-    model = build_to_train(training, dataset, dataset.rows("train"))
+    model = ranks.every(lambda: build_to_train(training, dataset, dataset.rows("train")))
     if plan.trunk:
         tell(Notice("encode", sizes_text(plan.trunk, settings, model)))
     update = resolve_embedding_update(model, settings.train.embedding_update)
     settings = settings.model_copy(
         update={"train": settings.train.model_copy(update={"embedding_update": update})}
     )
-    if (why := settings.model.unsound) is not None:
+    if (why := settings.model.unsound) is not None and ranks.is_first:
         warnings.warn(f"{why}, so its bundle is not served", UserWarning, stacklevel=2)
     if guard is not None:
         return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
     if not has_tensorboard():
         tell(Notice("train", "tensorboard is not installed: no events are written"))
-    return _Fit(settings, opened, dataset, model, plan, tell).run()
+    return _Fit(settings, opened, dataset, model, plan, tell, ranks).run()
+
+
+def _encoded(plan: FitPlan, table: Table, *, verify_content: bool, **options: Any) -> Dataset:
+    """Encode the table, or find it encoded, once it is known to be the one the run began with."""
+    data = plan.config.data
+    plan.check_table(dataset_key(data, table.fingerprint(verify_content=verify_content)))
+    return Dataset.from_table(data, table, verify_content=verify_content, **options)
 
 
 class _Fit:
@@ -167,9 +190,10 @@ class _Fit:
         model: AbstractModel,
         plan: FitPlan,
         tell: Listener,
+        ranks: Ranks,
     ) -> None:
         self.config, self.dataset, self.model = config, dataset, model
-        self.plan, self.tell = plan, tell
+        self.plan, self.tell, self.ranks = plan, tell, ranks
         self.gates: list[GateShares] = []  # of each split that was scored
         self.detector: Detector | None = None
         self.folder = plan.folder
@@ -177,47 +201,67 @@ class _Fit:
         self.state = replace(
             RunState.running(dataset, table, trunk=plan.trunk, recipe=plan.told_recipe),
             parameters=model.parameter_report().total,
+            processes=ranks.size,
         )
 
     def run(self) -> Run:
-        """Train to the end and fill the folder."""
-        if self.plan.begun:
-            with self.folder.locked():
+        """Train to the end and fill the folder. All ranks come here; rank 0 writes."""
+        if self.ranks.first(lambda: self.plan.begun):
+            with self._locked():
                 return self._resumed()
-        events = train(self.model, self.dataset, self.config.train)
+        events = train(self.model, self.dataset, self.config.train, ranks=self.ranks)
         with closing(events):
             # The first event comes after the first steps: what they refuse leaves no folder.
             first = next(events)
-            self.plan.make_folder()
-            with self.folder.locked():
+            self.ranks.first(self.plan.make_folder)
+            with self._locked():
                 return self._guarded(chain([first], events), (), begin=True)
 
+    def _locked(self) -> AbstractContextManager[None]:
+        return self.folder.locked() if self.ranks.is_first else nullcontext()
+
     def _resumed(self) -> Run:
-        if not checkpoint.exists(self.folder.checkpoint):
+        ranks, settings = self.ranks, self.config.train
+        if not ranks.first(lambda: checkpoint.exists(self.folder.checkpoint)):
             self.tell(Notice("train", "no checkpoint yet: the run begins again"))
-            return self._guarded(train(self.model, self.dataset, self.config.train), ())
-        state = checkpoint.load(self.folder.checkpoint)
+            return self._guarded(train(self.model, self.dataset, settings, ranks=ranks), ())
+        state = ranks.every(lambda: checkpoint.load(self.folder.checkpoint))
+        agree(ranks, {"step of the checkpoint": state.step})
         self.tell(Notice("train", f"going on after step {state.step}"))
         exact = not self.plan.allow_other_threads
         history = state.history
-        events = train(self.model, self.dataset, self.config.train, state=state, exact=exact)
+        events = train(self.model, self.dataset, settings, state=state, exact=exact, ranks=ranks)
         del state
         return self._guarded(events, history)
 
     def _guarded(
         self, events: Iterator[TrainEvent], history: tuple[Look, ...], *, begin: bool = False
     ) -> Run:
-        """Train and finish. A fault keeps a folder that can be resumed, and removes any other."""
-        with self.folder.kept_where(lambda: checkpoint.exists(self.folder.checkpoint), self.tell):
+        """Train and finish. A fault keeps a folder that can be resumed, and removes any other.
+
+        A world that may be started anew keeps its folder: it must not vanish under the next start.
+        """
+
+        def worth() -> bool:
+            return self.ranks.many or checkpoint.exists(self.folder.checkpoint)
+
+        kept = self.folder.kept_where(worth, self.tell) if self.ranks.is_first else nullcontext()
+        with kept:
             if begin:
-                self.folder.begin(self.config, self.state)
+                self.ranks.first(lambda: self.folder.begin(self.config, self.state))
             end = self._train(events, history)
             self._finish(end)
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
-        looks = LookWriter(self.folder, history, method=self.config.train.method.name)
+        looks: LookWriter | None = None
         end = None
+
+        def open_looks() -> None:  # which may take a while to import TensorBoard
+            nonlocal looks
+            looks = LookWriter(self.folder, history, method=self.config.train.method.name)
+
+        self.ranks.first(open_looks)
         try:
             # To its very end: an exhausted training frees its optimiser before rows are scored.
             for event in events:
@@ -225,22 +269,37 @@ class _Fit:
                     case Moment():
                         self.tell(Notice("train", progress_text(event), event.step / event.steps))
                     case Look():
-                        looks.write(event)
+                        if looks is not None:
+                            looks.write(event)
                         self.tell(Notice("train", look_text(event, self.config.train.monitor)))
                     case CheckpointDue():
-                        looks.sync()
-                        checkpoint.save(self.folder.checkpoint, event.state)
+                        self.ranks.first(partial(self._save, looks, event.state))
                     case End():
                         end = event
         finally:
-            looks.close()
+            if looks is not None:
+                looks.close()
         assert end is not None
         return end
+
+    def _save(self, looks: LookWriter | None, state: TrainState) -> None:
+        assert looks is not None
+        looks.sync()
+        checkpoint.save(self.folder.checkpoint, state)
 
     def _finish(self, end: End) -> None:
         """Score the rows, write what is shipped, and mark the run as finished."""
         self.tell(Notice("train", end_text(end), 1.0))
-        scored = self._score("validation")
+        logits = self._score("validation")
+        shipped: list[Bundle] = []  # of rank 0
+        self.ranks.first(lambda: shipped.append(self._ship(logits)))
+        del logits  # one split at a time bounds the memory
+        logits = self._score("test")
+        self.ranks.first(lambda: self._report(end, shipped[0], logits))
+
+    def _ship(self, validation: np.ndarray) -> Bundle:
+        """Write the bundle and the scores of the validation rows."""
+        scored = self.scores.of("validation", validation)
         self.detector = fit_detector(self.config, self.dataset)
         calibration = self.scores.calibration(scored)
         bundle = Bundle(
@@ -253,8 +312,11 @@ class _Fit:
         )
         bundle.save(self.folder.bundle)
         self.scores.write(bundle, scored)
-        del scored  # one split at a time bounds the memory
-        scored = self.scores.write(bundle, self._score("test"))
+        return bundle
+
+    def _report(self, end: End, bundle: Bundle, test: np.ndarray) -> None:
+        """Write the scores of the test rows, the report, and that the run is finished."""
+        scored = self.scores.write(bundle, self.scores.of("test", test))
         tables = [to_markdown(evaluate_rows(scored))]
         found = found_between(end.between_domains, self._domains())
         write_between(self.folder.path, found)
@@ -279,6 +341,8 @@ class _Fit:
         """Give the lines of the report that tell of the training."""
         settings = self.config.train
         yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
+        if self.ranks.many:
+            yield f"- Processes: {self.ranks.size}."
         if self.state.recipe:
             yield f"- Recipe: {printable(self.state.recipe)}."
         if not self.config.model.is_trees:
@@ -295,16 +359,17 @@ class _Fit:
         if self.dataset.config.keeps_unlabelled:
             yield f"- {unlabelled_text(self.dataset)}."
 
-    def _score(self, split: SplitName) -> ScoredRows:
+    def _score(self, split: SplitName) -> np.ndarray:
         """Score a split, and keep what the gates of the network said of it, where it has gates."""
         self.tell(Notice("score", f"{split} rows"))
         watch = GateWatch(self.model)
         with watch.watching():
-            logits = score_rows(self.model, self.dataset.rows(split))
+            logits = score_rows(self.model, self.dataset.rows(split), ranks=self.ranks)
         if watch.gates:
+            watch.add_up(self.ranks)
             source = self.folder.path.name
             self.gates.append(watch.shares(split, domains=self._domains(), source=source))
-        return self.scores.of(split, logits)
+        return logits
 
     def _domains(self) -> tuple[str, ...]:
         """Names of the trained domains, in the order of their ids."""

@@ -33,6 +33,7 @@ from isthmus.data import Dataset, Table
 from isthmus.disk import refusal, remove_leftovers, write_whole, writing
 from isthmus.errors import IsthmusError, RunError
 from isthmus.printable import printable
+from isthmus.ranks import RankError
 from isthmus.run.notice import Listener, Notice
 from isthmus.train import Look
 from isthmus.version import VERSION
@@ -60,6 +61,7 @@ class RunState:
     guard: str = ""  # strict, balanced, or none
     trunk: int = 0  # the budget in model.sizes that the run began with, or none
     recipe: str = ""  # which recipe was put over the config, in words, or none
+    processes: int = 1  # that trained together at first
     format: int = FORMAT
 
     @classmethod
@@ -135,7 +137,8 @@ class RunFolder:
             hint = f"; {self.how_to_go_on}" if kept else ""
             refused = isinstance(fault, OSError)
             text = refusal(fault, "run folder", self.path) if refused else str(fault)
-            raise RunError(f"{text}{hint}") from fault
+            kind = RankError if isinstance(fault, RankError) else RunError
+            raise kind(f"{text}{hint}") from fault
 
     @property
     def is_begun(self) -> bool:

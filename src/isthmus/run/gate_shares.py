@@ -22,6 +22,7 @@ from isthmus.layers.gates import AbstractGate
 from isthmus.metrics import TextTable
 from isthmus.metrics.text_table import largest, number
 from isthmus.models import AbstractModel
+from isthmus.ranks import Ranks
 from isthmus.run.notice import Listener, Notice
 
 FILE = "gates.json"
@@ -155,6 +156,11 @@ class GateWatch:
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Count what the models of all ranks have scored. Together."""
+        self.rows = ranks.sum(self.rows)
+        self.sums = {name: ranks.sum(mine) for name, mine in self.sums.items()}
 
     def shares(self, split: str, *, domains: Sequence[str], source: str) -> GateShares:
         """Mean weights. ``domains``: names of the trained domains, in the order of their ids."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from isthmus.ranks import ALONE, Ranks
+
 _next = threading.Lock()  # held by the thread that comes next, while it waits
 _at_work = threading.Lock()
 _here = threading.local()
@@ -50,12 +52,16 @@ class Generators:
 
     Dropout layers can only draw from torch's global generators, so training's states of those are
     swapped in while it works, and other threads wait. Domain dropout has a generator of its own.
+    Every rank draws its own numbers for its own rows, but for domain dropout, which is drawn for the
+    whole batch.
     """
 
-    def __init__(self, device: torch.device, seed: int) -> None:
-        self.asleep = {"cpu": torch.Generator().manual_seed(seed).get_state()}
+    def __init__(self, device: torch.device, seed: int, *, rank: int = 0) -> None:
+        self.rank = rank
+        own = seed + rank * 2**43
+        self.asleep = {"cpu": torch.Generator().manual_seed(own).get_state()}
         if device.type == "cuda":
-            self.asleep["cuda"] = torch.Generator("cuda").manual_seed(seed).get_state()
+            self.asleep["cuda"] = torch.Generator("cuda").manual_seed(own).get_state()
         # Far from the seeds that people choose, so that the two streams are not the same numbers.
         self.domain_dropout = torch.Generator().manual_seed(seed + 2**40)
 
@@ -82,13 +88,24 @@ class Generators:
             states["cuda"] = torch.cuda.get_rng_state()
         return states
 
-    def read(self) -> dict[str, Tensor]:
-        """The states, while training's own are the global ones."""
-        return {**self._global(), "domain_dropout": self.domain_dropout.get_state()}
+    def read(self, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+        """The states of all ranks, while training's own are the global ones. Together."""
+        states = {
+            _of_rank(name, rank): state
+            for name, mine in self._global().items()
+            for rank, state in enumerate(ranks.gather(mine))
+        }
+        return {**states, "domain_dropout": self.domain_dropout.get_state()}
 
     def write(self, states: dict[str, Tensor]) -> None:
-        """Take back what `read` gave, while training's own states are laid aside."""
-        self.asleep = {name: states[name].clone() for name in self.asleep}
+        """Take back what `read` gave, while training's own states are laid aside.
+
+        A rank that was not there then goes on with its own.
+        """
+        self.asleep = {
+            name: states.get(_of_rank(name, self.rank), mine).clone()
+            for name, mine in self.asleep.items()
+        }
         self.domain_dropout.set_state(states["domain_dropout"])
 
     def hidden(self, rows: int, share: float) -> Tensor | None:
@@ -96,3 +113,7 @@ class Generators:
         if share == 0:
             return None
         return torch.rand(rows, generator=self.domain_dropout) < share
+
+
+def _of_rank(name: str, rank: int) -> str:
+    return f"{name}.{rank}" if rank else name

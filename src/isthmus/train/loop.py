@@ -15,20 +15,20 @@ and so is a training that was stopped anywhere and resumed from a ``TrainState``
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
-from isthmus.data.batch import Batch, DomainPlaces
+from isthmus.data.batch import DomainPlaces
+from isthmus.data.store.order import part_of
 from isthmus.data.store.subset import AnyRows
-from isthmus.errors import ConfigError, RunError
-from isthmus.layers.sites import SiteSpec
-from isthmus.models import AbstractModel, Output
-from isthmus.objectives import Objectives
+from isthmus.errors import ConfigError
 from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
+from isthmus.ranks import ALONE, Ranks, over_ranks
 from isthmus.train.allocator import keep_freed_memory
+from isthmus.train.asked import build_objectives, scorer
 from isthmus.train.course import courses
 from isthmus.train.events import (
     Budget,
@@ -40,18 +40,19 @@ from isthmus.train.events import (
     TrainEvent,
     TrainState,
 )
-from isthmus.train.generators import Generators, seeded
+from isthmus.train.generators import Generators
 from isthmus.train.methods import Lesson
 from isthmus.train.methods.unlabelled_batches import unlabelled_beside
+from isthmus.train.ranked import SharedStep, check_ranks, copy_from_first
 from isthmus.train.record import Record
 from isthmus.train.resuming import check_state
 from isthmus.train.scoring import (
     check_monitor,
+    checked_metrics,
     domain_aucs,
     move,
     resolve_device,
     score_rows,
-    watch_metrics,
 )
 from isthmus.train.stopwatch import Stopwatch
 from isthmus.train.train_config import TrainConfig
@@ -67,6 +68,7 @@ def train(
     budget: Budget | None = None,
     state: TrainState | None = None,
     exact: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Generator[TrainEvent, None, None]:
     """Train ``model`` in place on ``dataset.rows("train")`` and yield what happens.
 
@@ -75,27 +77,32 @@ def train(
     ``budget``: exactly so many steps with so many looks, in place of epochs and patience.
     ``state``: go on from here; the model may hold any weights then. ``exact``: refuse a state from
     another thread count or torch version, since the result would not be the same bit for bit.
+    ``ranks``: the processes that train together, each with a part of every batch. They yield the same
+    events, and a state of another number of ranks is taken, too.
     Raises RunError when the state does not fit the dataset, the config or the model, or when the
     loss is no longer finite; ConfigError when ``monitor`` is undefined on the validation rows, or when
     the method suits neither the model nor the rest of the config; SchemaError when a split is too small. Torch's global generator serves dropout, seeded with
     ``config.seed``; between events the caller finds it as it was. Trainings in threads take turns
     from event to event, and each gives what it gives alone. Initialising ``model`` is the caller's.
     """
-    check_rows(dataset)
+    ranks.every(lambda: check_rows(dataset))
+    ranks.every(lambda: check_ranks(model, config, ranks))
     if next(model.parameters(), None) is None:
         yield from look_once(model, dataset, config)
         return
-    loop = _Loop(model, dataset, config, budget)
+    loop = ranks.every(lambda: _Loop(model, dataset, config, budget, ranks))
+    copy_from_first(loop.model, ranks)
+    with over_ranks(loop.model, ranks):
+        yield from _events(loop, state, exact)
+
+
+def _events(
+    loop: "_Loop", state: TrainState | None, exact: bool
+) -> Generator[TrainEvent, None, None]:
+    """All events of a training, and the model as its caller is to have it."""
     try:
         if state is not None:
-            check_state(
-                state,
-                dataset_key=loop.dataset_key,
-                config=config,
-                model=loop.model,
-                exact=exact,
-            )
-            loop.restore(state)
+            loop.ranks.every(partial(loop.restore, state, exact=exact))
             del state
         events = loop.run()
         while True:
@@ -118,22 +125,26 @@ class _Loop:
         dataset: AnyRows,
         config: TrainConfig,
         budget: Budget | None,
+        ranks: Ranks,
     ) -> None:
-        self.config, self.budget = config, budget
+        self.config, self.budget, self.ranks = config, budget, ranks
         self.device = resolve_device(config.device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.model = model.to(self.device).train()
-        self.objectives = _objectives(model, config).to(self.device)
-        self.score = _scorer(model, self.objectives, compiled=config.compile)
+        self.objectives = build_objectives(model, config).to(self.device)
+        self.score = scorer(model, self.objectives, compiled=config.compile)
         self.dataset_key = str(dataset.key)
         self.validation = dataset.rows("validation")
         self.n_domains = len(dataset.domain_names)
         check_monitor(config.monitor, self.validation, self.n_domains)
         self.domain_places = DomainPlaces.of(dataset.encoder.fields)
+        self.rows = dataset.rows("train")
+        if ranks.many:
+            self.rows = self.rows.part(ranks.rank, ranks.size)
         self.method = config.method.build(
             model,
-            dataset.rows("train"),
+            self.rows,
             config,
             n_domains=self.n_domains,
             places=self.domain_places,
@@ -143,7 +154,7 @@ class _Loop:
         self.steps_per_epoch = self.method.steps_per_epoch
         self.unlabelled = unlabelled_beside(self.objectives, dataset, config, self.steps_per_epoch)
         self.courses = courses(self.phases, self.steps_per_epoch, config, budget)
-        self.random = Generators(self.device, config.seed)
+        self.random = Generators(self.device, config.seed, rank=ranks.rank)
         self.record = Record(config.monitor, self.device)
         self.watch = Stopwatch()
         self.step = self.epoch = self.step_in_epoch = 0
@@ -174,7 +185,9 @@ class _Loop:
             seed=self.config.seed,
             compiled=self.config.compile,
             beside=self.objectives,
+            ranks=self.ranks,
         )
+        self.shared = SharedStep(self.ranks, (self.model, self.objectives))
 
     @property
     def stopped(self) -> Stopped | None:
@@ -219,10 +232,15 @@ class _Loop:
         """One forward, backward and update. Gradients per domain, and mixed rows, wait for the device."""
         batch, domain = lesson.batch, lesson.domain  # a row with a hidden domain counts for its own
         share = self.config.domain_dropout if lesson.dropout else 0.0
-        hidden = self.random.hidden(batch.rows, share)
+        rows, own = batch.rows, slice(None)  # of the whole batch; which of them are here
+        if self.ranks.many:
+            rows = self.rows.step_rows(self.config.batch_rows, self.step_in_epoch)
+            own = slice(*part_of(rows, (self.ranks.rank, self.ranks.size)))
+        hidden = self.random.hidden(rows, share)
         if hidden is not None:
-            batch = batch.hide_domain(hidden, self.domain_places)
+            batch = batch.hide_domain(hidden[own], self.domain_places)
         labelled = batch.rows
+        whole = self.shared.begin(batch, self.due()) if self.ranks.many else None
         if self.unlabelled is not None:
             batch, domain = self.unlabelled.beside(batch, domain, self.epoch, self.step_in_epoch)
         batch = move(batch, self.device)
@@ -232,19 +250,31 @@ class _Loop:
         losses = {**output.losses, **self.objectives(output.hidden, batch, domain, answers)}
         beside = self.objectives.total(losses)
         logits = output.logits[:labelled]  # the others have no label to be compared with
-        loss = self.weighting.backward(logits, batch.first(labelled), domain[:labelled], beside)
+        mass = None
+        if whole is not None:
+            mass, self.due_by_first = whole()
+        loss = self.weighting.backward(
+            logits, batch.first(labelled), domain[:labelled], beside, mass=mass
+        )
+        told = {**output.told, **lesson.told}
+        if whole is not None:
+            loss, told = self.shared.sum(loss, told, share=labelled / rows)
         if self.config.clip_norm is not None:
             parameters = [*self.model.parameters(), *self.objectives.parameters()]
             clip_gradients(parameters, self.config.clip_norm)
         self.method.update(self.optimiser)
-        self.record.add(loss, losses, {**output.told, **lesson.told})
-        self.watch.rows += labelled
-        self.step += 1
-        self.step_in_epoch += 1
+        self.record.add(loss, losses, told)
+        self.watch.rows += rows
+        self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
         if self.step_in_epoch == self.steps_per_epoch:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
             self.weighting.end_epoch()
             self.objectives.end_epoch()
+
+    def due(self) -> tuple[bool, bool]:
+        """Whether a progress and a checkpoint are due, by this rank's clock."""
+        seconds = self.config.checkpoint_minutes * 60
+        return self.watch.progress_is_due(), self.watch.since_checkpoint() >= seconds
 
     def events(self) -> Iterator[TrainEvent]:
         """What is due after a step."""
@@ -252,10 +282,10 @@ class _Loop:
             with self.watch.stopped():
                 look = self.look()
             yield look
-        elif self.watch.progress_is_due():
+        elif (self.due_by_first if self.ranks.many else self.due())[0]:
             yield self.progress()
-        if self.watch.since_checkpoint() >= self.config.checkpoint_minutes * 60:
-            self.record.loss(self.step)  # refuses weights that are no longer finite
+        if (self.due_by_first if self.ranks.many else self.due())[1]:
+            self.loss()  # refuses weights that are no longer finite
             yield CheckpointDue(self.snapshot())
             self.watch.checkpoint_at = time.perf_counter()
 
@@ -265,31 +295,29 @@ class _Loop:
             step=self.step,
             steps=self.phase_step + sum(one.steps for one in self.courses[self.phase - 1 :]),
             epoch=self.step / self.steps_per_epoch,
-            loss=self.record.loss(self.step),
+            loss=self.loss(),
             rows_per_second=self.watch.rate(),
         )
 
-    def measure(self, logits: np.ndarray) -> dict[str, float | None]:
-        """Every monitor metric of the validation rows."""
-        return watch_metrics(logits, self.validation, self.n_domains)
+    def loss(self) -> float:
+        """Mean loss of the rows since the last look; a fault is told by rank 0 alone."""
+        return self.ranks.first(lambda: self.record.loss(self.step))
 
     def look(self, before: Look | None = None) -> Look:
         """Score the validation rows; keep the weights when they are the best of the phase so far.
 
         ``before``: the look of the former phase whose weights these are, at the start of a phase.
         """
-        loss = self.record.loss(self.step) if before is None else before.loss
+        loss = self.loss() if before is None else before.loss
         losses = self.record.losses(self.step) if before is None else before.losses
         told = self.record.told(self.step) if before is None else before.told
         with self.method.settled():
-            logits = score_rows(self.model, self.validation)
-            if not np.isfinite(logits).all():
-                raise RunError(
-                    f"validation logits must stay finite, got nan or inf at step {self.step}"
-                )
-            metrics = self.measure(logits)
-            if self.method.priority is not None:
-                self.method.priority.note(domain_aucs(logits, self.validation, self.n_domains))
+            logits = score_rows(self.model, self.validation, ranks=self.ranks)
+            metrics = self.ranks.first(
+                lambda: checked_metrics(logits, self.validation, self.n_domains, self.step)
+            )
+            if (priority := self.method.priority) is not None:
+                priority.note(domain_aucs(logits, self.validation, self.n_domains, self.ranks))
             look = Look(
                 step=self.step,
                 epoch=self.step / self.steps_per_epoch,
@@ -313,7 +341,7 @@ class _Loop:
             model=self.model.state_dict(),
             best=self.record.best,
             optimiser=self.optimiser.state_dict(),
-            random=self.random.read(),
+            random=self.random.read(self.ranks),
             weighting=self.weighting.state_dict(),
             objectives=self.objectives.state_dict(),
             method=self.method.state_dict(),
@@ -331,8 +359,15 @@ class _Loop:
             config=self.config.model_dump(mode="json"),
         )
 
-    def restore(self, state: TrainState) -> None:
+    def restore(self, state: TrainState, *, exact: bool) -> None:
         """Go back to the moment of ``state``, whose tensors are copied."""
+        check_state(
+            state,
+            dataset_key=self.dataset_key,
+            config=self.config,
+            model=self.model,
+            exact=exact,
+        )
         if state.phase != self.phase:
             self.begin(state.phase)
         self.phase_step = state.phase_step
@@ -363,36 +398,3 @@ class _Loop:
             seconds=self.watch.seconds(),
             between_domains=self.objectives.between_domains(),
         )
-
-
-def _objectives(model: nn.Module, config: TrainConfig) -> Objectives:
-    """The config's objectives with their first weights, drawn apart from all other random numbers."""
-    if not config.objectives:
-        return Objectives((), SiteSpec((), 0))
-    if not isinstance(model, AbstractModel):
-        raise ConfigError(
-            "train.objectives need a model whose hidden states can be met, an AbstractModel, got"
-            f" {type(model).__name__}"
-        )
-    with seeded(config.seed + 2**42):
-        try:
-            built = Objectives(config.objectives, model.spec)
-        except ValueError as fault:
-            raise ConfigError(f"train: {fault}") from fault
-    if built.asking and type(model).from_input is AbstractModel.from_input:
-        raise ConfigError(
-            f"train.objectives {built.asking!r} mixes rows, so the model must have from_input, got"
-            f" {type(model).__name__} without"
-        )
-    return built
-
-
-def _scorer(
-    model: nn.Module, objectives: Objectives, *, compiled: bool
-) -> Callable[[Batch], Output]:
-    """What a step of training asks of a model; a module without sites gives its logits alone."""
-    if isinstance(model, AbstractModel):
-        score = torch.compile(model.score) if compiled else model.score
-        return lambda batch: score(batch, objectives.sites)
-    forward = torch.compile(model) if compiled else model
-    return lambda batch: Output(forward(batch), {}, {})

@@ -1,6 +1,6 @@
 """A model's logits for the rows of a split, and the few numbers that training watches."""
 
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -9,11 +9,13 @@ from jaxtyping import Float64
 from torch import nn
 
 from isthmus.data.batch import Batch
-from isthmus.data.store.dataset import Rows
-from isthmus.errors import ConfigError
+from isthmus.data.store.order import part_of
+from isthmus.data.store.rows import Rows
+from isthmus.errors import ConfigError, RunError
 from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.metrics.formulas.ranking import Ranking
+from isthmus.ranks import ALONE, Ranks
 
 Monitor = Literal[
     "auc_pooled",
@@ -65,15 +67,23 @@ def _modules(model: nn.Module) -> list[nn.Module]:
 
 
 def score_rows(
-    model: nn.Module, rows: Rows, *, batch_rows: int = SCORE_ROWS
+    model: nn.Module, rows: Rows, *, batch_rows: int = SCORE_ROWS, ranks: Ranks = ALONE
 ) -> Float64[np.ndarray, " rows"]:
-    """Logits of one split in its order. Memory: one batch and the result."""
-    logits = np.empty(len(rows), dtype=np.float64)
+    """Logits of one split in its order. Memory: one batch and the result.
+
+    ``ranks``: each scores some of the batches, and all get the whole. Where there are as many batches
+    as ranks, the batches and so the logits are those of one process, bit for bit.
+    """
+    batch_rows = max(1, min(batch_rows, -(-len(rows) // ranks.size)))
+    first, last = part_of(-(-len(rows) // batch_rows), (ranks.rank, ranks.size))
+    logits = np.empty(min(last * batch_rows, len(rows)) - first * batch_rows, dtype=np.float64)
     done = 0
-    for batch in rows.batches(batch_rows):
+    for batch in islice(rows.batches(batch_rows, start=first), last - first):
         logits[done : done + batch.rows] = score_batch(model, batch)
         done += batch.rows
-    return logits
+    if not ranks.many:
+        return logits
+    return torch.cat(ranks.gather(torch.from_numpy(logits))).numpy()
 
 
 def check_monitor(monitor: Monitor, rows: Rows, n_domains: int) -> None:
@@ -87,13 +97,29 @@ def check_monitor(monitor: Monitor, rows: Rows, n_domains: int) -> None:
 
 
 def domain_aucs(
-    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int
+    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int, ranks: Ranks = ALONE
 ) -> Float64[np.ndarray, " sets"]:
-    """The AUC of each domain's scored rows, by report id from 0; nan where it is not defined."""
+    """The AUC of each domain's scored rows, by report id from 0; nan where it is not defined.
+
+    ``ranks``: what rank 0 finds is what all get.
+    """
+    return np.array(ranks.first(lambda: _aucs(logits, rows, n_domains).tolist()))
+
+
+def _aucs(logits: np.ndarray, rows: Rows, n_domains: int) -> np.ndarray:
     domain = np.asarray(rows.domain, dtype=np.int64)
     weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
     ranking = Ranking.of(logits, domain, n_domains + 1, Ranking.of(logits).order)
     return segment_auc(ranking, np.asarray(rows.label) > 0, weight).value
+
+
+def checked_metrics(
+    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int, step: int
+) -> dict[str, float | None]:
+    """`watch_metrics`; RunError, naming the step, where a logit is not finite."""
+    if not np.isfinite(logits).all():
+        raise RunError(f"validation logits must stay finite, got nan or inf at step {step}")
+    return watch_metrics(logits, rows, n_domains)
 
 
 def watch_metrics(

@@ -205,6 +205,8 @@ class PathGate(AbstractGate):
 class PathLayer(nn.Module):
     """A norm, then each row's block beside a skip connection; (rows, width) -> (rows, width)."""
 
+    reads_batch = "the gradient of its paths compares the rows of the whole batch"
+
     def __init__(
         self, *, width: int, units: Sequence[int], norm: Norm, dropout: float, n_domains: int
     ) -> None:

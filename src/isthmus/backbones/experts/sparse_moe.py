@@ -167,6 +167,8 @@ class ExpertBank(nn.Module):
 class SparseBlock(nn.Module):
     """A deep block, then experts beside a skip connection; (rows, in_width) -> (rows, out_width)."""
 
+    reads_batch = "its balance loss and its capacity follow the whole batch"
+
     def __init__(
         self,
         *,

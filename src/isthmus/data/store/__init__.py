@@ -1,1 +1,1 @@
-"""Encoded rows on disk: built once, memory-mapped, read by split, by shard and in batches."""
+"""Encoded rows on disk: built once, memory-mapped, read by split and in batches."""

@@ -6,6 +6,7 @@ completely. What is read depends on (seed, epoch) only, never on threads or on w
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,47 @@ SHUFFLE_BLOCK_ROWS = 4096
 # A buffer takes what fits in this many bytes, and this many rows at most.
 BUFFER_BYTES = 64 << 20
 BUFFER_ROWS = 1 << 20
+WHOLE = (0, 1)
+
+
+def part_of(rows: int, part: tuple[int, int]) -> tuple[int, int]:
+    """Which rows ``first .. last`` of a batch are the r-th of n parts of about equal length.
+
+    The n parts are the batch. A batch of fewer rows than parts leaves some parts empty.
+
+    >>> [part_of(5, (r, 2)) for r in range(2)]
+    [(0, 2), (2, 5)]
+    """
+    number, parts = part
+    return rows * number // parts, rows * (number + 1) // parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The rows ``first .. last`` of the stream that a part takes of one batch, which ends at ``end``."""
+
+    first: int
+    last: int
+    end: int
+
+    @classmethod
+    def of(cls, begin: int, rows: int, part: tuple[int, int]) -> "_Span":
+        """The part of a batch of so many rows that begins there."""
+        first, last = part_of(rows, part)
+        return cls(begin + first, begin + last, begin + rows)
+
+    @property
+    def rows(self) -> int:
+        return self.last - self.first
+
+    def within(self, first: int, last: int) -> "_Span":
+        """What of the span lies between two places of the stream; none of it may."""
+        start = min(max(self.first, first), last)
+        return _Span(start, max(start, min(self.last, last)), self.end)
+
+    def moved(self, by: int) -> "_Span":
+        """The span counted from another place."""
+        return _Span(self.first - by, self.last - by, self.end - by)
 
 
 def in_order(
@@ -66,43 +108,61 @@ class Shuffle:
         starts = (blocks * SHUFFLE_BLOCK_ROWS).tolist()
         return [(start, min(start + SHUFFLE_BLOCK_ROWS, self.rows)) for start in starts]
 
-    def batches(self, batch_rows: int, start: int, stop: int) -> Iterator[Batch]:
+    def batches(
+        self, batch_rows: int, start: int, stop: int, part: tuple[int, int] = WHOLE
+    ) -> Iterator[Batch]:
         """Batches of the rows ``start .. stop`` of the stream. The last batch may be short.
 
-        A batch may hold rows of two buffers. Of skipped buffers only the domains are read.
+        ``part`` (r, n): of each batch give the r-th of n parts alone, see `part_of`. A batch may hold
+        rows of two buffers. Of skipped buffers only the domains are read, and of the others the rows
+        of the part.
         """
-        reached, rest = 0, None
+        reached = 0
+        pieces: list[Batch] = []
         for number, blocks in enumerate(self._buffers):
             if reached >= stop:
                 return
             runs = self._runs(blocks)
             domain = np.concatenate([self.arrays.domain[start:stop] for start, stop in runs])
             emitted = len(domain) if self._plan is None else self._plan.emitted(domain)
-            if reached + emitted <= start:
+            if not emitted or reached + emitted <= start:
                 if self._plan is not None:
                     self._plan.advance(domain)
                 reached += emitted
                 continue
-            buffer = self.arrays.gather(runs)
             order = self._order(domain, number)
-            order = order[max(0, start - reached) : max(0, stop - reached)]
+            first, last = max(start, reached), min(stop, reached + emitted)
+            spans = [
+                _Span.of(begin, min(batch_rows, stop - begin), part).within(first, last)
+                for begin in range(first - (first - start) % batch_rows, last, batch_rows)
+            ]
+            order = order[first - reached : last - reached]
+            buffer, order = self._held(runs, order, [span.moved(first) for span in spans], part)
             reached += emitted
             at = 0
-            if rest is not None:
-                at = min(batch_rows - rest.rows, len(order))
-                rest = join([rest, buffer.batch(order[:at], self.n_domains)])
-                if rest.rows < batch_rows and reached < stop:
-                    continue
-                yield rest
-                rest = None
-            for first in range(at, len(order), batch_rows):
-                batch = buffer.batch(order[first : first + batch_rows], self.n_domains)
-                if batch.rows < batch_rows and reached < stop:
-                    rest = batch
-                else:
-                    yield batch
-        if rest is not None:
-            yield rest
+            for span in spans:
+                pieces.append(buffer.batch(order[at : at + span.rows], self.n_domains))
+                at += span.rows
+                if span.end <= last:
+                    yield pieces[0] if len(pieces) == 1 else join(pieces)
+                    pieces = []
+
+    def _held(
+        self,
+        runs: list[tuple[int, int]],
+        order: np.ndarray,
+        spans: "list[_Span]",
+        part: tuple[int, int],
+    ) -> tuple[Arrays, np.ndarray]:
+        """The rows of a buffer in memory, and their order; for a part of the batches its rows alone."""
+        if part == WHOLE:
+            return self.arrays.gather(runs), order
+        own = np.concatenate([order[span.first : span.last] for span in spans])
+        places = np.concatenate([np.arange(start, stop) for start, stop in runs])[own]
+        by_place = np.argsort(places, kind="stable")  # a mapped file is read in its order
+        there = np.empty_like(by_place)
+        there[by_place] = np.arange(len(own))
+        return self.arrays.take(places[by_place]), there
 
     def _order(self, domain: np.ndarray, number: int) -> np.ndarray:
         """The rows of a buffer in the order in which they are given."""

@@ -1,6 +1,7 @@
 """The rows of one split: NumPy arrays in table order, and batches of them in any order."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store.arrays import Arrays, read_array
-from isthmus.data.store.order import Sampling, Shuffle, in_order
+from isthmus.data.store.order import WHOLE, Sampling, Shuffle, in_order
 from isthmus.data.tables import values as v
 
 HALF_SEED = 0x5EED
@@ -39,6 +40,7 @@ class Rows:
         self.group = group
         self.fold = fold
         self._n_domains = n_domains
+        self._part = WHOLE
         # Where the model is to know less than the report, its ids stand in the arrays.
         self._reported = arrays.domain if reported is None else reported
 
@@ -88,13 +90,28 @@ class Rows:
         """Weights float32 (rows,), or ``None`` where the config names no weight."""
         return self.arrays.weight
 
-    def steps(self, batch_rows: int, *, shard: tuple[int, int] = (0, 1)) -> int:
-        """Batches in one shuffled epoch of a shard: the same number for every shard.
+    def part(self, number: int, parts: int) -> "Rows":
+        """The same rows, of whose shuffled batches this view gives one of so many parts alone.
+
+        Steps, labels and domains stay those of all rows. See ``isthmus.data.store.order.part_of``.
+        """
+        if not 0 <= number < parts:
+            raise ValueError(f"part must be from 0 to below {parts}, got {number}")
+        rows = copy(self)
+        rows._part = (number, parts)
+        return rows
+
+    def steps(self, batch_rows: int) -> int:
+        """Batches in one shuffled epoch.
 
         A last batch of one row is left out, since a batch norm could not learn from it.
         """
-        full, rest = divmod(len(self) // _check_shard(shard)[1], batch_rows)
+        full, rest = divmod(len(self), batch_rows)
         return full + (rest >= 2)
+
+    def step_rows(self, batch_rows: int, step: int) -> int:
+        """Rows of the batch of a step of a shuffled epoch, of all its parts together."""
+        return min(batch_rows, len(self) - step * batch_rows)
 
     def batches(
         self,
@@ -103,43 +120,31 @@ class Rows:
         seed: int | None = None,
         epoch: int = 0,
         start: int = 0,
-        shard: tuple[int, int] = (0, 1),
         sampling: Sampling = "proportional",
     ) -> Iterator[Batch]:
         """Yield batches of at most ``batch_rows`` rows.
 
         Without a seed: every row once, in table order, the last batch short. With a seed: shuffled
         by (seed, epoch), see ``isthmus.data.store.order``. ``start``: first step to yield; the ones
-        before it cost next to nothing. ``shard`` (r, n): the r-th of n equal parts; up to n - 1
-        rows, others in each epoch, are in no part. ``sampling``: how an epoch is shared among the
-        domains. Raises ``ValueError`` for numbers out of range.
+        before it cost next to nothing. ``sampling``: how an epoch is shared among the domains. Raises
+        ``ValueError`` for numbers out of range.
         """
         if batch_rows < 1 or start < 0:
             raise ValueError(
                 f"batch_rows must be above 0 and start 0 or more, got {batch_rows=}, {start=}"
             )
-        part, parts = _check_shard(shard)
-        size = len(self) // parts
         if seed is None:
             if isinstance(sampling, np.ndarray) or sampling != "proportional":
                 raise ValueError(f"sampling needs a seed, got {sampling=} and none")
-            first, last = len(self) * part // parts, len(self) * (part + 1) // parts
             yield from in_order(
-                self.arrays, batch_rows, first + start * batch_rows, last, self._n_domains
+                self.arrays, batch_rows, start * batch_rows, len(self), self._n_domains
             )
             return
         shuffle = Shuffle(
             self.arrays, seed=seed, epoch=epoch, sampling=sampling, n_domains=self._n_domains
         )
-        size = min(size, self.steps(batch_rows, shard=shard) * batch_rows)
-        base = len(self) // parts * part
-        yield from shuffle.batches(batch_rows, base + start * batch_rows, base + size)
-
-
-def _check_shard(shard: tuple[int, int]) -> tuple[int, int]:
-    if not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"shard must be (r, n) with 0 <= r < n, got {shard}")
-    return shard
+        size = min(len(self), self.steps(batch_rows) * batch_rows)
+        yield from shuffle.batches(batch_rows, start * batch_rows, size, self._part)
 
 
 class TrainingRows(Protocol):

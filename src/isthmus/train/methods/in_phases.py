@@ -15,7 +15,7 @@ Departures:
   the shared network is taken before phase 2, and theirs after phase 2 has no look 0.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -45,6 +45,8 @@ class PhaseConfig(Section):
 
 class PhasesConfig(AbstractMethodConfig):
     """Parts of the network are trained one after the other, each while the others are frozen."""
+
+    sums_rows: ClassVar[bool] = True
 
     name: Literal["phases"] = "phases"
     phases: tuple[PhaseConfig, ...] = Field(

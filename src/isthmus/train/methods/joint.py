@@ -2,7 +2,7 @@
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 class JointConfig(AbstractMethodConfig):
     """All parameters learn at once, from batches in which all domains are mixed."""
+
+    sums_rows: ClassVar[bool] = True
 
     name: Literal["joint"] = "joint"
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor, nn
@@ -47,7 +47,13 @@ class Lesson:
 
 
 class AbstractMethodConfig(Member, ABC):
-    """The config of one method."""
+    """The config of one method.
+
+    ``sums_rows``: every step is Adam's on a sum over the rows of one batch, which several processes can
+    share among them.
+    """
+
+    sums_rows: ClassVar[bool] = False
 
     def check(self, model: nn.Module, train: "TrainConfig") -> None:
         """Raise ConfigError where the method cannot train this network by this ``train`` section."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from isthmus.data.batch import Batch
 from isthmus.objectives.row_loss import known_rows
+from isthmus.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,19 @@ class DomainLosses:
         batch: Batch,
         domain: Int[Tensor, " rows"],
         n_groups: int,
+        ranks: Ranks = ALONE,
     ) -> "DomainLosses":
         """Binary cross-entropy, as in `isthmus.objectives`, row by row and by domain.
 
-        A row without a label has weight 0.
+        A row without a label has weight 0. ``ranks``: ``mass`` and ``mean`` are those of all their rows.
         """
         label, weight = known_rows(batch.label, batch.weight)
         row = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
         empty = torch.zeros(n_groups, dtype=torch.float64, device=row.device)
         mass = empty.index_add(0, domain, weight.double())
         total = empty.index_add(0, domain, (weight * row.detach()).double())
+        if ranks.many:
+            mass, total = ranks.sum(torch.stack((mass, total))).unbind(0)
         return cls(row, weight, domain, mass, total / mass.where(mass > 0, torch.ones_like(mass)))
 
     @property

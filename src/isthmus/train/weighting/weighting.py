@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
@@ -13,6 +13,7 @@ from isthmus.layers.per_domain import domain_parameters
 from isthmus.layers.tables import tables_of
 from isthmus.models import AbstractModel
 from isthmus.objectives import binary_cross_entropy
+from isthmus.ranks import ALONE, Ranks
 from isthmus.train.weighting.rule import AbstractRule, DomainLosses
 from isthmus.train.weighting.shares import (
     DynamicAverage,
@@ -41,8 +42,9 @@ class Weighting:
         n_groups: int,
         seed: int,
         parameters: Iterable[nn.Parameter] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.rule = rule
+        self.rule, self.ranks = rule, ranks
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.n_groups = n_groups
         if rule is not None:
@@ -55,17 +57,26 @@ class Weighting:
         batch: Batch,
         domain: Int[Tensor, " rows"],
         beside: Float[Tensor, ""] | None = None,
+        *,
+        mass: Float64[Tensor, ""] | None = None,
     ) -> Float[Tensor, ""]:
         """Fill the gradients; return the mean loss over rows, whatever the weighting, detached.
 
         ``domain``: (rows,) int64, the group of each row, on the CPU, so that asking whether there
         are two of them waits for no device. ``beside``: the sum of the objectives, whose gradient is
-        added as it is: a weighting weighs the rows' losses and nothing else.
+        added as it is: a weighting weighs the rows' losses and nothing else. ``mass``: where the rows are
+        this rank's part of a batch, the weight of the batch; gradients and loss are then the rank's part.
         """
-        loss = binary_cross_entropy(logits, batch.label, batch.weight)
-        one = self.rule is None or bool(domain.min() == domain.max())
+        loss = binary_cross_entropy(logits, batch.label, batch.weight, mass=mass)
+        one = self.rule is None
         if self.rule is not None:
-            losses = DomainLosses.of(logits, batch, domain.to(logits.device), self.n_groups)
+            losses = DomainLosses.of(
+                logits, batch, domain.to(logits.device), self.n_groups, self.ranks
+            )
+            if self.ranks.many:
+                one = bool(losses.present.sum() <= 1)
+            else:
+                one = bool(domain.min() == domain.max())
             self.rule.note(losses)
             if not one:
                 added = self._gradients(beside)
@@ -114,6 +125,7 @@ def build_weighting(
     seed: int,
     compiled: bool,
     beside: nn.Module | None = None,
+    ranks: Ranks = ALONE,
 ) -> Weighting:
     """The weighting of one training over ``n_domains`` domains; ``model`` is on its device.
 
@@ -153,7 +165,7 @@ def build_weighting(
         else:
             rule = PCGrad(shared) if name == "pcgrad" else CAGrad(shared)
     parameters = [*model.parameters(), *(() if beside is None else beside.parameters())]
-    return Weighting(rule, n_groups=n_groups, seed=seed, parameters=parameters)
+    return Weighting(rule, n_groups=n_groups, seed=seed, parameters=parameters, ranks=ranks)
 
 
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:

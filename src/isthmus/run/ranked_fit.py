@@ -1,0 +1,78 @@
+"""What a fit by several processes needs beside a fit: one start, one dataset, one writer.
+
+Every rank runs the whole of `isthmus.fit`. Rank 0 alone encodes, writes and talks. The others open what
+rank 0 encoded, train and score. All ranks must see the same files, settings and versions.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from isthmus.config import Config
+from isthmus.data import Dataset, Table
+from isthmus.data.store.cache import entry_folder
+from isthmus.data.store.dataset import dataset_key
+from isthmus.errors import BundleError, ConfigError, RunError
+from isthmus.ranks import Ranks, agree
+from isthmus.run.fit_plan import without_table
+from isthmus.version import VERSION
+
+
+def restarted(out: str | Path | None) -> bool:
+    """Whether torchrun has started this process anew, after one of a world ended.
+
+    Raises ConfigError where torchrun may do that and no run folder is named, which each start must find.
+    """
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) and out is None:
+        raise ConfigError(
+            "a run that torchrun may restart must name its folder, so that a restart finds it:"
+            " give --out"
+        )
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def check_same(ranks: Ranks, config: Config, table: Table) -> None:
+    """Raise ConfigError, naming each difference and its rank, unless all ranks would train the same.
+
+    The path of the table may differ. Its files must not. Together.
+    """
+    if not ranks.many:
+        return
+    agree(
+        ranks,
+        {
+            "isthmus": VERSION,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "GPU": torch.cuda.is_available(),
+            "table": dataset_key(config.data, table.fingerprint()),
+            "config": without_table(config).model_dump(mode="json"),
+        },
+    )
+
+
+def one_dataset(ranks: Ranks, encode: Callable[[], Dataset], cache: str | Path | None) -> Dataset:
+    """Let rank 0 encode the table, or find it encoded, and open the same copy on every rank. Together.
+
+    Raises RunError where another rank does not see the copy.
+    """
+    made: list[Dataset] = []
+
+    def key() -> str:
+        made.append(encode())
+        return made[0].key
+
+    found = ranks.first(key)
+    return ranks.every(lambda: made[0] if made else _opened(entry_folder(found, cache)))
+
+
+def _opened(folder: Path) -> Dataset:
+    try:
+        return Dataset.open(folder)
+    except BundleError as fault:
+        raise RunError(
+            f"every process must see the table that rank 0 has encoded, so the cache must lie where all"
+            f" machines can read it, but: {fault} (the environment variable ISTHMUS_CACHE names it)"
+        ) from fault
