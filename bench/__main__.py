@@ -19,6 +19,7 @@ from bench import (
     inputs,
     models,
     networks,
+    processes,
     recipes,
     serving,
     sharding,
@@ -60,6 +61,7 @@ def main() -> None:
             "13": lambda: extending.seconds_of_extend(folder),
             "14": lambda: serving.everything(folder),
             "15": lambda: sharding.everything(folder),
+            "16": lambda: processes.everything(folder),
         }
         for number, part in parts.items():
             if not only or number in only:
