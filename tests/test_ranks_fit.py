@@ -10,16 +10,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import isthmus
 from command_line import written
+from isthmus.bundle import Bundle
 from isthmus.run import Notice
 from small_runs import settings
 from worlds import HERE, ends, environment, start_world
 
 EPOCHS = 8
+SHARDED = {"tables": "sharded"}
 
 
 def quiet(**train: Any) -> dict[str, Any]:
@@ -59,7 +64,12 @@ def told(place: Path) -> list[list[dict[str, Any]]]:
         {"config": quiet(), "out": str(place / "alone"), "resume": True},
         {"config": {**base, "data": settings()["data"]}, "out": str(place / "whole")},
         {"config": settings(), "out": str(place / "whole")},
-        {"config": settings(tables="sharded")},
+        {"config": quiet(tables="sharded", clip_norm=1.0), "out": str(place / "sharded")},
+        {"config": quiet(clip_norm=1.0), "out": str(place / "plain")},
+        {
+            "config": {**base, "data": settings()["data"]} | {"train": base["train"] | SHARDED},
+            "out": str(place / "whole-sharded"),
+        },
     ]
     for number, order in enumerate(orders):
         order.setdefault("table", table)
@@ -105,9 +115,9 @@ def test_what_one_rank_refuses_all_refuse(told):
 
 
 def test_what_is_no_sum_over_rows_is_refused_by_name(told, place: Path):
-    orders = (3, 4, 5, 9)
+    orders = (3, 4, 5)
     texts = [told[0][order]["text"] for order in orders]
-    for key, text in zip(("weighting", "method", "objectives", "tables"), texts, strict=True):
+    for key, text in zip(("weighting", "method", "objectives"), texts, strict=True):
         assert text.startswith(f"train.{key} must be ")
         assert " for a training by 2 processes, got " in text
     assert {told[1][order]["fault"] for order in orders} == {"ToldElsewhereError"}
@@ -135,9 +145,16 @@ def test_both_ranks_give_the_run_and_one_of_them_wrote_it(told, place: Path):
     assert told[0][8]["text"] == f"run folder must not exist yet, got {place / 'whole'}"
 
 
-def test_a_killed_rank_ends_all_and_the_run_goes_on_bit_for_bit(told, place: Path):
-    out = place / "killed"
+@pytest.mark.parametrize(
+    ("tables", "undisturbed"),
+    [("replicated", "whole"), pytest.param("sharded", "whole-sharded", marks=pytest.mark.soak)],
+)
+def test_a_killed_rank_ends_all_and_the_run_goes_on_bit_for_bit(
+    told, place: Path, tables: str, undisturbed: str
+):
+    out = place / f"killed-{tables}"
     words = ["fit", place / "config.yaml", "--processes", "2", "--out", out]
+    words += ["--set", f"train.tables={tables}"]
     parent = subprocess.Popen(
         [sys.executable, "-m", "isthmus", *map(str, words)],
         env=environment(ISTHMUS_CACHE=place / "cache"),
@@ -156,7 +173,7 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_bit_for_bit(told, place: Pat
     assert "run folder: " in text
     assert "going on after step" in text + err
     for name in ("bundle/weights.safetensors", "metrics.jsonl", "scores/test.parquet"):
-        assert (out / name).read_bytes() == (place / "whole" / name).read_bytes(), name
+        assert (out / name).read_bytes() == (place / undisturbed / name).read_bytes(), name
 
 
 def wait_for(file: Path, parent: subprocess.Popen[str]) -> None:
@@ -179,3 +196,20 @@ def test_a_run_that_may_be_restarted_must_name_its_folder(
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
     with pytest.raises(isthmus.ConfigError, match="give --out"):
         isthmus.fit(settings(), place / "clicks.parquet")
+
+
+def test_tables_on_several_processes_give_what_whole_ones_give(told, place: Path):
+    assert told[0][9]["auc"] == pytest.approx(told[0][10]["auc"], abs=1e-6)
+    whole, dealt = (
+        load_file(place / name / "bundle" / "weights.safetensors") for name in ("plain", "sharded")
+    )
+    assert whole.keys() == dealt.keys()
+    for name, tensor in whole.items():
+        torch.testing.assert_close(dealt[name], tensor, rtol=1e-4, atol=1e-5)
+    table = pq.read_table(place / "clicks.parquet")
+    scores = [Bundle.load(place / name / "bundle").score(table) for name in ("plain", "sharded")]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    state = json.loads((place / "sharded" / "checkpoint" / "checkpoint.json").read_text())
+    assert len(list((place / "sharded" / "checkpoint").glob("shard-*"))) == 2
+    assert state["format"] == 5
+    assert not list((place / "sharded").glob("*.weights"))

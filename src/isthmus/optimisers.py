@@ -98,6 +98,7 @@ class ModelOptimiser:
         if beside is not None:
             named |= {f"{BESIDE}.{name}": p for name, p in beside.named_parameters()}
         self._names = {id(parameter): name for name, parameter in named.items()}
+        self._every = list(named.values())
         others = [p for p in named.values() if id(p) not in in_table and p.requires_grad]
         weights = [weight for weight in weights if weight.requires_grad]
         groups = [{"params": others, "weight_decay": 0.0}] if others else []
@@ -114,6 +115,11 @@ class ModelOptimiser:
         """Give tables on several processes their gradient; `step` asks for it where nobody did."""
         for table in self.tables:
             table.bring_gradients()
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale all gradients so that their joint norm is at most ``max_norm``: see `clip_gradients`."""
+        self.bring_gradients()
+        return clip_gradients(self._every, max_norm, self.tables)
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""

@@ -143,21 +143,25 @@ class Bundle:
             history=self.history,
         )
 
-    def save(self, path: str | Path) -> None:
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What ``weights.safetensors`` holds, by name."""
+        found = model_tensors(self.model)
+        for part, held in (("calibration", self.calibration), ("detector", self.detector)):
+            if held is not None:
+                found |= {f"{part}.{name}": tensor for name, tensor in held.to_tensors().items()}
+        return found
+
+    def save(self, path: str | Path, *, weights: Path | None = None) -> None:
         """Write the folder, complete or not at all, in place of one of that name.
 
-        Raises BundleError where the disk does not take it.
+        ``weights``: a file of `tensors` to be moved there. Raises BundleError where the disk is full.
         """
-        tensors = model_tensors(self.model)
-        if self.calibration is not None:
-            for name, tensor in self.calibration.to_tensors().items():
-                tensors[f"calibration.{name}"] = tensor
-        if self.detector is not None:
-            for name, tensor in self.detector.to_tensors().items():
-                tensors[f"detector.{name}"] = tensor
         try:
             with whole_folder(Path(path)) as folder:
-                save_file(tensors, folder / WEIGHTS)
+                if weights is not None:
+                    weights.replace(folder / WEIGHTS)
+                else:
+                    save_file(self.tensors(), folder / WEIGHTS)
                 (folder / WEIGHTS).chmod(0o644)  # it comes readable by its owner only
                 if self.parts:
                     (folder / PARTS).mkdir()

@@ -75,6 +75,11 @@ class Ranks:
         return self.size > 1
 
     @property
+    def group(self) -> dist.ProcessGroup | None:
+        """The process group of all of them; None alone."""
+        return dist.group.WORLD if self.many else None
+
+    @property
     def is_first(self) -> bool:
         """Whether this rank writes, and talks to the user."""
         return self.rank == 0

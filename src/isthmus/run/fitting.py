@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,14 @@ from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
 from isthmus.run.notice import Listener, Notice, encoding, silent
-from isthmus.run.ranked_fit import check_same, one_dataset, restarted
+from isthmus.run.ranked_fit import (
+    boxes_to_read,
+    check_same,
+    deals_tables,
+    one_dataset,
+    restarted,
+    save_bundle,
+)
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
@@ -58,7 +64,8 @@ from isthmus.run.texts import (
     unread_text,
     weightless_text,
 )
-from isthmus.train import CheckpointDue, End, Look, TrainEvent, TrainState, score_rows, train
+from isthmus.sharding import dealt_start
+from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
 from isthmus.train import Progress as Moment
 
 
@@ -156,7 +163,8 @@ def fit(
         settings = settings.model_copy(update={"model": chosen})
         ranks.first(lambda: plan.check_sizes(settings))
     training = Training(model=settings.model, train=settings.train)
-    model = ranks.every(lambda: build_to_train(training, dataset, dataset.rows("train")))
+    with dealt_start(ranks.group if deals_tables(ranks, settings.train, dataset) else None):
+        model = ranks.every(lambda: build_to_train(training, dataset, dataset.rows("train")))
     if plan.trunk:
         tell(Notice("encode", sizes_text(plan.trunk, settings, model)))
     update = resolve_embedding_update(model, settings.train.embedding_update)
@@ -225,7 +233,8 @@ class _Fit:
         if not ranks.first(lambda: checkpoint.exists(self.folder.checkpoint)):
             self.tell(Notice("train", "no checkpoint yet: the run begins again"))
             return self._guarded(train(self.model, self.dataset, settings, ranks=ranks), ())
-        state = ranks.every(lambda: checkpoint.load(self.folder.checkpoint))
+        boxes = boxes_to_read(self.model, settings)
+        state = ranks.every(lambda: checkpoint.load(self.folder.checkpoint, boxes=boxes))
         agree(ranks, {"step of the checkpoint": state.step})
         self.tell(Notice("train", f"going on after step {state.step}"))
         exact = not self.plan.allow_other_threads
@@ -273,7 +282,7 @@ class _Fit:
                             looks.write(event)
                         self.tell(Notice("train", look_text(event, self.config.train.monitor)))
                     case CheckpointDue():
-                        self.ranks.first(partial(self._save, looks, event.state))
+                        self._save(looks, event)
                     case End():
                         end = event
         finally:
@@ -282,27 +291,38 @@ class _Fit:
         assert end is not None
         return end
 
-    def _save(self, looks: LookWriter | None, state: TrainState) -> None:
-        assert looks is not None
-        looks.sync()
-        checkpoint.save(self.folder.checkpoint, state)
+    def _save(self, looks: LookWriter | None, due: CheckpointDue) -> None:
+        """Write a checkpoint: rank 0 alone, or all of them where each holds a part of the tables."""
+
+        def write() -> None:
+            assert looks is not None
+            looks.sync()
+            if not due.boxes:
+                checkpoint.save(self.folder.checkpoint, due.state)
+
+        self.ranks.first(write)
+        if due.boxes:
+            group = self.ranks.group
+            checkpoint.save(self.folder.checkpoint, due.state, boxes=due.boxes, group=group)
 
     def _finish(self, end: End) -> None:
         """Score the rows, write what is shipped, and mark the run as finished."""
         self.tell(Notice("train", end_text(end), 1.0))
         logits = self._score("validation")
         shipped: list[Bundle] = []  # of rank 0
-        self.ranks.first(lambda: shipped.append(self._ship(logits)))
+        self.ranks.first(lambda: shipped.append(self._bundle(logits)))
+        save_bundle(self.ranks, shipped, self.model, self.folder.bundle)
+        self.ranks.first(lambda: self._write_scores(shipped[0], logits))
         del logits  # one split at a time bounds the memory
         logits = self._score("test")
         self.ranks.first(lambda: self._report(end, shipped[0], logits))
 
-    def _ship(self, validation: np.ndarray) -> Bundle:
-        """Write the bundle and the scores of the validation rows."""
+    def _bundle(self, validation: np.ndarray) -> Bundle:
+        """What is shipped."""
         scored = self.scores.of("validation", validation)
         self.detector = fit_detector(self.config, self.dataset)
         calibration = self.scores.calibration(scored)
-        bundle = Bundle(
+        return Bundle(
             config=self.config,
             encoder=self.dataset.encoder,
             model=self.model,
@@ -310,9 +330,9 @@ class _Fit:
             detector=self.detector,
             profile=self.scores.profile(scored, calibration),
         )
-        bundle.save(self.folder.bundle)
-        self.scores.write(bundle, scored)
-        return bundle
+
+    def _write_scores(self, bundle: Bundle, validation: np.ndarray) -> None:
+        self.scores.write(bundle, self.scores.of("validation", validation))
 
     def _report(self, end: End, bundle: Bundle, test: np.ndarray) -> None:
         """Write the scores of the test rows, the report, and that the run is finished."""

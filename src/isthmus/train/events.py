@@ -1,9 +1,12 @@
 """What a training tells: values that `isthmus.train.train` yields, and the state to resume from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
+
+from isthmus.layers.tables import Box
 
 Stopped = Literal["patience", "epochs", "budget", "no parameters"]
 
@@ -89,9 +92,14 @@ class TrainState:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointDue:
-    """It is time to save ``state``; it is valid until the next event is asked for."""
+    """It is time to save ``state``; it is valid until the next event is asked for.
+
+    ``boxes``: which part of a whole a tensor of the state is, where tables lie on several processes; all
+    of them are then to save (`isthmus.checkpoint.save`).
+    """
 
     state: TrainState
+    boxes: Mapping[str, Box] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

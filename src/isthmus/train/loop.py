@@ -25,8 +25,9 @@ from isthmus.data.batch import DomainPlaces
 from isthmus.data.store.order import part_of
 from isthmus.data.store.subset import AnyRows
 from isthmus.errors import ConfigError
-from isthmus.optimisers import build_optimiser, clip_gradients, resolve_embedding_update
+from isthmus.optimisers import build_optimiser, resolve_embedding_update
 from isthmus.ranks import ALONE, Ranks, over_ranks
+from isthmus.sharding import boxes_of_state
 from isthmus.train.allocator import keep_freed_memory
 from isthmus.train.asked import build_objectives, scorer
 from isthmus.train.course import courses
@@ -260,8 +261,7 @@ class _Loop:
         if whole is not None:
             loss, told = self.shared.sum(loss, told, share=labelled / rows)
         if self.config.clip_norm is not None:
-            parameters = [*self.model.parameters(), *self.objectives.parameters()]
-            clip_gradients(parameters, self.config.clip_norm)
+            self.optimiser.clip(self.config.clip_norm)
         self.method.update(self.optimiser)
         self.record.add(loss, losses, told)
         self.watch.rows += rows
@@ -286,7 +286,7 @@ class _Loop:
             yield self.progress()
         if (self.due_by_first if self.ranks.many else self.due())[1]:
             self.loss()  # refuses weights that are no longer finite
-            yield CheckpointDue(self.snapshot())
+            yield CheckpointDue(self.snapshot(), boxes_of_state(self.model, self.optimiser))
             self.watch.checkpoint_at = time.perf_counter()
 
     def progress(self) -> Progress:

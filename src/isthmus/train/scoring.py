@@ -12,6 +12,7 @@ from isthmus.data.batch import Batch
 from isthmus.data.store.order import part_of
 from isthmus.data.store.rows import Rows
 from isthmus.errors import ConfigError, RunError
+from isthmus.layers.tables import tables_of
 from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.metrics.formulas.ranking import Ranking
@@ -75,7 +76,8 @@ def score_rows(
     as ranks, the batches and so the logits are those of one process, bit for bit.
     """
     batch_rows = max(1, min(batch_rows, -(-len(rows) // ranks.size)))
-    first, last = part_of(-(-len(rows) // batch_rows), (ranks.rank, ranks.size))
+    batches = -(-len(rows) // batch_rows)
+    first, last = part_of(batches, (ranks.rank, ranks.size))
     logits = np.empty(min(last * batch_rows, len(rows)) - first * batch_rows, dtype=np.float64)
     done = 0
     for batch in islice(rows.batches(batch_rows, start=first), last - first):
@@ -83,6 +85,10 @@ def score_rows(
         done += batch.rows
     if not ranks.many:
         return logits
+    if any(table.sharded for table in tables_of(model)):
+        # All ranks must ask for rows equally often, and some may have a batch less.
+        for _ in range(-(-batches // ranks.size) - (last - first)):
+            score_batch(model, next(rows.batches(1)).first(0))
     return torch.cat(ranks.gather(torch.from_numpy(logits))).numpy()
 
 

@@ -3,9 +3,7 @@
 from torch import nn
 
 from isthmus.errors import ConfigError
-from isthmus.layers.tables import tables_of
 from isthmus.ranks import Ranks
-from isthmus.sharding import resolve_tables
 from isthmus.train.train_config import TrainConfig
 
 # The others take the gradient of each domain by itself.
@@ -29,11 +27,6 @@ def check_ranks(model: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
     if config.objectives:
         names = ", ".join(str(one.name) for one in config.objectives)
         raise _refusal("train.objectives", names, ranks, "empty")
-    weights = sum(table.weight.numel() for table in tables_of(model))
-    if resolve_tables(config.tables, weights=weights, world=ranks.size) == "sharded":
-        # Looks, checkpoints and the bundle of a fit would each need the whole table on rank 0.
-        told = f"{config.tables}: a fit keeps every table on every process so far"
-        raise _refusal("train.tables", told, ranks, "replicated")
     if config.compile:
         raise _refusal("train.compile", "true", ranks, "false")
     for part in model.modules():

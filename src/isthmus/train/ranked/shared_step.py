@@ -31,8 +31,13 @@ class SharedStep:
 
     def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
         self.ranks = ranks
-        lazy = {id(table.weight) for one in modules for table in tables_of(one) if table.sparse}
-        every = [p for one in modules for p in one.parameters() if p.requires_grad]
+        tables = [table for one in modules for table in tables_of(one)]
+        # A table that lies on several ranks brings its gradients by itself.
+        dealt = {id(table.weight) for table in tables if table.sharded}
+        lazy = {id(table.weight) for table in tables if table.sparse}
+        every = [
+            p for one in modules for p in one.parameters() if p.requires_grad and id(p) not in dealt
+        ]
         self.lazy = [p for p in every if id(p) in lazy]
         self.dense = [p for p in every if id(p) not in lazy]
 
@@ -108,7 +113,12 @@ class SharedStep:
 
 
 def copy_from_first(module: nn.Module, ranks: Ranks) -> None:
-    """Let every rank begin with the weights of rank 0. Other machines may draw other last bits."""
+    """Let every rank begin with the weights of rank 0. Other machines may draw other last bits.
+
+    Of a table that lies on several ranks, each keeps its own rows.
+    """
     if ranks.many:
+        dealt = {id(table.weight) for table in tables_of(module) if table.sharded}
         for tensor in (*module.parameters(), *module.buffers()):
-            ranks.copy_from_first(tensor.detach())
+            if id(tensor) not in dealt:
+                ranks.copy_from_first(tensor.detach())
