@@ -182,6 +182,7 @@ def test_the_command_line_evaluates_and_predicts(run: isthmus.Run, tmp_path: Pat
     np.testing.assert_allclose(score, Bundle.load(run.path / "bundle").score(rows), atol=1e-6)
 
 
+@pytest.mark.truth
 def test_a_diagnosis_trains_arms_with_attention(folder: Path):
     table = folder / "clicks.parquet"
     pq.write_table(clicks(4000), table)

@@ -192,6 +192,7 @@ def test_a_raw_row_gets_the_score_that_was_evaluated(
     assert content(tmp_path / "again") == content(run.path / "bundle")
 
 
+@pytest.mark.truth
 def test_a_diagnosis_counts_pairs_for_each_arm(table: pa.Table, folder: Path, tmp_path: Path):
     path = tmp_path / "table.parquet"
     pq.write_table(table, path)

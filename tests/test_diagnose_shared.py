@@ -55,6 +55,7 @@ def page_numbers(out: Path) -> list[str]:
     return [line for line in lines if "trainings" not in line]
 
 
+@pytest.mark.soak
 def test_one_machine_of_several_is_refused_or_ends_as_one_process(alone: Case, tmp_path: Path):
     out = tmp_path / "out"
     words = ["diagnose", str(alone.config), "--out", str(out), "--level", "quick", "--shared"]

@@ -65,7 +65,7 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     assert killer.process.returncode == 0
 
 
-@pytest.fixture(scope="module", params=["dense", "lazy"])
+@pytest.fixture(scope="module", params=["dense", pytest.param("lazy", marks=pytest.mark.soak)])
 def whole(killer: Killer, request: pytest.FixtureRequest) -> tuple[str, Path, dict[str, Any]]:
     """A training that nobody disturbed: update of embeddings, folder, and how it went."""
     out = killer.folder / f"whole-{request.param}"

@@ -283,6 +283,7 @@ def test_a_bundle_with_other_bins_is_refused(run: isthmus.Run, tmp_path: Path):
         isthmus.Bundle.load(tmp_path / "broken")
 
 
+@pytest.mark.truth
 def test_a_diagnosis_trains_every_arm_with_embedded_numbers(folder: Path):
     table = folder / "islands.parquet"
     pq.write_table(islands(3000), table)

@@ -134,6 +134,7 @@ def test_a_guard_ships_a_model_that_reads_times(folder: Path):
     np.testing.assert_allclose(logits[scored.row], scored.logits, atol=1e-5)
 
 
+@pytest.mark.truth
 def test_a_diagnosis_measures_times_and_takes_no_part_for_an_item(folder: Path):
     config = settings(epochs=1, batch_rows=1024)
     given = {"config": config, "table": log(1_400), "cache": folder / "cache"}

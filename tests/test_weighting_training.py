@@ -143,9 +143,15 @@ def test_a_row_whose_domain_is_hidden_counts_for_its_domain(
     seen = []
 
     def backward(
-        self: Weighting, logits: Tensor, batch: Batch, domain: Tensor, beside: Tensor | None
+        self: Weighting,
+        logits: Tensor,
+        batch: Batch,
+        domain: Tensor,
+        beside: Tensor | None,
+        mass: Tensor | None,
     ) -> Tensor:
         assert beside is None
+        assert mass is None
         seen.append(((batch.domain == 0).float().mean().item(), int((domain == 0).sum())))
         return logits.detach().mean()
 
