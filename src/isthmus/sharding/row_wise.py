@@ -11,19 +11,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn import functional as F
 
-from isthmus.layers.tables import INIT_STD, AbstractTable, Box, FusedTable, untraced
-from isthmus.schema import Pooling
+from isthmus.layers.tables import INIT_STD, Box, FusedTable
+from isthmus.sharding.dealt_table import AbstractDealtTable
 from isthmus.sharding.exchange import Exchange, Request
 
 PIECE_ROWS = 2**17  # rows that are drawn at once: a multiple of 16, see `_drawn`
 
 
-class RowWiseTable(AbstractTable):
+class RowWiseTable(AbstractDealtTable):
     """Several tables of one width, whose rows lie on the processes of ``group`` in turn.
 
     ``weight``: (rows of this process, dim). A fresh table takes the same numbers from torch's global
@@ -34,8 +33,6 @@ class RowWiseTable(AbstractTable):
     no row left calls it with no ids. Losses are summed over the processes: each divides by what the
     whole batch holds. A row that was looked up with a gradient counts as a row of the batch.
     """
-
-    sharded = True
 
     def __init__(
         self,
@@ -53,7 +50,7 @@ class RowWiseTable(AbstractTable):
     def of(cls, table: FusedTable, group: dist.ProcessGroup) -> "RowWiseTable":
         """The rows of a plain table, dealt. The table must be the same on every process."""
         dealt = cls.__new__(cls)
-        AbstractTable.__init__(dealt)
+        AbstractDealtTable.__init__(dealt)
         sizes = {name: rows.stop - rows.start for name, rows in table.slices.items()}
         dealt._deal(sizes, table.dim, group)
         dealt.sparse, dealt.owned = table.sparse, table.owned
@@ -65,24 +62,6 @@ class RowWiseTable(AbstractTable):
         self.exchange = Exchange(rows=self.lay_out(rows, dim), group=group)
         self.id_dtype = self.exchange.id_dtype
         self._lookups: list[_Lookup] = []
-
-    def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
-        """Look up rows; ids already count from the top of the storage.
-
-        Raises ``IndexError`` for ids that are no rows of the storage.
-        """
-        found, place = untraced(self._fetch)(ids.reshape(-1))
-        return found.index_select(0, place).view(*ids.shape, self.dim)
-
-    def pooled(
-        self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
-    ) -> Float[Tensor, "rows dim"]:
-        """Look up the ids of a list column and pool each row's; an empty list gives 0."""
-        found, place = untraced(self._fetch)(ids)
-        if not len(found):  # embedding_bag refuses a table without rows
-            return found.new_zeros(len(offsets) - 1, self.dim) + found.sum()
-        ends = offsets.to(place.dtype)
-        return F.embedding_bag(place, found, ends, mode=how, include_last_offset=True)
 
     def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
         """Every row that is needed, once, and the place of each id's row among them."""

@@ -12,14 +12,13 @@ from importlib import metadata
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn import functional as F
 
 from isthmus.errors import ConfigError
-from isthmus.layers.tables import AbstractTable, Box, FusedTable, untraced
-from isthmus.schema import Pooling
+from isthmus.layers.tables import Box, FusedTable
+from isthmus.sharding.dealt_table import AbstractDealtTable
 from isthmus.sharding.row_wise import KeptGradient
 
 Columns = Literal["table_wise", "column_wise"]
@@ -61,7 +60,7 @@ def can_hold(dim: int, world: int, way: Columns) -> bool:
     return dim % (MULTIPLE * world if way == "column_wise" else MULTIPLE) == 0
 
 
-class TorchRecTable(AbstractTable):
+class TorchRecTable(AbstractDealtTable):
     """The logical tables of one storage on the processes of ``group``, by TorchRec.
 
     ``way``: ``table_wise`` gives every process some neighbouring whole tables; ``column_wise`` gives
@@ -69,8 +68,6 @@ class TorchRecTable(AbstractTable):
     the same on every process. Raises ConfigError as `check_torchrec` does; ``ValueError`` where the
     columns of a process are no multiple of 4.
     """
-
-    sharded = True
 
     def __init__(self, table: FusedTable, *, group: dist.ProcessGroup, way: Columns) -> None:
         super().__init__()
@@ -108,21 +105,6 @@ class TorchRecTable(AbstractTable):
     def _names_here(self) -> list[str]:
         rows, _ = self._here
         return [n for n, s in self.slices.items() if len(rows) and s.start in rows]
-
-    def forward(self, ids: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
-        """Look up rows; ids already count from the top of the storage."""
-        found, place = untraced(self._fetch)(ids.reshape(-1))
-        return found.index_select(0, place).view(*ids.shape, self.dim)
-
-    def pooled(
-        self, ids: Int[Tensor, " items"], offsets: Int[Tensor, " ends"], how: Pooling
-    ) -> Float[Tensor, "rows dim"]:
-        """Look up the ids of a list column and pool each row's; an empty list gives 0."""
-        found, place = untraced(self._fetch)(ids)
-        if not len(found):  # embedding_bag refuses a table without rows
-            return found.new_zeros(len(offsets) - 1, self.dim) + found.sum()
-        ends = offsets.to(place.dtype)
-        return F.embedding_bag(place, found, ends, mode=how, include_last_offset=True)
 
     def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
         """Every row that is needed, once, and the place of each id's row among them."""
