@@ -22,7 +22,7 @@ from isthmus.sharding.exchange import Exchange, Request
 PIECE_ROWS = 2**17  # rows that are drawn at once: a multiple of 16, see `_drawn`
 
 
-class RowWiseTable(AbstractDealtTable):
+class RowWiseTable(AbstractDealtTable["_Lookup"]):
     """Several tables of one width, whose rows lie on the processes of ``group`` in turn.
 
     ``weight``: (rows of this process, dim). A fresh table takes the same numbers from torch's global
@@ -59,9 +59,10 @@ class RowWiseTable(AbstractDealtTable):
         return dealt.train(table.training)
 
     def _deal(self, rows: Mapping[str, int], dim: int, group: dist.ProcessGroup) -> None:
+        self.group = group
         self.exchange = Exchange(rows=self.lay_out(rows, dim), group=group)
         self.id_dtype = self.exchange.id_dtype
-        self._lookups: list[_Lookup] = []
+        self._lookups = []
 
     def _fetch(self, ids: Int[Tensor, " items"]) -> tuple[Tensor, Tensor]:
         """Every row that is needed, once, and the place of each id's row among them."""
@@ -73,43 +74,15 @@ class RowWiseTable(AbstractDealtTable):
             found = self.exchange.answer(self.weight.index_select(0, request.wanted), request)
         return KeptGradient.apply(self.weight, found, lookup), request.place
 
-    @torch.no_grad()
-    def bring_gradients(self) -> None:
-        """Send the gradients of all look-ups to where the rows lie, and add what comes from others.
-
-        Every process must call it, between the backward pass and the update. A second call does
-        nothing.
-        """
-        lookups, self._lookups = self._lookups, []
-        if not lookups:
-            return
-        brought = [self._brought(lookup) for lookup in lookups]
+    def _brought(self, lookups: "list[_Lookup]") -> tuple[Tensor, Tensor]:
+        values = []
+        for lookup in lookups:
+            gradient = lookup.gradient
+            if gradient is None:  # the loss of this process did not depend on it
+                gradient = self.weight.new_zeros(lookup.request.rows, self.dim)
+            values.append(self.exchange.return_to_holders(gradient, lookup.request))
         rows = torch.cat([lookup.request.wanted for lookup in lookups]).long()
-        values = torch.cat(brought)
-        if self.sparse:
-            gradient = torch.sparse_coo_tensor(
-                rows.unsqueeze(0), values, self.weight.shape, check_invariants=False
-            )
-        else:
-            gradient = torch.zeros_like(self.weight).index_add_(0, rows, values)
-        had = self.weight.grad
-        self.weight.grad = gradient if had is None else had + gradient
-
-    def _brought(self, lookup: "_Lookup") -> Tensor:
-        gradient = lookup.gradient
-        if gradient is None:  # the loss of this process did not depend on it
-            gradient = self.weight.new_zeros(lookup.request.rows, self.dim)
-        return self.exchange.return_to_holders(gradient, lookup.request)
-
-    def drop_gradients(self) -> None:
-        """Forget the look-ups whose gradients were not brought."""
-        self._lookups.clear()
-
-    def over_parts(self, value: Tensor) -> Tensor:
-        """The sum of ``value`` over the processes."""
-        total = value.clone()
-        dist.all_reduce(total, group=self.exchange.group)
-        return total
+        return rows, torch.cat(values)
 
     def table(self, name: str) -> Tensor:
         """A view of the rows of one logical table that lie here: see `box`."""

@@ -60,7 +60,7 @@ def can_hold(dim: int, world: int, way: Columns) -> bool:
     return dim % (MULTIPLE * world if way == "column_wise" else MULTIPLE) == 0
 
 
-class TorchRecTable(AbstractDealtTable):
+class TorchRecTable(AbstractDealtTable["_EngineLookup"]):
     """The logical tables of one storage on the processes of ``group``, by TorchRec.
 
     ``way``: ``table_wise`` gives every process some neighbouring whole tables; ``column_wise`` gives
@@ -100,7 +100,7 @@ class TorchRecTable(AbstractDealtTable):
         )
         starts = torch.tensor([rows.start for rows in self.slices.values()])
         self._starts = nn.Buffer(starts, persistent=False)
-        self._lookups: list[_EngineLookup] = []
+        self._lookups = []
 
     def _names_here(self) -> list[str]:
         rows, _ = self._here
@@ -124,34 +124,11 @@ class TorchRecTable(AbstractDealtTable):
             self._lookups.append(lookup)
         return KeptGradient.apply(self.weight, lookup.found.detach(), lookup), place
 
-    @torch.no_grad()
-    def bring_gradients(self) -> None:
-        """Let TorchRec send the gradients of all look-ups to the rows, and make them ``weight``'s."""
-        lookups, self._lookups = self._lookups, []
-        if not lookups:
-            return
+    def _brought(self, lookups: "list[_EngineLookup]") -> tuple[Tensor, Tensor]:
         for lookup in lookups:
             lookup.send_back()
         rows = torch.cat([lookup.rows for lookup in lookups])
-        values = torch.cat([lookup.gradient_of_rows() for lookup in lookups])
-        if self.sparse:
-            gradient = torch.sparse_coo_tensor(
-                rows.unsqueeze(0), values, self.weight.shape, check_invariants=False
-            )
-        else:
-            gradient = torch.zeros_like(self.weight).index_add_(0, rows, values)
-        had = self.weight.grad
-        self.weight.grad = gradient if had is None else had + gradient
-
-    def drop_gradients(self) -> None:
-        """Forget the look-ups whose gradients were not brought."""
-        self._lookups.clear()
-
-    def over_parts(self, value: Tensor) -> Tensor:
-        """The sum of ``value`` over the processes."""
-        total = value.clone()
-        dist.all_reduce(total, group=self.group)
-        return total
+        return rows, torch.cat([lookup.gradient_of_rows() for lookup in lookups])
 
     def table(self, name: str) -> Tensor:
         """A view of the rows and columns of one logical table that lie here: see `box`."""
