@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from isthmus.data import Vocabulary
 from isthmus.data.encoding import vocabulary as vocabularies
-from isthmus.data.encoding.vocabulary import Counter
+from isthmus.data.encoding.gathering.counter import Counter
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
 
