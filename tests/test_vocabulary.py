@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Vocabulary
-from isthmus.data.encoding import vocabulary as vocabularies
+from isthmus.data.encoding.gathering import counter as counting
 from isthmus.data.encoding.gathering.counter import Counter
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
 
@@ -92,8 +93,8 @@ def test_counts_and_ids_equal_the_slow_way(
 def test_counting_in_blocks_and_merges_equals_counting_at_once(
     spread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabularies, "DENSE_RANGE", 1 << 16)
-    monkeypatch.setattr(vocabularies, "PENDING", 100)
+    monkeypatch.setattr(counting, "DENSE_RANGE", 1 << 16)
+    monkeypatch.setattr(counting, "PENDING", 100)
     keys = np.random.default_rng(0).zipf(1.3, 5000) % 700 * spread - 300 * spread
     text = pc.cast(pa.array(keys), pa.string())
     train = np.random.default_rng(1).random(5000) < 0.7
@@ -114,7 +115,7 @@ def test_counting_in_blocks_and_merges_equals_counting_at_once(
 def test_an_index_finds_each_key_and_nothing_else(spread: int) -> None:
     random = np.random.default_rng(0)
     keys = random.choice(2_000_000, 100_000, replace=False) * spread - 10**6
-    index = vocabularies.Index(keys)
+    index = Index(keys)
     assert (index.find(keys) == np.arange(1, len(keys) + 1)).all()
     strangers = np.setdiff1d(random.integers(-(2**62), 2**62, 10_000), keys)
     edges = np.array([keys.min() - 1, keys.max() + 1, -(2**63), 2**63 - 1])

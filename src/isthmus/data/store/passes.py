@@ -112,9 +112,10 @@ def _fit(
             fit.take_in(share)
             shutil.rmtree(share)
         encoder, names = fit.finish(chosen)
-        if ranks.many:
+        if not ranks.many and not encoder_file.has_mapped(encoder.vocabularies):
+            found.append(encoder)
+        else:  # large vocabularies are mapped from here on, and no longer held
             encoder.save(folder / _ENCODER)
-        found.append(encoder)
         return list(names)
 
     chosen.apart(gather)

@@ -5,7 +5,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from isthmus.data.encoding.vocabulary import DENSE_RANGE, Vocabulary
+from isthmus.data.encoding.lookup.index import DENSE_RANGE
+from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables import values as v
 from isthmus.data.tables.plain import null_mask, numpy_of
 
