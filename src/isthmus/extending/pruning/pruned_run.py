@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from isthmus.bundle import Bundle
-from isthmus.data import Source, Table
+from isthmus.data import Table
+from isthmus.data.tables import Source
 from isthmus.disk import whole_folder, writing
 from isthmus.errors import RunError
 from isthmus.extending.later_run import free_target
