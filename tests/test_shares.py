@@ -115,7 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         start_world(size, [HERE / "encodes_of_shares.py", folder / "orders.json"]) for size in SIZES
     ]
     for world in worlds:
-        for code, _, err in ends(world):
+        for code, _, err in ends(world, seconds=400):
             assert code == 0, err
     return folder
 

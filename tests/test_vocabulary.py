@@ -202,3 +202,28 @@ def test_hash_buckets_are_filled_evenly(kind: str) -> None:
     assert counts[0] == 0
     assert abs(counts[1:] - 400).max() < 5 * 20
     assert (vocabulary.ids(array.dictionary_encode()) == ids).all()
+
+
+@pytest.mark.parametrize("spread", [1, 2**40])
+def test_counts_that_lie_in_a_file_are_those_in_memory(
+    spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, texts and bytes, of which more are distinct than memory may hold; some come from others."""
+    monkeypatch.setattr(counting, "DENSE_RANGE", 1 << 8)
+    monkeypatch.setattr(counting, "PENDING", 50)
+    keys = np.random.default_rng(0).zipf(1.2, 4000) % 1500 * spread - 300 * spread
+    text = pc.cast(pa.array(keys), pa.string())
+    for array in (pa.array(keys), text, pc.cast(text, pa.binary())):
+        want = Counter(kind(array.type))
+        want.add(array)
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "IN_MEMORY", 100)
+            first, second = Counter(kind(array.type)), Counter(kind(array.type))
+            for start in range(0, len(array), 37):
+                counter = first if start < 2000 else second
+                counter.add(array.slice(start, 37))
+                assert counter._total is None or counter._total.height <= 100
+            first.take_in(second.pairs())
+            assert first.counts().equals(want.counts())
+            assert first.vocabulary(3) == want.vocabulary(3)
+            assert first.vocabulary(10**6).rows == 1

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,11 +13,11 @@ from typing import Any
 from isthmus.data.encoding.alike import alike
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store import passes
-from isthmus.data.store.cache import META, entry_folder, writing
+from isthmus.data.store.cache import META, entry_folder, room_in_cache, writing
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, SplitName
 from isthmus.data.tables import BLOCK_ROWS, Source, Table, open_table
-from isthmus.errors import BundleError, IsthmusError, RunError, SchemaError
+from isthmus.errors import BundleError, RunError, SchemaError
 from isthmus.ranks import ALONE, Ranks
 from isthmus.schema import DataConfig
 
@@ -105,7 +105,7 @@ class Dataset:
     @classmethod
     def _build(cls, folder: Path, build: Callable[..., None]) -> None:
         """Write the encoded table, unless another process has done so meanwhile."""
-        with _room(folder), writing(folder, cls._is_whole) as temporary:
+        with room_in_cache(folder), writing(folder, cls._is_whole) as temporary:
             if temporary is not None:
                 build(temporary)
 
@@ -123,7 +123,7 @@ class Dataset:
                 return
             temporary = folder.with_name(name)
             ranks.every(lambda: _check_shared(temporary))
-            with _room(folder):
+            with room_in_cache(folder):
                 build(temporary, ranks=ranks)
             ranks.first(holding.close)
 
@@ -246,19 +246,6 @@ def _check_shared(temporary: Path) -> None:
     """Raise RunError unless this process sees the folder that the first one has made."""
     if not temporary.is_dir():
         raise RunError(f"{_SHARED}, got no {temporary} {_PLACE}")
-
-
-@contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """Raise IsthmusError in place of OSError while the table is written to the cache."""
-    try:
-        yield
-    except OSError as fault:
-        reason = fault.strerror or str(fault)
-        raise IsthmusError(
-            f"the cache must have room for the encoded table, got {reason!r} while writing"
-            f" {folder.parent}; nothing was kept"
-        ) from fault
 
 
 def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:

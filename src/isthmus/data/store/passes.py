@@ -26,7 +26,7 @@ from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import check_installed
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.store.arrays import CHUNK, ArrayWriter, read_array
-from isthmus.data.store.cache import META
+from isthmus.data.store.cache import META, room_in_cache
 from isthmus.data.store.chosen import Chosen, Progress
 from isthmus.data.store.counting.confirming import confirm
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill
@@ -104,7 +104,8 @@ def _fit(
         for piece in chosen.pieces(columns, "fit"):
             fit.add(piece, splitter.assign(piece), workers)
         if not ranks.is_first:
-            fit.save(shares[ranks.rank])
+            with room_in_cache(folder):
+                fit.save(shares[ranks.rank])
         return True
 
     def finish() -> list[str]:
@@ -120,8 +121,9 @@ def _fit(
 
     chosen.apart(gather)
     names = ranks.first(finish)
-    encoder = found[0] if found else Encoder(**encoder_file.load(folder / _ENCODER))
-    return encoder, tuple(names)
+    if found:
+        return found[0], tuple(names)
+    return ranks.every(lambda: Encoder(**encoder_file.load(folder / _ENCODER))), tuple(names)
 
 
 def folders(config: DataConfig) -> tuple[str, ...]:
@@ -160,8 +162,9 @@ def _write(
 
     def write() -> dict[str, Any]:
         own = shares[ranks.rank]
-        own.mkdir()
-        return _write_share(own, encoder, names, chosen, splitter, workers)
+        with room_in_cache(folder):
+            own.mkdir()
+            return _write_share(own, encoder, names, chosen, splitter, workers)
 
     def arrays() -> list[str]:
         for name in folders(encoder.config):
@@ -172,13 +175,18 @@ def _write(
     def join_some(arrays: Sequence[str]) -> None:
         for name in arrays:
             parts = [path for share in shares if (path := share / name).exists()]
-            join(parts, folder / name)
+            with room_in_cache(folder):
+                join(parts, folder / name)
             ranks.heed()
+
+    def tidy() -> None:
+        for share in shares:
+            shutil.rmtree(share)
 
     told = ranks.apart(write)
     found = ranks.first(arrays)
     ranks.apart(lambda: join_some(found[ranks.rank :: ranks.size]))
-    ranks.first(lambda: [shutil.rmtree(share) for share in shares] and None)
+    ranks.first(tidy)
     return _Written.of(told)
 
 

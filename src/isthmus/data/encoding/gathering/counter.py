@@ -1,10 +1,13 @@
 """Counts of the values of a column, from which its vocabulary follows."""
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isthmus.data.encoding.gathering.spilled import SpilledPairs, summed
 from isthmus.data.encoding.lookup.index import DENSE_RANGE
 from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables import values as v
@@ -12,10 +15,15 @@ from isthmus.data.tables.plain import null_mask, numpy_of
 
 # Pairs of (value, count) that wait until they are merged into the total.
 PENDING = 1 << 19
+# Distinct values in memory. Where there are more, their counts go to a file.
+IN_MEMORY = 1 << 22
 
 
 class Counter:
-    """Count the values of a column block by block. The memory follows the distinct values."""
+    """Count the values of a column block by block, in bounded memory.
+
+    The memory of `counts` follows all distinct values, and that of `vocabulary` those that are kept.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -24,6 +32,7 @@ class Counter:
         self._pending: list[pl.DataFrame] = []
         self._waiting = 0
         self._total: pl.DataFrame | None = None
+        self._spilled: SpilledPairs | None = None
 
     def add(self, array: pa.Array, rows: np.ndarray | None = None) -> None:
         """Count the values of ``array`` at ``rows`` (n,) int64, or all; nulls are not counted."""
@@ -102,36 +111,54 @@ class Counter:
     def _merge(self) -> None:
         parts = [*([] if self._total is None else [self._total]), *self._pending]
         if parts:
-            self._total = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
+            self._total = summed(parts)
         self._pending, self._waiting = [], 0
+        if self._total is not None and self._total.height > IN_MEMORY:
+            self._spill()
 
-    def take_in(self, pairs: pa.Table) -> None:
+    def _spill(self) -> None:
+        if self._spilled is None:
+            self._spilled = SpilledPairs(named=v.is_named(self.kind))
+        if self._total is not None:
+            self._spilled.put(self._total)
+            self._total = None
+
+    def take_in(self, pairs: Iterable[pa.Table]) -> None:
         """Add what another counter of the same kind gave as `pairs`."""
-        frame = pl.from_arrow(pairs)
-        assert isinstance(frame, pl.DataFrame)
-        if frame.height:
-            self._wait(frame)
+        for table in pairs:
+            frame = pl.from_arrow(table)
+            assert isinstance(frame, pl.DataFrame)
+            if frame.height:
+                self._wait(frame)
 
-    def pairs(self) -> pa.Table:
-        """Columns ``value`` and ``count``, each value once, in no order."""
-        return self._merged().to_arrow(compat_level=pl.CompatLevel.oldest())
+    def pairs(self) -> Iterator[pa.Table]:
+        """Tables of columns ``value`` and ``count``, each value once in all, in no order; one at least."""
+        for part in self._parts():
+            yield part.to_arrow(compat_level=pl.CompatLevel.oldest())
 
-    def counts(self) -> pl.DataFrame:
-        """Columns ``value`` and ``count``, most frequent first, ties by value."""
-        return self._merged().sort(["count", "value"], descending=[True, False])
+    def counts(self, least: int = 1) -> pl.DataFrame:
+        """Columns ``value`` and ``count``, most frequent first, ties by value.
 
-    def _merged(self) -> pl.DataFrame:
+        ``least``: without the values that were counted less often.
+        """
+        kept = [part.filter(pl.col("count") >= least) for part in self._parts()]
+        return pl.concat(kept).sort(["count", "value"], descending=[True, False])
+
+    def _parts(self) -> Iterator[pl.DataFrame]:
         if self._dense is not None:
             self._wait(self._dense_pairs())
             self._dense = None
         self._merge()
-        total = self._total
-        if total is None:
+        if self._spilled is not None:
+            self._spill()
+            yield from self._spilled.parts()
+        elif self._total is not None:
+            yield self._total
+        else:
             dtype = {"string": pl.String, "binary": pl.Binary}.get(self.kind, pl.Int64)
-            total = pl.DataFrame(schema={"value": dtype, "count": pl.Int64})
-        return total
+            yield pl.DataFrame(schema={"value": dtype, "count": pl.Int64})
 
     def vocabulary(self, min_count: int) -> Vocabulary:
         """The values counted at least ``min_count`` times."""
-        kept = self.counts().filter(pl.col("count") >= min_count)["value"]
+        kept = self.counts(min_count)["value"]
         return Vocabulary(self.kind, pc.cast(kept.to_arrow(), v.stored_type(self.kind)))

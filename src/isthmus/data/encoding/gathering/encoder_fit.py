@@ -113,24 +113,28 @@ class EncoderFit:
             clocks={name: fit.clock() for name, fit in self.clocks.items()},
         )
 
-    def tables(self) -> dict[str, pa.Table]:
-        """All that was gathered, by name, for `take_in` of another process."""
+    def tables(self) -> dict[str, Iterable[pa.Table]]:
+        """All that was gathered, by name, for `take_in` of another process: tables to write one after another."""
         fits = (*self.numbers.items(), *self.clocks.items())
         return {
             "domains": self.domains.pairs(),
             **{f"counts of {name}": one.pairs() for name, one in self.counters.items()},
             **{
-                f"{what} of {name}": one for name, fit in fits for what, one in fit.tables().items()
+                f"{what} of {name}": (one,)
+                for name, fit in fits
+                for what, one in fit.tables().items()
             },
         }
 
-    def take_in(self, tables: Mapping[str, pa.Table]) -> None:
+    def take_in(self, tables: Mapping[str, Iterable[pa.Table]]) -> None:
         """Add what another process gathered, from the rows that follow in the table."""
         self.domains.take_in(tables["domains"])
         for name, counter in self.counters.items():
             counter.take_in(tables[f"counts of {name}"])
         for name, fit in (*self.numbers.items(), *self.clocks.items()):
-            fit.take_in({what: tables[f"{what} of {name}"] for what in fit.tables()})
+            fit.take_in(
+                {what: pa.concat_tables(tables[f"{what} of {name}"]) for what in fit.tables()}
+            )
 
 
 def in_order(names: Iterable[str], kind: str) -> list[str]:

@@ -7,13 +7,13 @@ in table order.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.feather as feather
 
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.gathering.counter import Counter
@@ -65,24 +65,21 @@ class TableFit:
             **self._encoder.tables(),
             "every": self._every.pairs(),
             "labelled": self._labelled.pairs(),
-            "rows": pa.table({"rows": self._rows}),
+            "rows": (pa.table({"rows": self._rows}),),
         }
         folder.mkdir()
-        for number, table in enumerate(tables.values()):
-            feather.write_feather(table, str(folder / f"{number}.arrow"), "uncompressed")
+        for number, parts in enumerate(tables.values()):
+            _write(folder / f"{number}.arrow", iter(parts))
         (folder / _NAMES).write_text(json.dumps(list(tables)), encoding="utf-8")
 
     def take_in(self, folder: Path) -> None:
         """Add what another process wrote, of the rows that follow in the table."""
         names = json.loads((folder / _NAMES).read_text(encoding="utf-8"))
-        tables = {
-            name: feather.read_table(str(folder / f"{number}.arrow"), memory_map=False)
-            for number, name in enumerate(names)
-        }
+        tables = {name: _read(folder / f"{number}.arrow") for number, name in enumerate(names)}
         self._encoder.take_in(tables)
         self._every.take_in(tables["every"])
         self._labelled.take_in(tables["labelled"])
-        self._rows += tables["rows"]["rows"].to_numpy()
+        self._rows += pa.concat_tables(tables["rows"])["rows"].to_numpy()
 
     def finish(self, chosen: Chosen) -> tuple[Encoder, tuple[str, ...]]:
         """The encoder, and the names of all chosen domains: the trained ones, then the others.
@@ -119,6 +116,23 @@ class TableFit:
                     f" {self._config.label.column!r} in all {rows:,} rows of {chosen.source};"
                     " data.domains leaves out what it does not name"
                 )
+
+
+def _write(path: Path, parts: Iterator[pa.Table]) -> None:
+    """Write tables of one schema, of which only one is held."""
+    first = next(parts)
+    with pa.ipc.new_file(str(path), first.schema) as writer:
+        for part in chain((first,), parts):
+            writer.write_table(part)
+
+
+def _read(path: Path) -> Iterator[pa.Table]:
+    """Read what `_write` wrote, batch by batch."""
+    with pa.OSFile(str(path)) as source:
+        reader = pa.ipc.open_file(source)
+        yield reader.schema.empty_table()
+        for number in range(reader.num_record_batches):
+            yield pa.Table.from_batches([reader.get_batch(number)])
 
 
 def null_name(known: Sequence[str]) -> str:
