@@ -7,8 +7,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import isthmus
 from isthmus.viewing.runs_folder import RunsFolder
 from isthmus.viewing.view_server import ViewServer
+from small_runs import clicks, settings
+
+PAGE = "<!doctype html><title>a page</title><p>of a study</p>"
+
+
+def write_home(folder: Path) -> Path:
+    """Three runs, of which one has other test rows, and pages beside them."""
+    table = clicks(600)
+    for name, seed, split in (("plain", 0, 0), ("again", 1, 0), ("moved", 0, 5)):
+        config = settings(seed=seed, epochs=1)
+        config["data"]["split"]["seed"] = split
+        if name == "plain":
+            config["model"]["adapter"] = {"name": "none"}
+        isthmus.fit(config, table, out=folder / "runs" / name)
+    (folder / "runs" / "plain" / "report.html").write_text(PAGE)
+    for kind, mark in (("tuned", "study.json"), ("contest", "benchmark.json")):
+        (folder / kind).mkdir()
+        (folder / kind / mark).write_text("{}")
+        (folder / kind / "report.html").write_text(PAGE)
+        (folder / kind / "secret.html").write_text("not served")
+    return folder
 
 
 @dataclass
