@@ -117,7 +117,7 @@ def test_each_mark_stands_where_its_number_is():
 
 def test_the_headline_counts_the_verdicts():
     (of,) = report_of(0.8)["comparisons"]
-    assert headline(of).startswith("In pooled AUC, run <1> is better than plain by +0.")
+    assert headline(of).startswith("In pooled AUC, run <1> is better than plain: +0.")
     one_class = {**of["domains"]["mail"]["auc"], "difference": None, "verdict": None}
     of["domains"]["mail"]["auc"] = {**one_class, "reason": "one class: no positives"}
     assert "not told on 1" in headline(of)

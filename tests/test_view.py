@@ -292,14 +292,17 @@ def test_a_fit_is_watched_while_it_trains(tmp_path: Path, browser: Browser):
         browser.run("window.stays = true")
 
         def watch(notice: Any) -> None:
-            if notice.text.startswith("look at epoch 0.50"):
-                until(browser, "document.querySelector('.s-training progress')?.value === 0.25")
-                seen.append(browser.run("document.querySelector('.s-training .more').textContent"))
+            if notice.text.startswith("look at") and not seen:
+                epoch = float(notice.text.split()[3].rstrip(":"))
+                more = "document.querySelector('.s-training .more')?.textContent"
+                until(browser, f"{more}?.startsWith('epoch {epoch:.2f} of 2, auc_pooled 0.')")
+                seen.append((epoch, browser.run("document.querySelector('progress').value")))
                 browser.run("document.querySelector('tbody input').click()")
                 browser.run("document.querySelector('tbody input').focus()")
 
         run = isthmus.fit(settings(), clicks(600), out=tmp_path / "run", progress=watch)
-        assert seen[0].startswith("epoch 0.50 of 2, auc_pooled 0.")
+        ((epoch, progress),) = seen
+        assert progress == pytest.approx(epoch / 2, abs=0.005)
         until(browser, "document.querySelector('.s-finished') !== null")
         until(browser, "document.getElementById('said').textContent.includes('run is finished')")
         assert browser.run("document.querySelector('tbody input').checked")

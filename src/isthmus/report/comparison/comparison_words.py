@@ -11,6 +11,7 @@ Report = Mapping[str, Any]
 Told = Mapping[str, Any]  # one metric of one scope
 METRIC = {"auc": "AUC", "logloss": "logloss"}
 SHOWN = 160  # letters of a setting
+NAMED = 5  # scopes and domains of a remark
 
 
 def scopes_of(of: Report) -> list[tuple[str, Report]]:
@@ -66,8 +67,21 @@ def headline(of: Report, metric: str = "auc") -> str:
         if counts[verdict]
     ]
     domains = count_text(len(of["domains"]), "domain")
-    by = "" if pooled["difference"] is None else f" by {difference_text(pooled)}"
+    by = "" if pooled["difference"] is None else f": {difference_text(pooled)}"
     return f"In pooled {what}, {said}{by}. Of {domains}: {', '.join(told) or 'none told'}."
+
+
+def remarks(of: Report) -> list[str]:
+    """Why intervals are rough, each reason once, with the first scopes and domains that it holds for."""
+    found: dict[str, list[str]] = {}
+    for name, scope in (*scopes_of(of), *of["domains"].items()):
+        for metric, label in METRIC.items():
+            if note := scope[metric].get("note"):
+                found.setdefault(f"{label}: {note}", []).append(name)
+    return [
+        f"{note} ({', '.join(names[:NAMED])}{', …' if len(names) > NAMED else ''})"
+        for note, names in found.items()
+    ]
 
 
 def value_text(value: Any) -> str:

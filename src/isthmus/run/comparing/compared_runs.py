@@ -83,7 +83,7 @@ def _facts(name: str, run: Run) -> dict[str, Any]:
 def _settings(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Keys whose values are not the same in all configs; None stands for a key that one lacks."""
     flat = [dict(_flat(config)) for config in configs]
-    keys = dict.fromkeys(key for one in flat for key in one)
+    keys = sorted({key for one in flat for key in one})
     values = {key: [one.get(key) for one in flat] for key in keys}
     return [
         {"key": key, "values": held}
