@@ -212,7 +212,7 @@ def compare(
         worst=_worst(worst, domains),
         notes=(
             coverage_note(len(left)),
-            "p per domain: Holm-adjusted; p below the line: not adjusted.",
+            "p of a domain is adjusted by Holm over the domains; p of pooled, macro, weighted and worst is not.",
         ),
     )
 

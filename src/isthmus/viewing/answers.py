@@ -58,8 +58,8 @@ class Stream:
     since: int | None  # None: of another server
 
 
-class Answers:
-    """Answers requests for one folder. ``host``: the name under which the server was asked to listen."""
+class ViewAnswers:
+    """ViewAnswers requests for one folder. ``host``: the name under which the server was asked to listen."""
 
     def __init__(self, folder: RunsFolder, host: str) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The server: threads of the standard library, answers from `Answers`, and news while somebody listens."""
+"""The server: threads of the standard library, answers from `ViewAnswers`, and news while somebody listens."""
 
 import ipaddress
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from isthmus.errors import RunError
 from isthmus.report.runs_table import page_list, row_texts
-from isthmus.viewing.answers import ALWAYS, TEXT, Answer, Answers, Stream
+from isthmus.viewing.answers import ALWAYS, TEXT, Answer, ViewAnswers, Stream
 from isthmus.viewing.runs_folder import RunsFolder, Seen
 
 MOST_CONNECTIONS = 64
@@ -33,7 +33,7 @@ class ViewServer(ThreadingHTTPServer):
 
     def __init__(self, folder: RunsFolder, host: str, port: int) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.folder, self.answers = folder, Answers(folder, host)
+        self.folder, self.answers = folder, ViewAnswers(folder, host)
         self.connections = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self.streams = threading.BoundedSemaphore(MOST_STREAMS)
         self.ended = threading.Event()
@@ -75,10 +75,14 @@ class ViewServer(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
-    server: ViewServer
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "isthmus", ""
     timeout = PATIENCE
+
+    @property
+    def _view(self) -> ViewServer:
+        assert isinstance(self.server, ViewServer)
+        return self.server
 
     def handle_one_request(self) -> None:
         """Answer one request, whatever its method is."""
@@ -99,18 +103,18 @@ class Handler(BaseHTTPRequestHandler):
         headers: dict[str, list[str]] = {}
         for name, value in self.headers.items():
             headers.setdefault(name.lower(), []).append(value)
-        found = self.server.answers.answer(self.command, self.path, headers)
+        found = self._view.answers.answer(self.command, self.path, headers)
         if headers.keys() & {"content-length", "transfer-encoding"}:
             self.close_connection = True  # nobody reads a body here
         if isinstance(found, Answer):
             self._send(found)
         elif self.command == "HEAD":
             self._send(Answer(200, b"", "text/event-stream"))
-        elif self.server.streams.acquire(blocking=False):
+        elif self._view.streams.acquire(blocking=False):
             try:
                 self._stream(found)
             finally:
-                self.server.streams.release()
+                self._view.streams.release()
         else:
             self._send(Answer(503, b"too many pages listen already\n"))
 
@@ -140,8 +144,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(b"retry: 2000\n\n")
         since, spoke = wanted.since, time.monotonic()
-        folder = self.server.folder
-        while not self.server.ended.is_set():
+        folder = self._view.folder
+        while not self._view.ended.is_set():
             seen = folder.look()
             if seen.version > since:
                 news = json.dumps(_news(seen, since))
@@ -152,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
             elif time.monotonic() - spoke > BEAT:
                 self.wfile.write(b": still here\n\n")
                 spoke = time.monotonic()
-            self.server.ended.wait(PAUSE)
+            self._view.ended.wait(PAUSE)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Refuse what is no request."""
