@@ -17,7 +17,7 @@ import isthmus
 from chromium import PATIENCE, Browser
 from command_line import ISTHMUS, SRC, isthmus_in_process, told
 from isthmus.run.folder import LOCK, RunFolder
-from isthmus.viewing import run_reading
+from isthmus.viewing import run_reading, runs_folder
 from isthmus.viewing.regular_files import HeldLocks
 from isthmus.viewing.runs_folder import RunsFolder
 from page_reading import check_looks, check_structure, check_theme_button
@@ -130,8 +130,10 @@ def test_values_of_other_kinds_are_left_out_and_not_shown(runs_home: Path, tmp_p
 
 
 def test_a_half_written_line_is_left_for_later_and_lines_are_read_once(
-    runs_home: Path, tmp_path: Path
+    runs_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(runs_folder, "COALESCED", 0)  # every look is a walk of its own
+    monkeypatch.setattr(runs_folder, "RESTS", 0)
     shutil.copytree(runs_home / "runs" / "plain", tmp_path / "run")
     state = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**state, "state": "running"}))
@@ -144,13 +146,11 @@ def test_a_half_written_line_is_left_for_later_and_lines_are_read_once(
     assert row.look == "epoch 0.25 of 1, auc_pooled 0.6000"
     with looks.open("a") as file:
         file.write('ch": 0.5, "better": false, "auc_pooled": 0.55}\n')
-    time.sleep(0.35)  # a look is shared for a moment
     row = folder.look().rows["run"]
     assert (row.auc, row.progress) == (0.6, 0.5)
     assert row.look == "epoch 0.50 of 1, auc_pooled 0.5500"
     looks.unlink()  # a resumed run writes its looks anew
     looks.write_text(json.dumps({**line, "auc_pooled": 0.7, "epoch": 0.75}) + "\n")
-    time.sleep(0.35)
     assert folder.look().rows["run"].auc == 0.7
 
 

@@ -59,7 +59,7 @@ class Stream:
 
 
 class ViewAnswers:
-    """ViewAnswers requests for one folder. ``host``: the name under which the server was asked to listen."""
+    """Answers requests for one folder. ``host``: the name under which the server was asked to listen."""
 
     def __init__(self, folder: RunsFolder, host: str) -> None:
         self.folder = folder

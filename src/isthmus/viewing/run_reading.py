@@ -36,11 +36,12 @@ class LooksRead:
 
 
 class RunReading:
-    """Reads run folders into rows, and remembers each file by its stamp."""
+    """Reads run folders into rows, and remembers each file by its stamp, and each finished row."""
 
     def __init__(self) -> None:
         self._held: dict[Path, tuple[Stamp, Any]] = {}
-        self._seen: set[Path] = set()
+        self._rows: dict[Path, tuple[Any, RunRow]] = {}
+        self._seen: set[Path] = set()  # folders
 
     def begin(self) -> None:
         """Begin a pass over all runs."""
@@ -48,12 +49,26 @@ class RunReading:
 
     def end(self) -> None:
         """End the pass: what it did not meet is forgotten."""
-        self._held = {path: held for path, held in self._held.items() if path in self._seen}
+        self._held = {path: held for path, held in self._held.items() if path.parent in self._seen}
+        self._rows = {folder: held for folder, held in self._rows.items() if folder in self._seen}
 
     def row(
         self, folder: Path, name: str, address: str, locks: HeldLocks, pages: tuple[Any, ...]
     ) -> RunRow:
         """Give the row of a run folder."""
+        self._seen.add(folder)
+        key = name, address, pages, *(stamp_of(folder / file) for file in (STATE, CONFIG, LOOKS))
+        held = self._rows.get(folder)
+        if held is not None and held[0] == key:
+            return held[1]
+        row = self._row(folder, name, address, locks, pages)
+        if row.state == "finished":  # another state depends on more than on these files
+            self._rows[folder] = key, row
+        return row
+
+    def _row(
+        self, folder: Path, name: str, address: str, locks: HeldLocks, pages: tuple[Any, ...]
+    ) -> RunRow:
         state = self._read(folder / STATE, lambda path, _: _json_of(path))
         config = self._read(folder / CONFIG, lambda path, _: _yaml_of(path))
         looks = self._read(folder / LOOKS, _looks_of)
@@ -133,7 +148,6 @@ class RunReading:
         if stamp is None:
             self._held.pop(path, None)
             return Unreadable("is no regular file") if path.is_symlink() else None
-        self._seen.add(path)
         held = self._held.get(path)
         if held is None or held[0] != stamp:
             held = stamp, parse(path, None if held is None else held[1])

@@ -21,6 +21,7 @@ from isthmus.viewing.run_reading import LOOKS, STATE, RunReading
 MOST_FOLDERS = 20_000
 DEEPEST = 8
 COALESCED = 0.3  # seconds in which one walk serves all who ask
+RESTS = 4  # times as long as a walk took, the next one waits at least: a fit needs the cores, too
 OF_FOLDER = (
     ("study.json", "Tuning"),
     ("benchmark.json", "Benchmark"),
@@ -67,15 +68,17 @@ class RunsFolder:
         self.name = printable(str(path))
         self.token = secrets.token_hex(4)  # versions of another server mean nothing here
         self._reading = RunReading()
-        self._seen, self._when = Seen(), -COALESCED
+        self._seen, self._next = Seen(), 0.0
         self._lock = threading.Lock()
 
     def look(self) -> Seen:
         """Give what lies under the folder now."""
         with self._lock:
-            if time.monotonic() - self._when >= COALESCED:
+            begun = time.monotonic()
+            if begun >= self._next:
                 self._seen = self._walked(self._seen)
-                self._when = time.monotonic()
+                ended = time.monotonic()
+                self._next = ended + max(COALESCED, RESTS * (ended - begun))
             return self._seen
 
     def file_of(self, path: Path) -> Path | None:

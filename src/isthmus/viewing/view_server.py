@@ -14,7 +14,7 @@ from typing import Any
 
 from isthmus.errors import RunError
 from isthmus.report.runs_table import page_list, row_texts
-from isthmus.viewing.answers import ALWAYS, TEXT, Answer, ViewAnswers, Stream
+from isthmus.viewing.answers import ALWAYS, TEXT, Answer, Stream, ViewAnswers
 from isthmus.viewing.runs_folder import RunsFolder, Seen
 
 MOST_CONNECTIONS = 64
