@@ -48,6 +48,7 @@ WALK = [
     "tuning",
     "benchmarking",
     "diagnosis",
+    "viewing",
     "demo",
     "testing",
     "cli",

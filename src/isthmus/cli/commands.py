@@ -259,17 +259,26 @@ def predict(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="PAGE.html", help="Write a page")
+    ] = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Compare each later run with the first run, paired on the same rows."""
-    import isthmus
+    from isthmus.run.comparing import compare_runs
 
     if len(runs) < 2:
         raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
-    first, *others = [isthmus.Run.open(run) for run in runs]
-    results = [isthmus.compare(first, other, split=split) for other in others]
-    content = {"comparisons": [result.to_dict() for result in results]}
-    deliver("\n\n".join(map(str, results)), content, json_target)
+    if page is not None:
+        with writing("page", page):
+            check_place(page, folders=False)
+    compared = compare_runs(runs, split=split)
+    if page is not None:
+        with writing("page", page):
+            write_whole(page, compared.page())
+    deliver(compared, compared.to_dict(), json_target)
+    if page is not None and json_target != "-":
+        say(f"page: {page}")
 
 
 @command(app, "demo")
