@@ -34,6 +34,7 @@ WALK = [
     "train",
     "checkpoint",
     "report",
+    "tracking",
     "config",
     "recipe",
     "inspect",
@@ -50,6 +51,7 @@ WALK = [
     "diagnosis",
     "demo",
     "testing",
+    "doctor",
     "cli",
     "__main__",
 ]
