@@ -23,6 +23,7 @@ from bench import (
     recipes,
     serving,
     sharding,
+    starting,
 )
 from bench.measure import Row, load_now
 
@@ -62,6 +63,7 @@ def main() -> None:
             "14": lambda: serving.everything(folder),
             "15": lambda: sharding.everything(folder),
             "16": lambda: processes.everything(folder),
+            "18": starting.everything,
         }
         for number, part in parts.items():
             if not only or number in only:
