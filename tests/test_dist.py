@@ -1,11 +1,13 @@
 """The wheel, installed into an empty environment: everything is in it, and it works from there."""
 
+import json
 import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -102,5 +104,11 @@ def test_the_installed_command_fits_a_table(isthmus_installed: Path, tmp_path: P
     assert (tmp_path / "run" / "bundle" / "bundle.json").exists()
 
 
-def test_the_installed_recipes_are_found(isthmus_installed: Path):
-    assert "mamdr" in called(isthmus_installed, "recipes", "show", "mamdr")
+def test_the_installed_doctor_finds_nothing_broken(isthmus_installed: Path):
+    told = json.loads(called(isthmus_installed, "doctor", "--json", "-"))
+    assert told["isthmus"] == VERSION
+    findings = {one["name"]: one for one in told["findings"]}
+    for extra in ("trees", "tune", "onnx", "serve", "tensorboard"):  # really imported
+        assert findings[extra]["told"].startswith("works: "), findings[extra]
+    assert findings["torch"]["told"] == version("torch")
+    assert findings["cache"]["told"].startswith(os.environ["ISTHMUS_CACHE"])
