@@ -1,7 +1,11 @@
 """Trackers, against the real MLflow, W&B and TensorBoard, which write on this machine here."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -218,6 +222,37 @@ def test_a_server_that_is_away_is_told_once(
     assert fault.startswith("mlflow tracks this run no more: MlflowException: ")
     assert run.evaluate().pooled.auc is not None
     assert not (run.path / "trackers.json").exists()
+
+
+OPENED = """
+from pathlib import Path
+from isthmus.tracking import TrackedRun, WandbConfig
+try:
+    WandbConfig().open(TrackedRun(Path.cwd(), {}))
+except Exception as fault:
+    Path("told.txt").write_text(str(fault))
+"""
+
+
+def test_wandb_without_a_key_asks_nobody(tmp_path: Path):
+    """On a terminal W&B asks for a key, and a training would wait for the answer."""
+    own, terminal = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if "WANDB" not in key}
+    environment |= {"HOME": str(tmp_path), "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(
+        [sys.executable, "-c", OPENED],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=tmp_path,
+        env=environment,
+        timeout=300,
+        check=True,
+    )
+    os.close(own)
+    os.close(terminal)
+    assert "No API key configured" in (tmp_path / "told.txt").read_text()
 
 
 class Recorded(AbstractTracker):

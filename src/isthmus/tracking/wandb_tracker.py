@@ -42,6 +42,8 @@ class WandbTracker(AbstractTracker):
     def __init__(self, run: TrackedRun, *, project: str) -> None:
         import wandb
 
+        # Without a key W&B would ask for one on the terminal, and wait for ever; when silent it refuses.
+        wandb.setup(settings=wandb.Settings(silent=True))
         self.wandb: Any = wandb
         self.mark = run.mark or secrets.token_hex(4)
         self.run: Any = wandb.init(
@@ -53,7 +55,7 @@ class WandbTracker(AbstractTracker):
             resume="allow" if run.mark else None,
             reinit="create_new",
             settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, login_timeout=1
+                silent=True, console="off", disable_git=True, disable_code=True
             ),
         )
 
