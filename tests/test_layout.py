@@ -34,6 +34,7 @@ WALK = [
     "train",
     "checkpoint",
     "report",
+    "tracking",
     "config",
     "recipe",
     "inspect",
@@ -51,6 +52,7 @@ WALK = [
     "viewing",
     "demo",
     "testing",
+    "doctor",
     "cli",
     "__main__",
 ]

@@ -17,6 +17,7 @@ from isthmus.cli.app import (
     say,
     show,
 )
+from isthmus.cli.completing import one_of
 from isthmus.cli.progress_view import ProgressView
 from isthmus.disk import check_place, write_whole, writing
 from isthmus.errors import IsthmusError
@@ -28,7 +29,13 @@ _BROUGHT = ("kuairand", "ali-ccp", "amazon", "douban", "mind")
 
 @command(app, "data")
 def data(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join((*_MADE, *_BROUGHT))}")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join((*_MADE, *_BROUGHT))}",
+            autocompletion=one_of(*_MADE, *_BROUGHT),
+        ),
+    ],
     domain: Annotated[
         str | None, typer.Option(help="For movielens-1m: age, gender or occupation (default: age)")
     ] = None,
@@ -121,6 +128,7 @@ def fit(
         typer.Option(
             metavar="strict|balanced",
             help="Train the alternatives of each domain, too, and ship what serves each domain best",
+            autocompletion=one_of("strict", "balanced"),
         ),
     ] = None,
     jobs: Annotated[
