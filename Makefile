@@ -1,6 +1,7 @@
 # demo: the newcomer's first command.  test: every test.  check: lint, types, layout.
 # soak: long rows of faults.
-# docs: the tables of docs/config.md again, from the classes.
+# docs: the tables of docs/config.md and docs/commands.md again, from the classes and the commands; then the site,
+# in site/, where a broken link or a public name without a docstring is an error.
 # bench: the numbers, as ratios.  results, accuracy, truth, benchmark, claim: docs/results.md,
 # docs/accuracy.md, docs/truth.md, docs/benchmark.md, docs/claim.md again (they take hours, and go
 # on where they were stopped).
@@ -25,6 +26,10 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 	$(PIP_INSTALL) -e '.[dev]'
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(PIP_INSTALL) -e '.[docs]'
+	touch $@
+
 .venv/installed-peers: .venv/installed-dev
 	$(PIP_INSTALL) -e '.[peers]'
 	touch $@
@@ -45,13 +50,15 @@ test: .venv/installed-dev .s3-server/installed
 		-n $$(.venv/bin/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 check: .venv/installed-dev
-	.venv/bin/ruff check src tests bench docs/config_page.py
-	.venv/bin/ruff format --check src tests bench docs/config_page.py
+	.venv/bin/ruff check src tests bench docs/*.py
+	.venv/bin/ruff format --check src tests bench docs/*.py
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/python -m pytest tests/test_layout.py
 
-docs: .venv/installed
+docs: .venv/installed-docs
 	.venv/bin/python docs/config_page.py
+	.venv/bin/python docs/command_page.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
 
 bench: .venv/installed-peers
 	.venv/bin/python -m bench --write

@@ -82,7 +82,9 @@ def section(words: str, command: Any) -> str:
         lines += [f"| `{one.metavar or one.name.upper()}` | {cell(one.help)} |" for one in told]
         for one in options:
             names = [*one.opts, *one.secondary_opts]
-            shown = cell(", ".join(f"`{f'{name} {value_of(one, hints)}'.strip()}`" for name in names))
+            shown = cell(
+                ", ".join(f"`{f'{name} {value_of(one, hints)}'.strip()}`" for name in names)
+            )
             parts = ["**required**" * one.required, said(one), "repeatable" * one.multiple]
             lines.append(f"| {shown} | {'; '.join(filter(None, parts))} |")
         lines.append("")

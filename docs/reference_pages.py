@@ -69,9 +69,6 @@ def resolved(module: str, name: str) -> PublicName:
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    if file_of(f"{node.module}.{alias.name}").exists():
-                        inner = f"{node.module}.{alias.name}"
-                        return PublicName(name, inner, ast.get_docstring(tree(file_of(inner))))
                     return resolved(node.module, alias.name)
         elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return PublicName(name, module, ast.get_docstring(node))
@@ -120,7 +117,11 @@ def page(module: str) -> str:
     What a module says of itself stands above its names: there are the papers and the departures. A
     name that ``isthmus`` has too is described there alone.
     """
-    top = set() if module == "isthmus" else {(one.module, one.name) for one in public_names("isthmus")}
+    top = (
+        set()
+        if module == "isthmus"
+        else {(one.module, one.name) for one in public_names("isthmus")}
+    )
     lines = [f"# {module}", "", directive(module, of_module=True)]
     groups: dict[str, list[PublicName]] = {}
     for one in public_names(module):
@@ -141,8 +142,6 @@ def page(module: str) -> str:
 
 def described(module: str, one: PublicName) -> str:
     """The part of one name."""
-    if one.module.rpartition(".")[2] == one.name:  # a module
-        return directive(one.module, of_module=True)
     text = directive(f"{module}.{one.name}", members=not one.is_config)
     if one.is_config:
         text += "Its keys and their defaults: [the config](../config.md).\n"
@@ -159,3 +158,32 @@ def directive(name: str, *, of_module: bool = False, members: bool = True) -> st
     if not of_module:
         options += [f"heading_level: {2 if name.count('.') == 1 else 3}"]
     return "\n".join([f"::: {name}", "    options:", *(f"      {line}" for line in options), ""])
+
+
+def as_markdown(text: str) -> str:
+    """A docstring as Markdown: its examples in fences, and a colon in place of two.
+
+    A docstring of the package is plain Markdown but for two habits of Python: examples begin with
+    ``>>>``, and ``::`` stands before a block of text.
+
+    >>> print(as_markdown("Add one.\\n\\n>>> add(1)\\n2"))
+    Add one.
+    <BLANKLINE>
+    ```pycon
+    >>> add(1)
+    2
+    ```
+    """
+    lines: list[str] = []
+    in_example = False
+    for line in text.split("\n"):
+        if in_example and not line.strip():
+            lines.append("```")
+            in_example = False
+        elif not in_example and line.lstrip().startswith(">>>"):
+            lines += ["", "```pycon"]
+            in_example = True
+        if line.rstrip().endswith("::") and not in_example:
+            line = line.rstrip()[:-1]
+        lines.append(line.strip() if in_example and line.lstrip().startswith(">>>") else line)
+    return "\n".join([*lines, "```"] if in_example else lines)

@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> None:
         raise PluginError(f"a public name must have a docstring, got none of {', '.join(missing)}")
     pages = [{name: reference_pages.address(name)} for name in reference_pages.packages()]
     for entry in config.nav or []:
-        for child in entry["Reference"] if "Reference" in entry else ():
+        for child in entry.get("Reference", ()):
             if NAMES in child:
                 child[NAMES] = pages
     for path in (*reference_pages.SOURCE.rglob("*.py"), *map(ROOT.joinpath, OUTSIDE)):

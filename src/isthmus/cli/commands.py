@@ -84,9 +84,9 @@ def init(
     table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
     domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
     label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The config to write")
-    ] = Path("config.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The config to write")] = Path(
+        "config.yaml"
+    ),
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
     from isthmus.inspect import inspect_table
