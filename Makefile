@@ -58,7 +58,7 @@ check: .venv/installed-dev
 docs: .venv/installed-docs
 	.venv/bin/python docs/config_page.py
 	.venv/bin/python docs/command_page.py
-	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build
 
 bench: .venv/installed-peers
 	.venv/bin/python -m bench --write

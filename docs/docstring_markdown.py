@@ -15,3 +15,7 @@ class DocstringMarkdown(griffe.Extension):
         """Rewrite one docstring."""
         if obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Rewrite that of the package itself, which is no member of anything."""
+        self.on_object(obj=pkg)

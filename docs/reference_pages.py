@@ -5,6 +5,7 @@ has one on the line below it.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -185,5 +186,6 @@ def as_markdown(text: str) -> str:
             in_example = True
         if line.rstrip().endswith("::") and not in_example:
             line = line.rstrip()[:-1]
+        line = re.sub(r"\s*# doctest: .*$", "", line)
         lines.append(line.strip() if in_example and line.lstrip().startswith(">>>") else line)
     return "\n".join([*lines, "```"] if in_example else lines)

@@ -4,7 +4,6 @@ MkDocs calls the functions below by their names (`hooks` in mkdocs.yml).
 """
 # pyright: reportMissingImports=false
 
-import re
 import sys
 from pathlib import Path
 
@@ -19,14 +18,11 @@ sys.path.insert(0, str(HERE))
 
 import gallery_pictures  # noqa: E402
 import reference_pages  # noqa: E402
+from foreign_requests import foreign_request  # noqa: E402
 
 NAMES = "Public names"  # the entry of the navigation that is filled here
 # Pages that lie outside of docs/, where a host of code wants them.
 OUTSIDE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-FOREIGN = re.compile(
-    r"<(?:script|img|iframe|source|audio|video)\b[^>]*\bsrc=\"?(?:https?:)?//[^\">\s]+"
-    r"|<link\b(?=[^>]*rel=\"?(?:stylesheet|preconnect|icon|preload|prefetch))[^>]*href=\"?(?:https?:)?//[^\">\s]+"
-)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -70,6 +66,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     """Refuse a page that would ask a foreign host for anything."""
     del config
-    if found := FOREIGN.search(output):
-        raise PluginError(f"a page must ask no foreign host, got {found[0]} in {page.file.src_uri}")
+    if found := foreign_request(output):
+        raise PluginError(f"a page must ask no foreign host, got {found} in {page.file.src_uri}")
     return output

@@ -19,6 +19,7 @@ from typer.main import get_command
 import command_page
 import gallery_pictures
 import reference_pages
+from foreign_requests import foreign_request
 from isthmus.cli import app
 from isthmus.config import Config
 from isthmus.family import Member
@@ -121,6 +122,26 @@ def test_the_gallery_shows_every_page():
     assert made.count("![") == 2
     for picture in pictures:
         assert picture in made
+
+
+def test_a_request_to_a_foreign_host_is_found():
+    for asked in (
+        '<script async src="https://a.example/x.js">',
+        "<link rel=stylesheet href=//a.example/x.css>",
+        '<link href="https://a.example/f" rel="preconnect">',
+        "<style>a { background: url('https://a.example/x.png') }</style>",
+        '<img alt="" src="http://a.example/x.png">',
+    ):
+        found = foreign_request(f"<p>one</p>{asked}")
+        assert found is not None, asked
+        assert "//a.example/" in found
+    for quiet in (
+        '<a href="https://a.example/">there</a>',
+        '<link rel="canonical" href="https://a.example/">',
+        '<img src="gallery/one.png"><script src="assets/x.js"></script>',
+        '<svg xmlns="http://www.w3.org/2000/svg"></svg>',
+    ):
+        assert foreign_request(quiet) is None
 
 
 def test_start_has_the_commands_of_the_readme():
