@@ -91,7 +91,9 @@ def init(
     table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
     domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
     label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The config to write")] = Path(
+        "config.yaml"
+    ),
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
     from isthmus.inspect import inspect_table
@@ -230,7 +232,9 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="The table to write")
+    ],
     strength: Annotated[
         float | None,
         typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
