@@ -285,3 +285,4 @@ class Ranks:
 
 
 ALONE = Ranks()
+"""A process that trains by itself: rank 0 of 1."""

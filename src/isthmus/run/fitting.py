@@ -34,7 +34,7 @@ from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
 from isthmus.run.between_domains import found_between, write_between
 from isthmus.run.fit_plan import FitPlan, target_folder
-from isthmus.run.folder import LookWriter, RunState, has_tensorboard
+from isthmus.run.folder import LookWriter, RunState, trackers_of
 from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
@@ -175,8 +175,6 @@ def fit(
         warnings.warn(f"{why}, so its bundle is not served", UserWarning, stacklevel=2)
     if guard is not None:
         return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
-    if not has_tensorboard():
-        tell(Notice("train", "tensorboard is not installed: no events are written"))
     return _Fit(settings, opened, dataset, model, plan, tell, ranks).run()
 
 
@@ -251,15 +249,17 @@ class _Fit:
         with kept:
             if begin:
                 self.ranks.first(lambda: self.folder.begin(self.config, self.state))
-            end = self._train(events, history)
-            self._finish(end)
+            self.trackers = trackers_of(self.config, self.folder, history, self.tell, self.ranks)
+            with self.trackers.following():
+                self._finish(self._train(events, history))
+                self.trackers.keep()
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
         looks: LookWriter | None = None
         end = None
 
-        def open_looks() -> None:  # which may take a while to import TensorBoard
+        def open_looks() -> None:
             nonlocal looks
             looks = LookWriter(self.folder, history, method=self.config.train.method.name)
 
@@ -273,6 +273,7 @@ class _Fit:
                     case Look():
                         if looks is not None:
                             looks.write(event)
+                        self.trackers.look(event)
                         self.tell(Notice("train", look_text(event, self.config.train.monitor)))
                     case CheckpointDue():
                         self._save(looks, event)
@@ -330,7 +331,9 @@ class _Fit:
     def _report(self, end: End, bundle: Bundle, test: np.ndarray) -> None:
         """Write the scores of the test rows, the report, and that the run is finished."""
         scored = self.scores.write(bundle, self.scores.of("test", test))
-        tables = [to_markdown(evaluate_rows(scored))]
+        evaluation = evaluate_rows(scored)
+        self.trackers.tested(evaluation, end.step)
+        tables = [to_markdown(evaluation)]
         found = found_between(end.between_domains, self._domains())
         write_between(self.folder.path, found)
         tables += [to_markdown(one.table()) for one in found if len(one.domains) <= DOMAIN_LIMIT]

@@ -26,7 +26,9 @@ from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig, Split
 
 SplitName = Literal["train", "validation", "test"]
+"""The name of a split."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+"""The three splits, in their order on disk."""
 
 TimeOrder = Literal["moment", "signed", "unsigned", "float"]
 """As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
