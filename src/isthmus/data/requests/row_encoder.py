@@ -157,8 +157,8 @@ class RowEncoder:
         some = [columns[at] for at in self._from]
         try:
             # One pass over all columns, so that a request of one row has no step per column.
-            found = chain.from_iterable(map(map, self._known, some, repeat(repeat(0))))
-            flat = np.fromiter(found, np.int32, len(some) * rows)
+            found: Any = map(map, self._known, some, repeat(repeat(0)))
+            flat = np.fromiter(chain.from_iterable(found), np.int32, len(some) * rows)
         except TypeError:
             for (name, lookup), values in zip(self._single, some, strict=True):
                 lookup.refuse_unhashable(name, values, origin, _same)
