@@ -3,7 +3,8 @@
 # dist: wheel and sdist in dist/.  licences: docs/licences.md again, from the installed packages.
 # test-lowest: a broad part of the tests with the lowest versions that pyproject.toml allows.
 # test-python PYTHON=...: the same part with another Python.
-# docs: the tables of docs/config.md again, from the classes.
+# docs: the tables of docs/config.md and docs/commands.md again, from the classes and the commands; then the site,
+# in site/, where a broken link or a public name without a docstring is an error.
 # bench: the numbers, as ratios.  results, accuracy, truth, benchmark, claim: docs/results.md,
 # docs/accuracy.md, docs/truth.md, docs/benchmark.md, docs/claim.md again (they take hours, and go
 # on where they were stopped).
@@ -26,6 +27,10 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 
 .venv/installed-dev: .venv/installed
 	$(PIP_INSTALL) -e '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP_INSTALL) -e '.[docs]'
 	touch $@
 
 .venv/installed-peers: .venv/installed-dev
@@ -72,13 +77,15 @@ test-python:
 	OMP_NUM_THREADS=1 .venv-python/bin/python -m pytest -n 2 --dist loadfile $(BROAD)
 
 check: .venv/installed-dev
-	.venv/bin/ruff check src tests bench docs/config_page.py docs/licences_page.py
-	.venv/bin/ruff format --check src tests bench docs/config_page.py docs/licences_page.py
+	.venv/bin/ruff check src tests bench docs/*.py
+	.venv/bin/ruff format --check src tests bench docs/*.py
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/python -m pytest tests/test_layout.py
 
-docs: .venv/installed
+docs: .venv/installed-docs
 	.venv/bin/python docs/config_page.py
+	.venv/bin/python docs/command_page.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build
 
 licences: .venv/installed-dev
 	.venv/bin/python docs/licences_page.py

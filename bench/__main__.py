@@ -24,6 +24,7 @@ from bench import (
     serving,
     sharding,
     starting,
+    viewing,
 )
 from bench.measure import Row, load_now
 
@@ -63,6 +64,7 @@ def main() -> None:
             "14": lambda: serving.everything(folder),
             "15": lambda: sharding.everything(folder),
             "16": lambda: processes.everything(folder),
+            "17": lambda: viewing.seconds_of_a_table(folder),
             "18": starting.everything,
         }
         for number, part in parts.items():

@@ -151,6 +151,19 @@ def test_compare_prints_each_later_run_against_the_first(made: Path, tmp_path: P
     result = isthmus_in_process("compare", made / "run", *others, "--json", "-")
     found = json.loads(result.stdout)["comparisons"]
     assert [(entry["a"], entry["b"]) for entry in found] == [("run", "seed-1"), ("run", "seed-2")]
+    content = json.loads(result.stdout)
+    assert content["settings"] == [{"key": "train.seed", "values": [0, 1, 2]}]
+    assert [run["parameters"] for run in content["runs"]] == [content["runs"][0]["parameters"]] * 3
+    page = tmp_path / "page.html"
+    told_ = isthmus_in_process(
+        "compare", made / "run", *others, "--page", page, "--split", "validation"
+    )
+    assert f"page: {page}" in told_.stdout
+    assert "<title>seed-1, seed-2 against run</title>" in page.read_text()
+    far = tmp_path / "no" / "page.html"
+    assert "cannot be written" in told(
+        isthmus_in_process("compare", made / "run", *others, "--page", far)
+    )
     assert "must be given two runs or more" in told(isthmus_in_process("compare", made / "run"))
 
 

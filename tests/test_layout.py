@@ -49,6 +49,7 @@ WALK = [
     "tuning",
     "benchmarking",
     "diagnosis",
+    "viewing",
     "demo",
     "testing",
     "doctor",

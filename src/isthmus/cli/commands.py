@@ -91,7 +91,9 @@ def init(
     table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
     domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
     label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The config to write")] = Path(
+        "config.yaml"
+    ),
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
     from isthmus.inspect import inspect_table
@@ -230,7 +232,9 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="The table to write")
+    ],
     strength: Annotated[
         float | None,
         typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
@@ -267,17 +271,26 @@ def predict(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="PAGE.html", help="Write a page")
+    ] = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Compare each later run with the first run, paired on the same rows."""
-    import isthmus
+    from isthmus.run.comparing import compare_runs
 
     if len(runs) < 2:
         raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
-    first, *others = [isthmus.Run.open(run) for run in runs]
-    results = [isthmus.compare(first, other, split=split) for other in others]
-    content = {"comparisons": [result.to_dict() for result in results]}
-    deliver("\n\n".join(map(str, results)), content, json_target)
+    if page is not None:
+        with writing("page", page):
+            check_place(page, folders=False)
+    compared = compare_runs(runs, split=split)
+    if page is not None:
+        with writing("page", page):
+            write_whole(page, compared.page())
+    deliver(compared, compared.to_dict(), json_target)
+    if page is not None and json_target != "-":
+        say(f"page: {page}")
 
 
 @command(app, "demo")

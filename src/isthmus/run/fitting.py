@@ -43,7 +43,6 @@ from isthmus.run.ranked_fit import (
     boxes_to_read,
     check_same,
     deals_tables,
-    one_dataset,
     restarted,
     save_bundle,
 )
@@ -137,17 +136,18 @@ def fit(
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
     opened = ranks.every(lambda: open_table(source))
     check_same(ranks, settings, opened)
-    dataset = one_dataset(
-        ranks,
-        lambda: _encoded(
-            plan,
-            opened,
-            cache=cache,
-            verify_content=verify_content,
-            block_rows=block_rows,
-            progress=encoding(tell),
-        ),
-        cache,
+    files = ranks.first(
+        lambda: dataset_key(settings.data, opened.fingerprint(verify_content=verify_content))
+    )
+    ranks.first(lambda: plan.check_table(files))
+    dataset = Dataset.from_table(
+        settings.data,
+        opened,
+        cache=cache,
+        verify_content=verify_content,
+        block_rows=block_rows,
+        progress=encoding(tell),
+        ranks=ranks,
     )
     ranks.every(lambda: settled.check(dataset, printable(opened.source)))
     ranks.every(lambda: check_detector(settings, dataset))
@@ -176,13 +176,6 @@ def fit(
     if guard is not None:
         return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
     return _Fit(settings, opened, dataset, model, plan, tell, ranks).run()
-
-
-def _encoded(plan: FitPlan, table: Table, *, verify_content: bool, **options: Any) -> Dataset:
-    """Encode the table, or find it encoded, once it is known to be the one the run began with."""
-    data = plan.config.data
-    plan.check_table(dataset_key(data, table.fingerprint(verify_content=verify_content)))
-    return Dataset.from_table(data, table, verify_content=verify_content, **options)
 
 
 class _Fit:

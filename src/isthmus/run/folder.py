@@ -176,7 +176,7 @@ class RunFolder:
             return replace(RunState(**values), domains=tuple(values["domains"]))
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a run folder: it has no run.json") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{self.state_file} is damaged: {error}") from error
 
     def has_scores(self, split: str) -> bool:
