@@ -28,6 +28,7 @@ WALK = [
     "models",
     "attaching",
     "objectives",
+    "row_gradients",
     "optimisers",
     "sharding",
     "metrics",

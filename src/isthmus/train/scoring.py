@@ -17,6 +17,7 @@ from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.metrics.formulas.ranking import Ranking
 from isthmus.ranks import ALONE, Ranks
+from isthmus.train.device import move
 
 Monitor = Literal[
     "auc_pooled",
@@ -28,22 +29,6 @@ Monitor = Literal[
     "logloss_worst",
 ]
 SCORE_ROWS = 16384
-
-
-def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Turn the config's word into a device; ConfigError when ``cuda`` is asked for but absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device must name a device that is there, got 'cuda'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def move(batch: Batch, device: torch.device) -> Batch:
-    """Bring a batch to the device; from pinned memory, so that the copy overlaps with work."""
-    if device.type == "cpu":
-        return batch
-    return batch.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
 
 
 def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:
