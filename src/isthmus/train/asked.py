@@ -45,6 +45,10 @@ def scorer(
     Under ``precision: bfloat16`` products are computed in it, forward and backward. What comes out is
     float32 again, so that losses are. Raises ConfigError where that is asked of a compiled step.
     """
+    if config.compile and config.precision != "float32":
+        raise ConfigError(
+            f"train.precision {config.precision!r} needs train.compile false, got true"
+        )
     if isinstance(model, AbstractModel):
         score = torch.compile(model.score) if config.compile else model.score
         asked = partial(score, sites=objectives.sites)
@@ -52,10 +56,6 @@ def scorer(
         asked = partial(_logits_alone, torch.compile(model) if config.compile else model)
     if config.precision == "float32":
         return asked
-    if config.compile:
-        raise ConfigError(
-            f"train.precision {config.precision!r} needs train.compile false, got true"
-        )
     return partial(_narrowed, asked, device.type)
 
 
