@@ -10,7 +10,6 @@ from torch import Tensor
 from by_method import make_dataset, settings
 from fake_batches import MIXED, make_batch
 from host_reads import HostReads
-from isthmus import optimisers
 from isthmus.adapters import AdapterConfig, tal
 from isthmus.backbones import BackboneConfig
 from isthmus.backbones.experts import block_bank
@@ -18,6 +17,7 @@ from isthmus.data import Dataset
 from isthmus.family import members
 from isthmus.layers import domain_norm, routing
 from isthmus.models import ModelConfig, build_network
+from isthmus.optimisers import adam
 from isthmus.train import Budget, TrainConfig, train
 from isthmus.train.device import Feed
 
@@ -49,7 +49,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every part that asks do what it does on a GPU."""
-    for module in (routing, domain_norm, tal, block_bank, optimisers):
+    for module in (routing, domain_norm, tal, block_bank, adam):
         monkeypatch.setattr(module, "shapes_are_fixed", lambda _: True)
 
 
@@ -122,10 +122,10 @@ class Streams:
         self.told: list[str] = []
         self.here = "at work"
 
-    def Stream(self, device: torch.device) -> str:  # noqa: N802
+    def Stream(self, device: torch.device) -> str:
         return f"copies to {device}"
 
-    def current_stream(self, device: torch.device) -> "Streams":  # noqa: ARG002
+    def current_stream(self, device: torch.device) -> "Streams":
         assert self.here == "at work"
         return self
 

@@ -28,7 +28,6 @@ WALK = [
     "models",
     "attaching",
     "objectives",
-    "row_gradients",
     "optimisers",
     "sharding",
     "metrics",

@@ -5,15 +5,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from isthmus import optimisers
 from isthmus.layers.tables import FusedTable
 from isthmus.optimisers import (
     LazyAdam,
+    adam,
     build_optimiser,
     clip_gradients,
+    padded_rows,
     resolve_embedding_update,
+    summed_rows,
 )
-from isthmus.row_gradients import padded_rows, summed_rows
 
 ROWS, DIM = 12, 4
 
@@ -160,7 +161,7 @@ def test_a_lazy_step_with_fixed_shapes_is_the_step_with_the_others(monkeypatch: 
     batches = [torch.randint(0, ROWS, (9,), generator=draw) for _ in range(5)]
     plain, fixed = toy(), toy()
     train(plain, batches, lr=0.01, embedding_l2=0.1, embedding_update="lazy")
-    monkeypatch.setattr(optimisers, "shapes_are_fixed", lambda _: True)  # as on a GPU
+    monkeypatch.setattr(adam, "shapes_are_fixed", lambda _: True)  # as on a GPU
     train(fixed, batches, lr=0.01, embedding_l2=0.1, embedding_update="lazy")
     for a, b in zip(plain.parameters(), fixed.parameters(), strict=True):
         assert torch.equal(a, b)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from isthmus.data.batch import Batch
 from isthmus.layers.tables import tables_of
 from isthmus.objectives.row_loss import known_mass
+from isthmus.optimisers import summed_rows
 from isthmus.ranks import Ranks
-from isthmus.row_gradients import summed_rows
 
 
 class SharedStep:

@@ -26,7 +26,7 @@ from torch.optim.adam import adam
 
 from isthmus.layers.routing import shapes_are_fixed
 from isthmus.layers.tables import AbstractTable, Box, tables_of
-from isthmus.row_gradients import padded_rows, summed_rows
+from isthmus.optimisers.row_gradients import padded_rows, summed_rows
 
 EmbeddingUpdate = Literal["dense", "lazy"]
 
