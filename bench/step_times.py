@@ -10,11 +10,12 @@ rows is no step: it sums `PROBE` numbers over the processes, which tells what a 
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -117,46 +118,45 @@ class Training:
         return time.perf_counter() - start
 
 
-def obey(training: Training) -> None:
-    """Take steps of as many rows as each line of stdin says, with its seed."""
-    for line in sys.stdin:
-        rows, seed = map(int, line.split())
-        print(json.dumps(training.steps(rows, seed)), flush=True)
+def obey(orders: Connection, store: str, world: int, rank: int) -> None:
+    """Take steps as each order says, by the number of their rows and a seed; end at an order of -1 rows."""
+    training = Training(store, world, rank)
+    while (order := orders.recv())[0] >= 0:
+        orders.send(training.steps(*order))
+    os._exit(0)  # gloo aborts at the interpreter's own exit
 
 
-def start(folder: Path, world: int, core: int) -> list[subprocess.Popen[str]]:
-    store = folder / f"store-{world}"
-    call = ["taskset", "-c", str(core), sys.executable, "-m", "bench.step_times", str(store)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    return [subprocess.Popen([*call, str(world), str(rank)], **pipes) for rank in range(world)]
+def start(folder: Path, world: int) -> list[Connection]:
+    """Processes of one world, forked, so that none imports torch again."""
+    lines, fork = [], get_context("fork")
+    for rank in range(world):
+        here, there = fork.Pipe()
+        fork.Process(target=obey, args=(there, str(folder / f"store-{world}"), world, rank)).start()
+        lines.append(here)
+    return lines
 
 
-def ask(started: Sequence[subprocess.Popen[str]], rows: int, seed: int) -> dict[str, float]:
+def ask(lines: Sequence[Connection], rows: int, seed: int) -> dict[str, float]:
     """What one world says of some steps, its slowest process for all."""
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write(f"{rows} {seed}\n")
-        process.stdin.flush()
-    told = []
-    for process in started:
-        assert process.stdout is not None
-        told.append(json.loads(process.stdout.readline()))
+    for line in lines:
+        line.send((rows, seed))
+    told = [line.recv() for line in lines]
     found = {name: statistics.mean(one[name] for one in told) for name in told[0]}
     return found | {"seconds": max(one["seconds"] for one in told)}
 
 
-def measured(folder: Path, core: int) -> list[dict[str, float]]:
+def measured(folder: Path) -> list[dict[str, float]]:
     """A line a case: processes, rows, the median of the seconds, and per process what it asked and sent."""
-    worlds = {world: start(folder, world, core) for world in WORLDS}
+    worlds = {world: start(folder, world) for world in WORLDS}
     found: dict[tuple[int, int], list[dict[str, float]]] = {}
     began, turn = time.perf_counter(), 0
     while turn < LEAST_TURNS or time.perf_counter() < began + SECONDS:
         turn += 1
-        for world, started in worlds.items():
+        for world, lines in worlds.items():
             for rows in (*BATCHES, *((0,) if world > 1 else ())):
-                found.setdefault((world, rows), []).append(ask(started, rows, 100 * turn))
-    for process in (one for started in worlds.values() for one in started):
-        process.communicate()
+                found.setdefault((world, rows), []).append(ask(lines, rows, 100 * turn))
+    for line in (one for lines in worlds.values() for one in lines):
+        line.send((-1, 0))
     return [
         {"processes": world, "batch_rows": rows}
         | {name: statistics.median(one[name] for one in turns) for name in turns[0]}
@@ -166,12 +166,9 @@ def measured(folder: Path, core: int) -> list[dict[str, float]]:
 
 
 def main(words: Sequence[str]) -> None:
-    if len(words) == 3:
-        obey(Training(words[0], int(words[1]), int(words[2])))
-        sys.stdout.flush()
-        os._exit(0)  # gloo aborts at the interpreter's own exit
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
-        lines = measured(Path(folder), max(os.sched_getaffinity(0)))
+        lines = measured(Path(folder))
     Path(words[0]).write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
 
 
