@@ -1,4 +1,4 @@
-"""The pages's model of a training step on many GPUs: docs/scale_simulation.md, out of its JSON.
+"""A model of a training step on many GPUs: docs/scale_simulation.md, out of its JSON.
 
     python -m bench.simulation                # writes the page again, out of docs/scale_simulation.json
     python -m bench.simulation --steps FILE   # takes measured steps over first: see bench.step_times
