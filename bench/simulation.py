@@ -84,7 +84,8 @@ class Fit:
         left = 1 - np.array([byte * _sent(one) for one in fitted]) / seconds
         scale = lines.max(axis=0)  # the terms differ by powers of ten
         found, _ = nnls(lines / seconds[:, None] / scale, left)
-        return cls(*(float(value) for value in found / scale), byte)
+        fixed, row, wait = (float(value) for value in found / scale)
+        return cls(fixed, row, wait, byte)
 
     def seconds(self, step: Mapping[str, float]) -> float:
         """Of a measured step, by the model."""

@@ -15,7 +15,7 @@ from isthmus.errors import ConfigError, RunError
 from isthmus.experiments import Training
 from isthmus.family import members
 from isthmus.models import ModelConfig, build_network
-from isthmus.train import Budget, train
+from isthmus.train import Budget, End, train
 from resumed import in_pieces
 
 HALF = "bfloat16"
@@ -73,6 +73,7 @@ def assert_close_losses(dataset: Dataset, model: dict[str, Any]) -> None:
         network = build_network(config, dataset.encoder.fields, dataset.n_domains)
         config = settings(precision=precision, batch_rows=1000)
         *_, end = train(network, dataset, config, budget=Budget(steps=1, looks=1))
+        assert isinstance(end, End)
         found.append(end.best.loss)
     assert found[0] != found[1]
     assert found[1] == pytest.approx(found[0], rel=0.1)
