@@ -219,7 +219,7 @@ def day_of(step: Step, record: Mapping[str, Any]) -> dict[str, float]:
     ids = sum(one["values"] for one in work["tables"].values())
     machines = max(1, step.gpus // machine["gpus_of_a_machine"])
     checkpoint = 4 * VALUE * work["dim"] * ids / (machines * machine["storage_bytes"])
-    encoding = work["rows_of_a_day"] / machine["encoding_rows"]
+    encoding = work["rows_of_a_day"] / (machine["encoding_rows"] * step.gpus)
     hour = step.gpus * machine["dollars_of_an_hour"]
     return {
         "training": training,
@@ -291,14 +291,14 @@ def step_table(record: Mapping[str, Any]) -> list[str]:
 def day_table(record: Mapping[str, Any]) -> list[str]:
     """A day's rows: time and money."""
     lines = [
-        "| GPUs | one pass, min | one checkpoint, s | both, $ | GPUs that wait for the encoding, $ | kept all day, $ |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| GPUs | one pass, min | one checkpoint, s | both, $ | encoding, min | GPUs that wait for it, $ | kept all day, $ |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for gpus in GPUS:
         day = day_of(simulated(gpus, record), record)
         lines.append(
             f"| {gpus} | {day['training'] / 60:.1f} | {day['checkpoint']:.1f} | {day['dollars']:.2f}"
-            f" | {day['waiting']:.2f} | {day['whole day']:,.0f} |"
+            f" | {day['encoding'] / 60:.1f} | {day['waiting']:.2f} | {day['whole day']:,.0f} |"
         )
     return lines
 

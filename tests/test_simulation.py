@@ -77,7 +77,7 @@ def test_a_day_is_its_steps():
     assert day["training"] == pytest.approx(10**9 / 65_536 * step.seconds)
     assert day["checkpoint"] == pytest.approx(256.0512e9 / (2 * 10e9))
     assert day["dollars"] == pytest.approx(16 * (day["training"] + day["checkpoint"]))
-    assert day["encoding"] == pytest.approx(10**9 / 1.3e6)
+    assert day["encoding"] == pytest.approx(10**9 / 1.3e6 / 16)
 
 
 @pytest.mark.parametrize("group", ["machine", "assumed"])
