@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from command_line import ISTHMUS
+from forking import children
 
 START = 180.0
 TOKEN = "a token of the tests, 32 letters"
@@ -46,13 +47,11 @@ class Served:
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        found = []
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                words = Path(f"/proc/{child}/cmdline").read_bytes()
-                if b"spawn_main" in words:
-                    found.append(int(child))
-        return found
+        return [
+            child
+            for child in children(self.process.pid)
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
 
 
 @contextlib.contextmanager

@@ -2,10 +2,6 @@
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
-
 from isthmus.printable import printable
 
 PLAIN_STEP = 0.1  # share of a stage between two plain lines
@@ -15,6 +11,8 @@ class ProgressView:
     """Shows on stderr what a long call does: as a bar on a terminal, else as plain lines."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True)
         self.bar: Any = None
         self.tasks: dict[str, Any] = {}
@@ -49,9 +47,13 @@ class ProgressView:
             self._line(notice)
 
     def _line(self, notice: Any) -> None:
+        from rich.text import Text
+
         self.console.print(Text(printable(str(notice), keep="\n")), soft_wrap=True)
 
     def _move_bar(self, notice: Any) -> None:
+        from rich.markup import escape
+
         if notice.stage not in self.tasks:
             self.tasks[notice.stage] = self.bar.add_task("", total=1.0, stage=notice.stage)
         task = self.tasks[notice.stage]
