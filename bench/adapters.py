@@ -24,7 +24,7 @@ from isthmus.layers.routing import Routing
 from isthmus.models import DomainModel, ModelConfig, build_network
 from isthmus.optimisers import build_optimiser
 from isthmus.schema import FittedField
-from isthmus.train.allocator import keep_freed_memory
+from isthmus.train.device import keep_freed_memory
 
 BATCH = 4096
 DIM = 16

@@ -344,9 +344,9 @@ def steps_on(
     return steps
 
 
-def random_batch(sizes: tuple[int, ...], zipf: bool, seed: int) -> Batch:
+def random_batch(sizes: tuple[int, ...], zipf: bool, seed: int, *, rows: int = BATCH) -> Batch:
     draw = np.random.default_rng(seed)
-    uniform = draw.random((BATCH, len(sizes)))
+    uniform = draw.random((rows, len(sizes)))
     columns = []
     for size, u in zip(sizes, uniform.T, strict=True):
         if zipf:  # rank r with a chance of about 1 / r, ranks scattered over the table
@@ -357,10 +357,10 @@ def random_batch(sizes: tuple[int, ...], zipf: bool, seed: int) -> Batch:
     ids = torch.from_numpy(np.stack(columns, axis=1).astype(np.int32))
     return Batch(
         categorical=ids,
-        numeric=torch.from_numpy(draw.random((BATCH, 1), dtype=np.float32)),
+        numeric=torch.from_numpy(draw.random((rows, 1), dtype=np.float32)),
         lists=(),
         domain=ids[:, -1].long(),
-        label=torch.from_numpy((draw.random(BATCH) < 0.5).astype(np.float32)),
+        label=torch.from_numpy((draw.random(rows) < 0.5).astype(np.float32)),
     )
 
 

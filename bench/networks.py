@@ -33,7 +33,7 @@ from isthmus.models import DomainModel, ModelConfig, build_network, sized
 from isthmus.optimisers import build_optimiser
 from isthmus.schema import DataConfig, FittedField
 from isthmus.sources import movielens_1m
-from isthmus.train.allocator import keep_freed_memory
+from isthmus.train.device import keep_freed_memory
 
 TRUNK = 100_000
 DOMAINS = (3, 30, 1000)

@@ -57,6 +57,12 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"batch_rows": TRAIN_ROWS - 2, "embedding_update": "lazy"},
         "steps": 8,
     },
+    # Gradients are rounded to 8 bits on each rank, before they are summed.
+    "half": {
+        "model": {**mlp(norm="domain"), "adapter": HAMUR},
+        "train": {"precision": "bfloat16"},
+        "steps": 5,
+    },
 }  # fmt: skip
 
 

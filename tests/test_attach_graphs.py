@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import graphs
-from isthmus.layers.routing import Routing, Tiles, _lay_out_in_graph
+from isthmus.layers.routing import Routing, Tiles, _lay_out_fixed
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_tiles_of_a_graph_route_as_those_outside(n_domains: int, count: int):
         domain = torch.randint(0, n_domains + 1, (count,), generator=generator)
         h = torch.randn(count, 5, generator=generator)
         weight = torch.randn(n_domains + 1, 5, 4, generator=generator)
-        tiles = _lay_out_in_graph(domain, n_domains)
+        tiles = _lay_out_fixed(domain, n_domains)
         found = tiles.join(torch.bmm(tiles.split(h), tiles.pick(weight)))
         torch.testing.assert_close(found, Routing(domain, n_domains).apply(h, weight))
         assert copies_stay_at_home(tiles, domain)

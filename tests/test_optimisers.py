@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from isthmus.layers.tables import FusedTable
 from isthmus.optimisers import (
     LazyAdam,
+    adam,
     build_optimiser,
     clip_gradients,
+    padded_rows,
     resolve_embedding_update,
     summed_rows,
 )
@@ -138,6 +140,31 @@ def test_summed_rows_are_what_coalescing_gives():
     torch.testing.assert_close(sums, reference.values(), rtol=1e-5, atol=1e-5)
     assert torch.equal(sums, summed_rows(grad)[1])  # bit for bit
     assert torch.equal(summed_rows(reference)[1], reference.values())
+
+
+@pytest.mark.parametrize("entries", [1, 30])
+def test_padded_rows_are_the_summed_ones_and_the_first_of_them_again(entries: int):
+    torch.manual_seed(0)
+    ids, values = torch.randint(ROWS, (1, entries)), torch.randn(entries, DIM)
+    grad = torch.sparse_coo_tensor(ids, values, (ROWS, DIM), check_invariants=False)
+    rows, sums = summed_rows(grad)
+    padded, padded_sums = padded_rows(grad)
+    assert len(padded) == entries
+    assert torch.equal(padded[: len(rows)], rows)
+    assert torch.equal(padded_sums[: len(rows)], sums)
+    assert (padded[len(rows) :] == rows[0]).all()
+    assert (padded_sums[len(rows) :] == sums[0]).all()
+
+
+def test_a_lazy_step_with_fixed_shapes_is_the_step_with_the_others(monkeypatch: pytest.MonkeyPatch):
+    draw = torch.Generator().manual_seed(1)
+    batches = [torch.randint(0, ROWS, (9,), generator=draw) for _ in range(5)]
+    plain, fixed = toy(), toy()
+    train(plain, batches, lr=0.01, embedding_l2=0.1, embedding_update="lazy")
+    monkeypatch.setattr(adam, "shapes_are_fixed", lambda _: True)  # as on a GPU
+    train(fixed, batches, lr=0.01, embedding_l2=0.1, embedding_update="lazy")
+    for a, b in zip(plain.parameters(), fixed.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("update", ["dense", "lazy"])

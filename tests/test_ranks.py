@@ -55,12 +55,13 @@ def test_ranks_with_parts_of_a_batch_are_one_rank_with_the_whole(
     (alone, told), (shared, told_shared) = result(folder, name, 1), result(folder, name, size)
     assert alone.keys() == shared.keys()
     # A choice of a cluster is hard, and some gradients about it are as small as the noise of a sum.
-    atol = 1e-3 if name == "clusters" else 1e-5
+    atol = {"clusters": 1e-3, "half": 2e-2}.get(name, 1e-5)
+    close = 1e-3 if name == "half" else 1e-5
     for key in alone:
         torch.testing.assert_close(shared[key], alone[key], rtol=0, atol=atol, msg=key)
     look, look_shared = told["looks"][-1], told_shared["looks"][-1]
     assert look["step"] == look_shared["step"] == CASES[name].get("steps", STEPS)
-    assert look_shared["loss"] == pytest.approx(look["loss"], abs=1e-5)
+    assert look_shared["loss"] == pytest.approx(look["loss"], abs=close)
     for metric, value in look["metrics"].items():
-        assert look_shared["metrics"][metric] == pytest.approx(value, abs=1e-6), metric
-    np.testing.assert_allclose(told_shared["logits"], told["logits"], atol=1e-5)
+        assert look_shared["metrics"][metric] == pytest.approx(value, abs=close / 10), metric
+    np.testing.assert_allclose(told_shared["logits"], told["logits"], atol=max(atol, 1e-5))

@@ -146,18 +146,26 @@ def test_both_ranks_give_the_run_and_one_of_them_wrote_it(told, place: Path):
     assert told[0][8]["text"] == f"run folder must not exist yet, got {place / 'whole'}"
 
 
+TORCHRUN = "torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 -m isthmus"
+
+
 @pytest.mark.parametrize(
-    ("tables", "undisturbed"),
-    [("replicated", "whole"), pytest.param("sharded", "whole-sharded", marks=pytest.mark.soak)],
+    ("launcher", "tables", "undisturbed"),
+    [
+        ("isthmus", "replicated", "whole"),
+        pytest.param("isthmus", "sharded", "whole-sharded", marks=pytest.mark.soak),
+        pytest.param(TORCHRUN, "replicated", "whole", marks=pytest.mark.soak, id="torchrun"),
+    ],
 )
 def test_a_killed_rank_ends_all_and_the_run_goes_on_bit_for_bit(
-    told, place: Path, tables: str, undisturbed: str
+    told, place: Path, launcher: str, tables: str, undisturbed: str
 ):
-    out = place / f"killed-{tables}"
-    words = ["fit", place / "config.yaml", "--processes", "2", "--out", out]
-    words += ["--set", f"train.tables={tables}"]
+    plain = launcher == TORCHRUN
+    out = place / f"killed-{tables}-{plain}"
+    words = ["fit", place / "config.yaml", "--out", out, "--set", f"train.tables={tables}"]
+    words += [] if plain else ["--processes", "2"]
     parent = subprocess.Popen(
-        [sys.executable, "-m", "isthmus", *map(str, words)],
+        [sys.executable, "-m", *launcher.split(), *map(str, words)],
         env=environment(ISTHMUS_CACHE=place / "cache"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

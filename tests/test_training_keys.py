@@ -75,6 +75,7 @@ def test_every_key_of_the_train_section_but_two_moves_the_key(dataset: Dataset):
         "method": {"name": "mamdr"},
         "clip_norm": 1.0,
         "compile": True,
+        "precision": "bfloat16",
         "device": "cpu",
     }
     assert set(changes) | {"checkpoint_minutes", "tables"} == set(TrainConfig.model_fields)

@@ -38,6 +38,13 @@ class DomainPlaces:
         )
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. To a GPU it goes from pinned memory, and nobody waits for it."""
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Jagged:
     """One list column: row ``r`` holds ``values[offsets[r]:offsets[r + 1]]``."""

@@ -106,6 +106,8 @@ class Training:
             del train[
                 "method"
             ]  # so that a description made before there were methods stays the same
+        if self.train.precision == "float32":
+            del train["precision"]  # likewise
         left_out = {"calibration"} | ({"sizes"} if self.model.sizes is None else set())
         return {
             "model": self.model.model_dump(mode="json", exclude=left_out),

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from isthmus.layers.routing import Routing, in_graph, pick_sets
+from isthmus.layers.routing import Routing, in_graph, pick_sets, shapes_are_fixed
 from isthmus.ranks import ALONE, Ranks
 
 # More domains than this, and a batch over several processes is counted to leave absent ones out.
@@ -94,6 +94,7 @@ class DomainNorm(nn.Module):
         self, h: Float[Tensor, "rows width"], routing: Routing
     ) -> Float[Tensor, "rows width"]:
         """Normalise each row as one of its domain; statistics move in training only."""
+        h = h.to(self.gain.dtype)  # also where products are in half the bits, which count no rows
         if self.training and (routing.rows or self.ranks.many):
             return self._by_batch(h, routing)
         return self._by_past(h, routing)
@@ -102,7 +103,7 @@ class DomainNorm(nn.Module):
         gain, bias, own, sets = self.gain, self.bias, self._own(), None
         if self.ranks.many:
             sets, routing, count = self._over_ranks(routing)
-        elif not in_graph() and routing.rows < self.n_domains:
+        elif not shapes_are_fixed(h) and routing.rows < self.n_domains:
             # One line for each domain in the batch: most domains are absent from it.
             sets, routing = routing.present
             count = routing.counts()

@@ -112,7 +112,7 @@ class ClusterGate(AbstractGate):
         routing: Routing | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "rows clusters"]:
         """Send the rows; in training, let the centres follow them."""
-        at = F.normalize(self.scale(x), dim=1)
+        at = F.normalize(self.scale(x.to(self.centres.dtype)), dim=1)
         if self.training:
             self.centres.copy_(self._followed(at))
         return F.one_hot((at @ self.centres.t()).argmax(dim=1), len(self.experts)).to(x.dtype)
@@ -121,7 +121,8 @@ class ClusterGate(AbstractGate):
         centres = self.centres
         for _ in range(self.rounds):  # NOTE[DIFF] each from the centres of the one before
             share = (at @ centres.t() / TEMPERATURE).softmax(dim=1)
-            centres = F.normalize(self.ranks.sum(share.t() @ at), dim=1)
+            sums = (share.t() @ at).to(at.dtype)
+            centres = F.normalize(self.ranks.sum(sums), dim=1)
         return F.normalize(self.centres.lerp(centres, self.momentum), dim=1)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 # 4096 rows of 10,000 domains are quickest in tiles of 1, of 1,000 in tiles of 4, of 3 in 128 to 512.
 TILE_LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 TILE_COST = 4
-# The lengths in a graph, where the domains of a batch are not known: of few sets, and of many.
+# The lengths in a graph and on a GPU, where the domains of a batch are not read: of few sets, of many.
 GRAPH_LENGTHS = (32, 4)
 MANY_SETS = 32
 
@@ -67,9 +67,8 @@ class Routing:
             )
         self.domain = domain
         self.n_domains = n_domains
-        # Reading values would break a compiled graph in two, and let a GPU's queue run dry. There the
-        # tiles check, where they are laid out; and a bad domain fails as an index.
-        if domain.device.type == "cpu" and not in_graph():
+        # Elsewhere a bad domain fails as an index.
+        if not shapes_are_fixed(domain):
             _check(domain, n_domains)
         self._tiles: Tiles | None = None
         self._present: tuple[Tensor, Routing] | None = None
@@ -83,7 +82,8 @@ class Routing:
     def tiles(self) -> Tiles:
         """The layout of this batch."""
         if self._tiles is None:
-            lay_out = _lay_out_in_graph if in_graph() else _lay_out
+            fixed = in_graph() or (shapes_are_fixed(self.domain) and self.rows)
+            lay_out = _lay_out_fixed if fixed else _lay_out
             self._tiles = lay_out(self.domain, self.n_domains)
         return self._tiles
 
@@ -100,8 +100,8 @@ class Routing:
 
     def counts(self) -> Int[Tensor, " sets"]:
         """Rows of each domain in this batch, the unknown one first; (n_domains + 1,) int64."""
-        if in_graph():
-            return _counts_in_graph(self.domain, self.n_domains)
+        if shapes_are_fixed(self.domain):
+            return _counts_fixed(self.domain, self.n_domains)
         return torch.bincount(self.domain, minlength=self.n_domains + 1)
 
     def apply(
@@ -139,6 +139,14 @@ def in_graph() -> bool:
     return torch.compiler.is_compiling()
 
 
+def shapes_are_fixed(at: Tensor) -> bool:
+    """Whether no shape may hang on a value of a tensor that lies where ``at`` does.
+
+    Reading a value would break a compiled graph in two, and let the queue of a GPU run dry.
+    """
+    return in_graph() or at.device.type != "cpu"
+
+
 def _check(domain: Tensor, n_domains: int) -> None:
     if domain.numel():
         low, high = (int(bound) for bound in domain.aminmax())
@@ -147,8 +155,6 @@ def _check(domain: Tensor, n_domains: int) -> None:
 
 
 def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
-    if domain.device.type != "cpu":
-        _check(domain, n_domains)
     counts = torch.bincount(domain, minlength=n_domains + 1)
     lengths = torch.tensor(TILE_LENGTHS, device=domain.device).unsqueeze(1)
     cost = ((counts + lengths - 1) // lengths).sum(dim=1) * (lengths.squeeze(1) + TILE_COST)
@@ -174,12 +180,12 @@ def _lay_out(domain: Tensor, n_domains: int) -> Tiles:
     return Tiles(length=length, domain=tile_domain, source=source, slot=slot)
 
 
-def _counts_in_graph(domain: Tensor, n_domains: int) -> Tensor:
+def _counts_fixed(domain: Tensor, n_domains: int) -> Tensor:
     """The counts of each set without `bincount`, whose shape is a value."""
     return domain.new_zeros(n_domains + 1).index_add(0, domain, torch.ones_like(domain))
 
 
-def _lay_out_in_graph(domain: Tensor, n_domains: int) -> Tiles:
+def _lay_out_fixed(domain: Tensor, n_domains: int) -> Tiles:
     """The same layout with as many tiles as any batch of so many rows may need.
 
     The tiles that are left over hold copies of the first row. Tiles are short, so that few slots are
@@ -192,7 +198,7 @@ def _lay_out_in_graph(domain: Tensor, n_domains: int) -> Tiles:
         # the price of a matrix a row, which the batches of a server can pay.
         return Tiles(length=1, domain=domain, source=row, slot=row)
     length = GRAPH_LENGTHS[sets > MANY_SETS]
-    counts = _counts_in_graph(domain, n_domains)
+    counts = _counts_fixed(domain, n_domains)
     n_tiles = (counts + length - 1) // length
     first_row, first_tile = counts.cumsum(0) - counts, n_tiles.cumsum(0) - n_tiles
     order = torch.argsort(domain, stable=True)
@@ -200,7 +206,8 @@ def _lay_out_in_graph(domain: Tensor, n_domains: int) -> Tiles:
     place = first_tile.index_select(0, owner) * length + row - first_row.index_select(0, owner)
     slot = torch.zeros_like(order).scatter(0, order, place)
 
-    tile = torch.arange((rows + sets * (length - 1)) // length, device=domain.device)
+    most = (rows + min(rows, sets) * (length - 1)) // length
+    tile = torch.arange(most, device=domain.device)
     tile_domain = torch.searchsorted(n_tiles.cumsum(0), tile, right=True)
     used = tile_domain <= n_domains
     tile_domain = torch.where(used, tile_domain, domain[:1])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from isthmus.data.batch import Batch
+from isthmus.data.batch import Batch, sent
 from isthmus.layers.sites import Site, SiteSpec
 from isthmus.models import AbstractModel, Output
 from isthmus.objectives.mixing import Answers
@@ -54,7 +54,7 @@ class Objectives(nn.Module):
         """The loss of each objective by name, before its weight; see `AbstractObjective`."""
         if not self.members:
             return {}
-        domain = domain.to(batch.domain.device)
+        domain = sent(domain, batch.domain.device)
         return {
             name: objective(hidden, batch, domain, answers)
             if objective.asks

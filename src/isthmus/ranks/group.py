@@ -58,7 +58,9 @@ def start_ranks(*, patience: timedelta = PATIENCE, meeting: timedelta = PATIENCE
         backend = "cpu:gloo,cuda:nccl"
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        store = _met(rank, size, meeting)
+        # torchrun keeps one store over its restarts, with the addresses of processes that are gone.
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = PrefixStore(f"start {start}", _met(rank, size, meeting))
         store.set_timeout(patience)
         dist.init_process_group(
             backend,

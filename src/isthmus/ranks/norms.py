@@ -30,6 +30,8 @@ class RankedBatchNorm(nn.BatchNorm1d):
         if not self.training and self.running_mean is not None:
             return super().forward(input)
         self._check_input_dim(input)
+        if self.weight is not None:
+            input = input.to(self.weight.dtype)  # a half of the bits cannot count rows
         flat = input if input.ndim == 2 else input.movedim(1, -1).flatten(0, -2)
         y, mean, var, rows = _OverRanks.apply(flat, self.weight, self.bias, self.eps, self.ranks)  # pyright: ignore[reportGeneralTypeIssues]
         if self.training and self.running_mean is not None:

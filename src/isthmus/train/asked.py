@@ -1,9 +1,10 @@
 """What a step of training asks of a model: logits, and hidden states for the objectives."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus.data.batch import Batch
 from isthmus.errors import ConfigError
@@ -37,11 +38,38 @@ def build_objectives(model: nn.Module, config: TrainConfig) -> Objectives:
 
 
 def scorer(
-    model: nn.Module, objectives: Objectives, *, compiled: bool
+    model: nn.Module, objectives: Objectives, config: TrainConfig, device: torch.device
 ) -> Callable[[Batch], Output]:
-    """What a step of training asks of a model; a module without sites gives its logits alone."""
+    """What a step of training asks of a model; a module without sites gives its logits alone.
+
+    Under ``precision: bfloat16`` products are computed in it, forward and backward. What comes out is
+    float32 again, so that losses are. Raises ConfigError where that is asked of a compiled step.
+    """
+    if config.compile and config.precision != "float32":
+        raise ConfigError(
+            f"train.precision {config.precision!r} needs train.compile false, got true"
+        )
     if isinstance(model, AbstractModel):
-        score = torch.compile(model.score) if compiled else model.score
-        return lambda batch: score(batch, objectives.sites)
-    forward = torch.compile(model) if compiled else model
-    return lambda batch: Output(forward(batch), {}, {})
+        score = torch.compile(model.score) if config.compile else model.score
+        asked = partial(score, sites=objectives.sites)
+    else:
+        asked = partial(_logits_alone, torch.compile(model) if config.compile else model)
+    if config.precision == "float32":
+        return asked
+    return partial(_narrowed, asked, device.type)
+
+
+def _logits_alone(forward: Callable[[Batch], Tensor], batch: Batch) -> Output:
+    return Output(forward(batch), {}, {})
+
+
+def _narrowed(asked: Callable[[Batch], Output], device: str, batch: Batch) -> Output:
+    with torch.autocast(device, torch.bfloat16):
+        output = asked(batch)
+    return Output(
+        output.logits.float(),
+        {site: one.float() for site, one in output.hidden.items()},
+        {name: one.float() for name, one in output.losses.items()},
+        {name: one.float() for name, one in output.told.items()},
+        None if output.beside is None else output.beside.float(),
+    )

@@ -28,9 +28,9 @@ from isthmus.errors import ConfigError
 from isthmus.optimisers import build_optimiser, resolve_embedding_update
 from isthmus.ranks import ALONE, Ranks, over_ranks
 from isthmus.sharding import boxes_of_state
-from isthmus.train.allocator import keep_freed_memory
 from isthmus.train.asked import build_objectives, scorer
 from isthmus.train.course import courses
+from isthmus.train.device import Feed, keep_freed_memory, resolve_device
 from isthmus.train.events import (
     Budget,
     CheckpointDue,
@@ -51,8 +51,6 @@ from isthmus.train.scoring import (
     check_monitor,
     checked_metrics,
     domain_aucs,
-    move,
-    resolve_device,
     score_rows,
 )
 from isthmus.train.stopwatch import Stopwatch
@@ -134,7 +132,8 @@ class _Loop:
             keep_freed_memory()
         self.model = model.to(self.device).train()
         self.objectives = build_objectives(model, config).to(self.device)
-        self.score = scorer(model, self.objectives, compiled=config.compile)
+        self.score = scorer(model, self.objectives, config, self.device)
+        self.feed = Feed(self.device)
         self.dataset_key = str(dataset.key)
         self.validation = dataset.rows("validation")
         self.names = dataset.domain_names
@@ -227,7 +226,7 @@ class _Loop:
         return self.look(self.record.begin_phase())
 
     def take_step(self, lesson: Lesson) -> None:
-        """One forward, backward and update. Gradients per domain, and mixed rows, wait for the device."""
+        """One forward, backward and update; which parts wait for a GPU, docs/training.md says."""
         batch, domain = lesson.batch, lesson.domain  # a row with a hidden domain counts for its own
         share = self.config.domain_dropout if lesson.dropout else 0.0
         rows, own = batch.rows, slice(None)  # of the whole batch; which of them are here
@@ -241,7 +240,7 @@ class _Loop:
         whole = self.shared.begin(batch, self.due()) if self.ranks.many else None
         if self.unlabelled is not None:
             batch, domain = self.unlabelled.beside(batch, domain, self.epoch, self.step_in_epoch)
-        batch = move(batch, self.device)
+        batch = self.feed.bring(batch)
         self.optimiser.zero_grad()
         output = self.score(batch)
         answers = self.objectives.answers(self.model, output, batch)

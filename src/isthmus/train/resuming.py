@@ -24,8 +24,9 @@ def check_state(
             "a training must be resumed on the dataset that it began with,"
             f" {state.dataset_key}, got {dataset_key}"
         )
-    # A state of an earlier release knows of neither.
-    before = {"objectives": [], "method": {"name": "joint"}} | state.config
+    # A state of an earlier release knows of none of these.
+    earlier = {"objectives": [], "method": {"name": "joint"}, "precision": "float32"}
+    before = earlier | state.config
     for name, value in config.model_dump(mode="json").items():
         if name not in FREE and before.get(name) != value:
             raise RunError(

@@ -18,6 +18,7 @@ from isthmus.metrics.formulas.auc import segment_auc
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.metrics.formulas.ranking import Ranking
 from isthmus.ranks import ALONE, Ranks
+from isthmus.train.device import move
 
 Monitor = Literal[
     "auc_pooled",
@@ -31,22 +32,6 @@ Monitor = Literal[
 """The metric of the validation rows by which a training stops."""
 SCORE_ROWS = 16384
 CURVES = 100  # domains whose AUC each look tells
-
-
-def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Turn the config's word into a device; ConfigError when ``cuda`` is asked for but absent."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("train.device must name a device that is there, got 'cuda'")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def move(batch: Batch, device: torch.device) -> Batch:
-    """Bring a batch to the device; from pinned memory, so that the copy overlaps with work."""
-    if device.type == "cpu":
-        return batch
-    return batch.map(lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
 
 
 def score_batch(model: nn.Module, batch: Batch) -> Float64[np.ndarray, " rows"]:

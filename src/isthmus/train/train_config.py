@@ -11,6 +11,7 @@ from isthmus.train.methods import JointConfig, MethodConfig, PriorityConfig
 from isthmus.train.scoring import Monitor
 from isthmus.train.weighting import WeightingName
 
+Precision = Literal["float32", "bfloat16"]
 Exponent = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -39,6 +40,8 @@ class TrainConfig(Section):
     - ``domain_dropout``: share of train rows whose domain is hidden: it trains the unknown domain.
     - ``clip_norm``: largest norm of the whole gradient; none by default.
     - ``compile``: run the training step through torch.compile.
+    - ``precision``: of the products in the network's forward and backward pass. ``bfloat16`` computes
+      them in half the bits; weights, norms, loss, optimiser and looks stay in float32.
     - ``checkpoint_minutes``: time between two checkpoints; 0 asks for one after every step.
     - ``device``: ``auto`` takes a GPU when there is one.
     """
@@ -62,6 +65,7 @@ class TrainConfig(Section):
     domain_dropout: float = Field(default=0.02, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0)
     compile: bool = False
+    precision: Precision = "float32"
     checkpoint_minutes: float = Field(default=5.0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from isthmus.layers.bank import BankLinear
 from isthmus.layers.per_domain import undeclare
-from isthmus.layers.routing import Routing, in_graph
+from isthmus.layers.routing import Routing, shapes_are_fixed
 
 
 class Blocks(nn.Module):
@@ -70,8 +70,8 @@ class BlockBank(nn.Module):
     """What each row's own block adds; (rows, width) -> (rows, width).
 
     ``units``: hidden units of each block, widest first; 0 is the identity, which adds 0. A row meets its
-    own block alone, in tiles; blocks of one width share a product. In a graph, where no shape may
-    hang on a value, all blocks are filled up with zeros to the widest.
+    own block alone, in tiles; blocks of one width share a product. In a graph and on a GPU, where no
+    shape may hang on a value, all blocks are filled up with zeros to the widest.
     """
 
     def __init__(self, *, width: int, units: Sequence[int]) -> None:
@@ -87,7 +87,7 @@ class BlockBank(nn.Module):
         self, u: Float[Tensor, "rows width"], chosen: Int[Tensor, " rows"]
     ) -> Float[Tensor, "rows width"]:
         """Run each row's block."""
-        if in_graph():
+        if shapes_are_fixed(u):
             return self._filled(u, chosen)
         y, first = torch.zeros_like(u), 0
         for kind in self._kinds():
@@ -95,7 +95,7 @@ class BlockBank(nn.Module):
             at = torch.nonzero((chosen >= first) & (chosen < last)).squeeze(1)
             if len(at):
                 own = kind(u.index_select(0, at), chosen.index_select(0, at) - first)
-                y = y.index_add(0, at, own)
+                y = y.index_add(0, at, own.to(y.dtype))
             first = last
         return y
 

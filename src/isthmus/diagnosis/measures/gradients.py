@@ -23,7 +23,7 @@ from isthmus.data.store.subset import Subset
 from isthmus.diagnosis.measures.sample import sample_rows
 from isthmus.objectives import binary_cross_entropy
 from isthmus.train import Look, TrainConfig, train
-from isthmus.train.scoring import move
+from isthmus.train.device import move
 from isthmus.train.weighting import shared_parameters
 
 

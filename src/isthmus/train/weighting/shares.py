@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
+from isthmus.data.batch import sent
 from isthmus.optimisers import BETAS, EPS
 from isthmus.train.weighting.rule import AbstractRule, DomainLosses, gradients_of, softmax
 
@@ -29,7 +30,7 @@ class RandomWeights(AbstractRule):
     def backward(self, losses: DomainLosses) -> None:
         """Softmax of normal numbers, drawn for every group."""
         z = torch.randn(len(losses.mass), generator=self.draw, dtype=torch.float64)
-        losses.joined(softmax(z.to(losses.mass.device), losses)).backward()
+        losses.joined(softmax(sent(z, losses.mass.device), losses)).backward()
 
 
 class DynamicAverage(AbstractRule):

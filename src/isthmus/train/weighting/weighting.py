@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from isthmus.data.batch import Batch
+from isthmus.data.batch import Batch, sent
 from isthmus.errors import ConfigError
 from isthmus.layers.per_domain import domain_parameters
 from isthmus.layers.tables import tables_of
@@ -72,12 +73,12 @@ class Weighting:
         one = self.rule is None
         if self.rule is not None:
             losses = DomainLosses.of(
-                logits, batch, domain.to(logits.device), self.n_groups, self.ranks
+                logits, batch, sent(domain, logits.device), self.n_groups, self.ranks
             )
             if self.ranks.many:
                 one = bool(losses.present.sum() <= 1)
             else:
-                one = bool(domain.min() == domain.max())
+                one = len(np.unique(domain.numpy())) == 1
             self.rule.note(losses)
             if not one:
                 added = self._gradients(beside)

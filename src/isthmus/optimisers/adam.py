@@ -22,10 +22,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.adam import adam
 
+from isthmus.layers.routing import shapes_are_fixed
 from isthmus.layers.tables import AbstractTable, Box, tables_of
+from isthmus.optimisers.row_gradients import padded_rows, summed_rows
 
 EmbeddingUpdate = Literal["dense", "lazy"]
 
@@ -271,7 +272,8 @@ class LazyAdam:
         for weight, moments in zip(self.weights, self.moments, strict=True):
             if weight.grad is None:
                 continue
-            rows, grad = summed_rows(weight.grad)
+            fixed = shapes_are_fixed(weight)
+            rows, grad = (padded_rows if fixed else summed_rows)(weight.grad)
             if not len(rows):
                 continue
             w = weight.index_select(0, rows)
@@ -283,7 +285,7 @@ class LazyAdam:
                 [m],
                 [v],
                 [],
-                [torch.tensor(float(self.steps - 1), device=w.device)],
+                [w.new_full((), self.steps - 1, dtype=torch.float32)],
                 fused=True,
                 amsgrad=False,
                 beta1=self.betas[0],
@@ -295,23 +297,6 @@ class LazyAdam:
             )
             weight.index_copy_(0, rows, w)
             moments.index_copy_(0, rows, torch.stack((m, v), dim=1))
-
-
-def summed_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each row of a sparse gradient once, in rising order, and the sum of its entries.
-
-    grad: sparse COO, (table rows, dim). Returns (rows,) int64 and (rows, dim). Sums run in the order
-    of occurrence, so two calls agree bit for bit. The function is ten times as fast as ``coalesce``.
-    It sorts the ids stably. Then embedding_bag adds up each stretch of equal ids.
-    """
-    ids, values = grad._indices()[0], grad._values()
-    if grad.is_coalesced() or not len(ids):
-        return ids, values
-    ordered, order = torch.sort(ids, stable=True)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    torch.ne(ordered[1:], ordered[:-1], out=first[1:])
-    starts = first.nonzero().squeeze(1)
-    return ordered[starts], F.embedding_bag(order, values, starts, mode="sum")
 
 
 @torch.no_grad()
