@@ -43,7 +43,8 @@ class Look:
     """The validation rows scored at a step. ``better``: the best look of its phase so far.
 
     ``phase``: its number, from 1. ``start``: the look at the weights with which a later phase begins;
-    its losses are those of the look that they come from.
+    its losses are those of the look that they come from. ``auc_by_domain``: of the domains with the most
+    validation rows, `isthmus.train.scoring.CURVES` at most; None where it is undefined.
     """
 
     step: int
@@ -57,6 +58,7 @@ class Look:
     phase: int = 1
     start: bool = False
     told: dict[str, float] = field(default_factory=dict)  # means likewise, of what the model tells
+    auc_by_domain: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,20 +137,17 @@ class _Loop:
         self.score = scorer(model, self.objectives, compiled=config.compile)
         self.dataset_key = str(dataset.key)
         self.validation = dataset.rows("validation")
-        self.n_domains = len(dataset.domain_names)
+        self.names = dataset.domain_names
+        self.n_domains = len(self.names)
         check_monitor(config.monitor, self.validation, self.n_domains)
         self.domain_places = DomainPlaces.of(dataset.encoder.fields)
         self.rows = dataset.rows("train")
         if ranks.many:
             self.rows = self.rows.part(ranks.rank, ranks.size)
         self.method = config.method.build(
-            model,
-            self.rows,
-            config,
-            n_domains=self.n_domains,
-            places=self.domain_places,
+            model, self.rows, config, n_domains=self.n_domains, places=self.domain_places
         )
-        self.method.name_domains(dataset.domain_names)
+        self.method.name_domains(self.names)
         self.phases = self.method.phases
         self.steps_per_epoch = self.method.steps_per_epoch
         self.unlabelled = unlabelled_beside(self.objectives, dataset, config, self.steps_per_epoch)
@@ -313,8 +310,8 @@ class _Loop:
         told = self.record.told(self.step) if before is None else before.told
         with self.method.settled():
             logits = score_rows(self.model, self.validation, ranks=self.ranks)
-            metrics = self.ranks.first(
-                lambda: checked_metrics(logits, self.validation, self.n_domains, self.step)
+            metrics, aucs = self.ranks.first(
+                lambda: checked_metrics(logits, self.validation, self.names, self.step)
             )
             if (priority := self.method.priority) is not None:
                 priority.note(domain_aucs(logits, self.validation, self.n_domains, self.ranks))
@@ -328,6 +325,7 @@ class _Loop:
                 told=told,
                 phase=self.phase,
                 start=before is not None,
+                auc_by_domain=aucs,
             )
             self.record.keep(look, self.model)
         return look

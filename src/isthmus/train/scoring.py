@@ -1,5 +1,6 @@
 """A model's logits for the rows of a split, and the few numbers that training watches."""
 
+from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Literal, get_args
 
@@ -28,6 +29,7 @@ Monitor = Literal[
     "logloss_worst",
 ]
 SCORE_ROWS = 16384
+CURVES = 100  # domains whose AUC each look tells
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -120,12 +122,19 @@ def _aucs(logits: np.ndarray, rows: Rows, n_domains: int) -> np.ndarray:
 
 
 def checked_metrics(
-    logits: Float64[np.ndarray, " rows"], rows: Rows, n_domains: int, step: int
-) -> dict[str, float | None]:
-    """`watch_metrics`; RunError, naming the step, where a logit is not finite."""
+    logits: Float64[np.ndarray, " rows"], rows: Rows, names: Sequence[str], step: int
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    """`watch_metrics`, and the AUC of each domain by its name; None where it is not defined.
+
+    ``names``: of all domains, report id 1 first. Of more than `CURVES` domains, those with the most rows
+    have their AUC told. RunError, naming the step, where a logit is not finite.
+    """
     if not np.isfinite(logits).all():
         raise RunError(f"validation logits must stay finite, got nan or inf at step {step}")
-    return watch_metrics(logits, rows, n_domains)
+    metrics, auc = _watched(logits, rows, len(names))
+    counts = np.bincount(np.asarray(rows.domain, dtype=np.int64), minlength=len(names) + 1)[1:]
+    kept = np.sort(np.argsort(-counts, kind="stable")[:CURVES])
+    return metrics, {names[at]: _defined(auc[at]) for at in kept.tolist()}
 
 
 def watch_metrics(
@@ -139,6 +148,13 @@ def watch_metrics(
     the highest logloss of a domain. Logits are taken as they are: ``negative_rate`` and calibration
     come later. All domains cost one sort.
     """
+    return _watched(logits, rows, n_domains)[0]
+
+
+def _watched(
+    logits: np.ndarray, rows: Rows, n_domains: int
+) -> tuple[dict[str, float | None], Float64[np.ndarray, " domains"]]:
+    """Every `Monitor`, and the AUC of each domain, nan where undefined."""
     label = np.asarray(rows.label) > 0
     domain = np.asarray(rows.domain, dtype=np.int64)
     weight = None if rows.weight is None else np.asarray(rows.weight, dtype=np.float64)
@@ -168,7 +184,8 @@ def watch_metrics(
     if with_rows.any():
         values["logloss_macro"] = logloss.mean()
         values["logloss_worst"] = logloss.max()
-    return {
-        name: float(values[name]) if np.isfinite(values.get(name, np.nan)) else None
-        for name in get_args(Monitor)
-    }
+    return {name: _defined(values.get(name, np.nan)) for name in get_args(Monitor)}, auc
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -15,7 +15,7 @@ from isthmus.data.store.subset import AnyRows
 from isthmus.errors import RunError, SchemaError
 from isthmus.metrics.formulas.logloss import row_logloss
 from isthmus.train.events import End, Look, TrainEvent
-from isthmus.train.scoring import check_monitor, score_rows, watch_metrics
+from isthmus.train.scoring import check_monitor, checked_metrics, score_rows
 from isthmus.train.train_config import TrainConfig
 
 LEAST_ROWS = 2
@@ -29,17 +29,18 @@ def look_once(model: nn.Module, dataset: AnyRows, config: TrainConfig) -> Iterat
     """
     began = time.perf_counter()
     train, validation = dataset.rows("train"), dataset.rows("validation")
-    n_domains = len(dataset.domain_names)
-    check_monitor(config.monitor, validation, n_domains)
+    check_monitor(config.monitor, validation, len(dataset.domain_names))
     model.eval()
     loss = row_logloss(_finite(model, train, "train"), np.asarray(train.label) > 0)
     logits = _finite(model, validation, "validation")
+    metrics, aucs = checked_metrics(logits, validation, dataset.domain_names, step=0)
     look = Look(
         step=0,
         epoch=0.0,
         loss=float(np.average(loss, weights=train.weight)),
-        metrics=watch_metrics(logits, validation, n_domains),
+        metrics=metrics,
         better=True,
+        auc_by_domain=aucs,
     )
     yield look
     seconds = time.perf_counter() - began

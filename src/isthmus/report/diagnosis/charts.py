@@ -21,7 +21,6 @@ from isthmus.report.diagnosis.lookup import (
     macro_margin,
     margin_of,
     metrics_of,
-    pointer,
 )
 from isthmus.report.diagnosis.words import EFFECTS
 from isthmus.report.svg import (
@@ -34,6 +33,7 @@ from isthmus.report.svg import (
     short,
     ticks,
 )
+from isthmus.report.json_text import pointer
 
 ROW = 27  # height of one domain
 NAME, LONG_NAME = 16, 24  # letters of a name: on the page, and in a figure

@@ -23,10 +23,10 @@ from isthmus.report.diagnosis.lookup import (
     lead_of,
     margins_of,
     parted,
-    pointer,
 )
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
 from isthmus.report.pages import page_style, page_template
+from isthmus.report.json_text import pointer
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 
