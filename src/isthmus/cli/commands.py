@@ -8,12 +8,15 @@ import typer
 from isthmus.cli.app import (
     Changes,
     ConfigFile,
+    FormatName,
     JsonTarget,
     RecipeName,
     app,
     cache_app,
+    check_format,
     command,
     deliver,
+    formatted,
     say,
     show,
 )
@@ -170,6 +173,7 @@ def fit(
     if (choices := run.guard()) is not None:
         show(f"\n{choices}\n")
     say(f"run folder: {(path := run.path)}")
+    say(f"report: {path / 'report.html'}")
     say(f"next: isthmus predict {path} TABLE -o scored.parquet, or compare it with another run")
 
 
@@ -192,11 +196,20 @@ def evaluate(
             help="Score the rows again with the domain hidden, permuted among them or told, too",
         ),
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write RUN/report.html, too, where the run lacks it")
+    ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the page's charts as PNG and SVG, too"),
+    ] = None,
+    form: FormatName = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Print the metrics of every domain with 95 % intervals."""
     import isthmus
 
+    check_format(form, json_target)
     with ProgressView() as progress:
         opened = isthmus.Run.open(run)
         if data is not None and split is not None:
@@ -207,15 +220,22 @@ def evaluate(
         shown, content = [], {}
         if gates:  # first: a network without gates is refused before a table is scored
             shares = opened.gates(split or "test", data=data, progress=progress)
-            shown, content = [shares], {"gates": shares.to_dict()}
+            shown, content = [*shares.tables()], {"gates": shares.to_dict()}
         if domain_as is not None:
             found = opened.robustness(domain_as, split or "test", data=data, progress=progress)
-            shown, content = [found, *shown], content | {"robustness": found.to_dict()}
+            shown = [found.evaluation, found.comparison, *shown]
+            content |= {"robustness": found.to_dict()}
         if data is None:
             result = opened.evaluate(split or "test")
         else:
             result = opened.evaluate(data=data, progress=progress)
-    deliver("\n\n".join(map(str, [result, *shown])), result.to_dict() | content, json_target)
+        shown, content = [result, *shown], result.to_dict() | content
+        made = [opened.page(progress=progress)] if page else []
+        made += [] if figures is None else opened.figures(figures, progress=progress)
+    deliver(formatted(form, shown, content), content, json_target)
+    if form is None and json_target != "-":
+        for path in made:
+            say(f"wrote {path}")
 
 
 @command(app, "predict")
@@ -259,17 +279,19 @@ def predict(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    form: FormatName = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Compare each later run with the first run, paired on the same rows."""
     import isthmus
 
+    check_format(form, json_target)
     if len(runs) < 2:
         raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
     first, *others = [isthmus.Run.open(run) for run in runs]
     results = [isthmus.compare(first, other, split=split) for other in others]
     content = {"comparisons": [result.to_dict() for result in results]}
-    deliver("\n\n".join(map(str, results)), content, json_target)
+    deliver(formatted(form, results, content), content, json_target)
 
 
 @command(app, "demo")

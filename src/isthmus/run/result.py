@@ -21,6 +21,8 @@ from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_g
 from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Listener, silent
 from isthmus.run.output.predicting import predict_to
+from isthmus.run.reporting.ended import CONTENT
+from isthmus.run.reporting.made_later import page_of, write_figures
 from isthmus.run.robustness import DomainAs, Robustness, robustness
 from isthmus.run.scores import read_scores
 
@@ -134,6 +136,26 @@ class Run:
         bundle = Bundle.load(RunFolder(self.path).bundle, reproduction=True)
         tell = progress or silent
         return evaluate_rows(score_external(bundle, data, source=self.name, progress=tell))
+
+    def page(self, *, progress: Listener | None = None) -> Path:
+        """Give the path of the run's page, ``report.html``. A run that lacks one gets one.
+
+        The config's table is read again for what is then measured; where it is not as it was, the page
+        says so. ``progress``: is called with each `Notice`. Raises RunError.
+        """
+        folder = RunFolder(self.path)
+        return page_of(folder, self.config, self.state, tell=progress or silent)
+
+    def figures(self, folder: str | Path, *, progress: Listener | None = None) -> list[Path]:
+        """Write the charts of the run's page as PNG and SVG files; give their paths.
+
+        ``progress``: as for `page`, which is written first. Raises RunError, also where matplotlib is
+        missing.
+        """
+        content = RunFolder(self.path).path / CONTENT
+        if not content.exists():
+            self.page(progress=progress)
+        return write_figures(content, folder)
 
     def robustness(
         self,

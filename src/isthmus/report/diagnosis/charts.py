@@ -23,6 +23,7 @@ from isthmus.report.diagnosis.lookup import (
     metrics_of,
 )
 from isthmus.report.diagnosis.words import EFFECTS
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import (
     Scale,
     box,
@@ -33,7 +34,6 @@ from isthmus.report.svg import (
     short,
     ticks,
 )
-from isthmus.report.json_text import pointer
 
 ROW = 27  # height of one domain
 NAME, LONG_NAME = 16, 24  # letters of a name: on the page, and in a figure

@@ -6,8 +6,8 @@ from xml.etree.ElementTree import Element
 
 from isthmus.metrics.text_table import shorten
 from isthmus.report.diagnosis.lookup import Report, dig
-from isthmus.report.svg import element, label, picture
 from isthmus.report.json_text import pointer
+from isthmus.report.svg import element, label, picture
 
 EDGE = 26
 LETTER = 6.6  # a letter's usual width at the size of labels

@@ -18,8 +18,8 @@ from isthmus.report.diagnosis.lookup import (
     matrix_of,
 )
 from isthmus.report.diagnosis.words import MatrixWords, matrix_words
-from isthmus.report.svg import short
 from isthmus.report.json_text import pointer
+from isthmus.report.svg import short
 
 NUMBERS_UP_TO = 12  # larger matrices show their numbers on hover and focus only
 FULL = 0.95  # share of the cells that stay within the colours

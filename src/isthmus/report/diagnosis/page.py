@@ -25,8 +25,8 @@ from isthmus.report.diagnosis.lookup import (
     parted,
 )
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
-from isthmus.report.pages import page_style, page_template
 from isthmus.report.json_text import pointer
+from isthmus.report.pages import page_style, page_template
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
 

@@ -10,6 +10,7 @@ from isthmus.report.svg import Scale, element, label, line, picture, ticks
 
 WIDTH, HEIGHT = 300, 190
 LEFT, RIGHT, TOP, FOOT = 44, 10, 8, 36
+BIN_ROWS = 8  # in a bin of scores by mean, or bins are joined
 CHANCES = (0.0001, 0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
 
 
@@ -30,30 +31,35 @@ def reliability_chart(points: Sequence[Mapping[str, Any]], title: str) -> Elemen
     """
     if not points:
         return None
-    high = max(max(of["promised"], of["observed"], of["noise"][1]) for of in points)
-    high = max(1.04 * high, 1e-6)
-    across = Scale(0.0, high, LEFT, WIDTH - RIGHT)
-    up = Scale(0.0, high, HEIGHT - FOOT, TOP)
+    low, high = _span(points)
+    across = Scale(low, high, LEFT, WIDTH - RIGHT)
+    up = Scale(low, high, HEIGHT - FOOT, TOP)
     parts = [_band(points, across, up)]
-    for value in ticks(0.0, high, 3):
+    for value in ticks(low, high, 3):
         parts.append(line(LEFT, up.at(value), WIDTH - RIGHT, up.at(value), "grid"))
         parts.append(label(LEFT - 5, up.at(value) + 4, percent(value), "tick", "end"))
-        parts.append(
-            label(across.at(value), HEIGHT - FOOT + 15, percent(value), "tick", "middle")
-        )
-    parts.append(line(across.at(0), up.at(0), across.at(high), up.at(high), "zero"))
+        parts.append(label(across.at(value), HEIGHT - FOOT + 15, percent(value), "tick", "middle"))
+    parts.append(line(across.at(low), up.at(low), across.at(high), up.at(high), "zero"))
     parts.append(label((LEFT + WIDTH) / 2, HEIGHT - 3, "predicted", "end", "middle"))
     for of in points:
-        low, top = of["noise"]
-        tone = "down" if not low <= of["observed"] <= top else "flat"
+        least, most = of["noise"]
+        tone = "flat" if least <= of["observed"] <= most else "down"
         told = (
             f"predicted {percent(of['promised'])}, observed {percent(of['observed'])} of"
-            f" {count_text(of['rows'], 'row')}; noise {percent(low)} to {percent(top)}"
+            f" {count_text(of['rows'], 'row')}; noise {percent(least)} to {percent(most)}"
         )
         x, y = across.at(of["promised"]), up.at(of["observed"])
         dot = element("circle", cx=x, cy=y, r=3.6, class_="dot")
         parts.append(element("g", element("title", told), dot, class_=f"mark {tone}"))
     return picture(WIDTH, HEIGHT, title, parts, "chart reliability", **up.data)
+
+
+def _span(points: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The ends of both axes: from 0, unless all values lie far from it."""
+    values = [value for of in points for value in (of["promised"], of["observed"], *of["noise"])]
+    low, high = min(values), max(values)
+    pad = max(0.04 * (high - low), 1e-6)
+    return (0.0 if low < 0.4 * high else max(low - pad, 0.0)), high + pad
 
 
 def _band(points: Sequence[Mapping[str, Any]], across: Scale, up: Scale) -> Element:
@@ -77,6 +83,7 @@ def scores_chart(
     sums = {name: sum(held[name]) for name in ("negatives", "positives")}
     if not any(sums.values()):
         return None
+    edges, held = _coarser(edges, held, sum(sums.values()))
     shares = {
         name: [count / total for count in held[name]] for name, total in sums.items() if total
     }
@@ -106,6 +113,17 @@ def scores_chart(
         curve = element("path", told, d=path_of(_thinned(corners)), class_="curve")
         parts.append(element("g", curve, class_=name))
     return picture(WIDTH, HEIGHT, title, parts, "chart scores")
+
+
+def _coarser(
+    edges: Sequence[float], held: Mapping[str, Sequence[float]], rows: float
+) -> tuple[Sequence[float], Mapping[str, Sequence[float]]]:
+    """Bins joined by twos or by fours, where there are few rows."""
+    bins = len(edges) - 1
+    step = next((step for step in (1, 2) if rows * step >= BIN_ROWS * bins), 4)
+    return edges[::step], {
+        name: [sum(of[at : at + step]) for at in range(0, bins, step)] for name, of in held.items()
+    }
 
 
 def _thinned(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -99,9 +99,7 @@ def _chart(
     return picture(width, HEIGHT, title, parts, f"chart looks {kind}", **up.data)
 
 
-def _line(
-    name: str, told: Sequence[tuple[float, float]], across: Scale, up: Scale
-) -> Element:
+def _line(name: str, told: Sequence[tuple[float, float]], across: Scale, up: Scale) -> Element:
     epoch, value = told[-1]
     start = f"{name}: " if name else ""
     title = element("title", f"{start}{number(value)} at the last look, epoch {epoch:.2f}")

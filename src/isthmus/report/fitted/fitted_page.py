@@ -75,7 +75,11 @@ def fitted_page(report: Mapping[str, Any]) -> str:
         cell=partial(_cell, report),
         remark=words.remark,
         base=_base,
-        scopes=[chart for metric in ("auc", "logloss") if (chart := scope_curves(looks, metric)) is not None],
+        scopes=[
+            chart
+            for metric in ("auc", "logloss")
+            if (chart := scope_curves(looks, metric)) is not None
+        ],
         kept=taken(looks),
         looks=looks,
         curve_text=words.curve_text,
@@ -85,7 +89,9 @@ def fitted_page(report: Mapping[str, Any]) -> str:
         reading=None if importance is None else reading_chart(importance, report["domain_column"]),
         reading_text=words.reading_text,
         columns=columns,
-        most=max((abs(fall) for _, of in columns for fall in of["domains"].values() if fall), default=0),
+        most=max(
+            (abs(fall) for _, of in columns for fall in of["domains"].values() if fall), default=0
+        ),
         column_name=partial(column_name, domain_column=report["domain_column"]),
         share=_share,
         short=short,
@@ -124,7 +130,9 @@ def _pooled(report: Mapping[str, Any]) -> list[tuple[str, Element]]:
     return [(name, chart) for name, chart in charts.items() if chart is not None]
 
 
-def _columns(importance: Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
+def _columns(
+    importance: Mapping[str, Any],
+) -> list[tuple[tuple[str | int, ...], Mapping[str, Any]]]:
     """The columns, the most read first, each with its place in the report."""
     places = {id(of): ("importance", "columns", at) for at, of in enumerate(importance["columns"])}
     return [(places.get(id(of), ("importance", "domain")), of) for of in ranked(importance)]

@@ -40,18 +40,20 @@ def headline(report: Report) -> str:
 
 
 def remark(of: Mapping[str, Any]) -> str:
-    """What to keep in mind of a domain's figures; nothing for most."""
-    told = [of.get("auc_reason"), of.get("auc_note"), of.get("auc_ci_reason")]
-    found = dict.fromkeys(text for text in told if text)
-    return "; ".join(found)
+    """What to keep in mind of a domain's AUC; nothing for most. ``rough`` stands for a note on few rows."""
+    told = [
+        of.get("auc_reason") or of.get("auc_ci_reason"),
+        "rough" if of.get("auc_note") else None,
+    ]
+    return "; ".join(text for text in told if text)
 
 
-def curve_text(looks: Any, look: Mapping[str, Any] | None, domain: str) -> str:
+def curve_text(look: Mapping[str, Any] | None, domain: str) -> str:
     """Say what the weights that were kept gave a domain on validation rows."""
     value = None if look is None else look.get("auc_by_domain", {}).get(domain)
-    if look is None or value is None or len(looks) == 0:
+    if value is None:
         return ""
-    return f"{number(value)} with the weights kept, of epoch {look['epoch']:.2f}"
+    return f"{number(value)} at the line"
 
 
 def reading_text(report: Report) -> str:
@@ -81,7 +83,9 @@ def cost_facts(report: Report) -> list[tuple[str, str]]:
     found.append(
         (
             "Most memory of the process",
-            "not known: this page was made after the fit" if memory is None else f"{memory:,.0f} MiB",
+            "not known: this page was made after the fit"
+            if memory is None
+            else f"{memory:,.0f} MiB",
         )
     )
     if cost["gpu_peak_mebibytes"] is not None:

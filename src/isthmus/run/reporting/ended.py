@@ -107,9 +107,7 @@ class Ended:
     def _looks(self) -> list[dict[str, Any]]:
         return read_looks(self.folder.metrics)
 
-    def _importance(
-        self, shown: list[str], epochs: float
-    ) -> tuple[Mapping[str, Any] | None, str]:
+    def _importance(self, shown: list[str], epochs: float) -> tuple[Mapping[str, Any] | None, str]:
         """What the model reads, or why that is not known."""
         if self.dataset is None:
             return None, self.no_dataset
@@ -138,7 +136,7 @@ class Ended:
             "of_each_domain": None if state.guard else _of_each_domain(model),
             "seconds": state.seconds,
             "steps": state.steps,
-            "epochs": epochs or None,
+            "epochs": None if state.guard else epochs or None,
             "stopped": state.stopped,
             "rows_per_second": None if state.guard else rate,
             "peak_mebibytes": peak_mebibytes() if at_fit else None,
@@ -165,5 +163,3 @@ def _gpu_peak() -> float | None:
     if not torch.cuda.is_initialized():
         return None
     return torch.cuda.max_memory_allocated() / 2**20
-
-

@@ -176,7 +176,9 @@ def _level(counts: np.ndarray, wanted: int) -> int:
     low, high = 1, int(counts.max(initial=1))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if np.minimum(counts, middle).sum() <= wanted else (low, middle - 1)
+        low, high = (
+            (middle, high) if np.minimum(counts, middle).sum() <= wanted else (low, middle - 1)
+        )
     return low
 
 
