@@ -118,8 +118,8 @@ def importance(
     tasks = len(columns) + several
     wanted = min(max(work // max(tasks * REPEATS, 1), LEAST_ROWS), MOST_ROWS)
     at = sample(np.asarray(rows.domain, dtype=np.int64), wanted, seed)
-    asked = _Asked(bundle, rows.arrays.take(at), np.asarray(rows.domain)[at], len(names))
-    base = asked.aucs(asked.rows)
+    asked = SampledRows(bundle, rows.arrays.take(at), np.asarray(rows.domain)[at], len(names))
+    base = asked.aucs(asked.logits(ReadColumn(""), np.arange(len(at))))
     falls: dict[str | None, list[np.ndarray]] = {}
     random = np.random.default_rng(seed)
     for repeat in range(REPEATS):
@@ -132,10 +132,10 @@ def importance(
                 break
             if column is None:
                 assert across is not None
-                found = asked.aucs_of_domains(across)
+                logits = asked.logits_of_domains(across)
             else:
-                found = asked.aucs(column.shuffled(asked.rows, within))
-            falls.setdefault(_key(column), []).append(base - found)
+                logits = asked.logits(column, within)
+            falls.setdefault(_key(column), []).append(base - asked.aucs(logits))
         done = (repeat + 1) / REPEATS
         tell(Notice("score", f"what the model reads: {len(at):,} validation rows", done))
     few = asked.short_of_rows()
@@ -182,8 +182,8 @@ def _level(counts: np.ndarray, wanted: int) -> int:
     return low
 
 
-class _Asked:
-    """The sampled rows, and what the bundle says of changed ones."""
+class SampledRows:
+    """The rows that were drawn, and what a bundle says of them once something was changed."""
 
     def __init__(self, bundle: Bundle, rows: Arrays, domain: np.ndarray, n_names: int) -> None:
         self.bundle, self.rows = bundle, rows
@@ -198,42 +198,34 @@ class _Asked:
             if field.is_domain
         ]
 
-    def aucs(self, rows: Arrays) -> Float64[np.ndarray, " domains"]:
-        """The AUC of each domain, nan where undefined, of rows whose values have changed."""
-        return self._aucs(rows, self._known(self.domain))
+    def aucs(self, logits: Float64[np.ndarray, " rows"]) -> Float64[np.ndarray, " domains"]:
+        """The AUC of each domain, nan where undefined."""
+        ranking = Ranking.of(logits, self.domain, self.n_names + 1)
+        return segment_auc(ranking, self.label, self.weight).value[1:]
 
-    def aucs_of_domains(self, order: np.ndarray) -> Float64[np.ndarray, " domains"]:
-        """The same of rows that bear the domains of the rows at ``order``."""
-        categorical = self.rows.categorical.copy()
-        categorical[:, self.own] = self.rows.categorical[order][:, self.own]
-        rows = Arrays(
-            categorical,
-            self.rows.numeric.copy(),
-            self.rows.lists,
-            self.rows.domain,
-            self.rows.label,
-            self.rows.weight,
-        )
-        return self._aucs(rows, self._known(self.domain[order]))
+    def logits(self, column: ReadColumn, order: np.ndarray) -> Float64[np.ndarray, " rows"]:
+        """What the rows are answered where each has the column's value of the row at ``order``."""
+        return self._logits(column.shuffled(self.rows, order), self.domain)
 
-    def _known(self, domain: np.ndarray) -> np.ndarray:
-        """Ids of the model: a domain that was not trained is unknown."""
-        return np.where(domain <= self.bundle.encoder.n_domains, domain, 0).astype(np.int32)
+    def logits_of_domains(self, order: np.ndarray) -> Float64[np.ndarray, " rows"]:
+        """What the rows are answered where each bears the domain of the row at ``order``."""
+        told = ReadColumn("", categorical=tuple(self.own))
+        return self._logits(told.shuffled(self.rows, order), self.domain[order])
 
-    def _aucs(self, rows: Arrays, domain: np.ndarray) -> np.ndarray:
-        """``rows``: whose numbers may be written to."""
-        self.bundle.encoder.taught.fill(rows.numeric, rows.categorical, rows.lists, domain)
+    def _logits(self, rows: Arrays, domain: np.ndarray) -> np.ndarray:
+        """``rows``: whose numbers may be written to. ``domain``: report ids."""
+        encoder = self.bundle.encoder
+        known = np.where(domain <= encoder.n_domains, domain, 0).astype(np.int32)
+        encoder.taught.fill(rows.numeric, rows.categorical, rows.lists, known)
         batch = Batch.of_arrays(
             categorical=rows.categorical,
             numeric=rows.numeric,
             lists=rows.lists,
-            domain=domain,
+            domain=known,
             label=rows.label,
             weight=rows.weight,
         )
-        logits = self.bundle.logits_of(batch)
-        ranking = Ranking.of(logits, self.domain, self.n_names + 1)
-        return segment_auc(ranking, self.label, self.weight).value[1:]
+        return self.bundle.logits_of(batch)
 
     def order_within(self, random: np.random.Generator) -> Int64[np.ndarray, " rows"]:
         """An order that shuffles the rows of each domain among themselves."""
