@@ -118,14 +118,14 @@ class Browser:
             self.requests.append(params["request"]["url"])
 
     def open(
-        self, path: Path, *, width: int = 1600, height: int = 1000, dark: bool = False
+        self, page: Path | str, *, width: int = 1600, height: int = 1000, dark: bool = False
     ) -> None:
-        """Load a file in a window of a size, with the theme of the system."""
+        """Load a file or an address in a window of a size, with the theme of the system."""
         self.size(width, height)
         self.media(dark=dark)
         self.faults, self.requests = [], []
         self._events = []
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         deadline = time.monotonic() + PATIENCE
         while "Page.loadEventFired" not in self._events:
             self._receive(deadline)

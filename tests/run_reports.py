@@ -47,7 +47,7 @@ def looks(names: tuple[str, ...], count: int) -> list[dict[str, Any]]:
                 "start": False,
                 **{f"auc_{scope}": value for scope in ("pooled", "macro", "weighted", "worst")},
                 **{f"logloss_{scope}": 1 - value for scope in ("pooled", "macro", "worst")},
-                "auc_by_domain": {name: value for name in names[:-1]} | {names[-1]: None},
+                "auc_by_domain": dict.fromkeys(names[:-1], value) | {names[-1]: None},
             }
         )
     return found

@@ -1,5 +1,6 @@
 """What all pages share: how a template is read and drawn, the frame around it, style and theme."""
 
+from functools import cache
 from importlib.resources import files
 from typing import Any
 from xml.etree.ElementTree import Element, tostring
@@ -16,6 +17,12 @@ def page_template(package: str, name: str) -> Template:
     A page extends ``base.html.j2`` and names ``kicker``, ``file``, ``skip_to``, ``made_by`` and its
     ``chapters`` as pairs of an id and a name.
     """
+    return _environment(package).get_template(name)
+
+
+@cache
+def _environment(package: str) -> Environment:
+    """What reads a package's templates; made once, for a server draws them again and again."""
     env = Environment(
         loader=ChoiceLoader(
             [PackageLoader(package, "templates"), PackageLoader(SHARED, "templates")]
@@ -26,7 +33,7 @@ def page_template(package: str, name: str) -> Template:
         finalize=_drawn,
     )
     env.globals |= {"style": page_style(), "theme": _shared("theme.js")}
-    return env.get_template(name)
+    return env
 
 
 def page_style() -> Markup:
