@@ -51,7 +51,7 @@ def test_numbers_on_the_page_are_those_of_the_json(run_pages: dict[str, Path], b
         " ? one.dataset.path : one.closest('[data-base]').dataset.base + '/' + one.dataset.path,"
         " one.textContent])"
     )
-    assert len(told) > 100
+    assert len(told) > 90
     for path, text in told:
         value = at(report, path)
         if value is None:
@@ -108,14 +108,7 @@ def test_charts_hold_what_they_show(run_pages: dict[str, Path], browser: Browser
         ".map(t => parseFloat(getComputedStyle(t).fontSize)"
         " * t.closest('svg').getBoundingClientRect().width / t.closest('svg').viewBox.baseVal.width)"
     )
-    # The chart of what is read is wide: there, names may shrink on a phone.
-    assert min(sizes) >= 5
-    narrow = browser.run(
-        "Math.min(...[...document.querySelectorAll('svg.chart:not(.reading) text')]"
-        ".map(t => parseFloat(getComputedStyle(t).fontSize) * t.closest('svg').getBoundingClientRect().width"
-        " / t.closest('svg').viewBox.baseVal.width))"
-    )
-    assert narrow >= 7.5
+    assert min(sizes) >= 9
 
 
 def test_without_script_the_order_stands_and_nothing_is_dead(
@@ -140,9 +133,7 @@ def test_a_hundred_domains_fold_and_print_unfolds_them(
 ):
     assert run_pages["many"].stat().st_size < 3_000_000
     browser.open(run_pages["many"])
-    shown = (
-        "[...document.querySelectorAll('article')].filter(a => a.getClientRects().length).length"
-    )
+    shown = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).length"
     assert browser.run(shown) == 8
     assert browser.run("document.querySelector('summary').textContent") == "92 more domains"
     browser.run("dispatchEvent(new Event('beforeprint'))")

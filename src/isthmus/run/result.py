@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from isthmus.disk import sha256
 from isthmus.errors import RunError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
+from isthmus.printable import printable
 from isthmus.run.between_domains import BetweenDomains, read_between
 from isthmus.run.external import fingerprint, predict, score_external
 from isthmus.run.folder import RunFolder, RunState
@@ -250,6 +252,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """The path, and the table of the test rows where there are any."""
+        where = f"<p>Run <code>{escape(printable(str(self.path)))}</code></p>"
+        if not RunFolder(self.path).has_scores("test"):
+            return where
+        return f"{where}{self.evaluate()._repr_html_()}"
 
 
 def compare(a: Run | str | Path, b: Run | str | Path, *, split: str = "test") -> Comparison:

@@ -17,8 +17,8 @@ from isthmus.report.fitted.calibration_charts import (
 from isthmus.report.svg import Scale, element, label, line, picture, short, ticks
 
 Looks = Sequence[Mapping[str, Any]]
-WIDE = 460
-NAME = 62  # width of the names at the ends of lines
+WIDE = 340
+NAME = 52  # width of the names at the ends of lines
 LEAST_SPAN = 0.02  # of an axis, so that noise looks small
 APART = 13  # between two names
 

@@ -7,10 +7,10 @@ from xml.etree.ElementTree import Element
 from isthmus.metrics.text_table import number, shorten
 from isthmus.report.svg import Scale, box, element, label, line, picture, short, ticks
 
-WIDTH = 680
-NAME = 190  # width that names of columns take
+WIDTH = 380
+NAME = 132  # width that names of columns take
 ROW = 23
-LETTERS = 26
+LETTERS = 19
 MOST = 30  # columns
 
 
@@ -32,10 +32,10 @@ def reading_chart(importance: Mapping[str, Any], domain_column: str) -> Element 
         return None
     ends = [of["fall"] + side * (of["spread"] or 0.0) for of in told for side in (-1, 1)]
     low, high = min(0.0, *ends), max(0.0, *ends, 1e-3)
-    across = Scale(low - 0.02 * (high - low), high + 0.02 * (high - low), NAME, WIDTH - 62)
+    across = Scale(low - 0.02 * (high - low), high + 0.02 * (high - low), NAME, WIDTH - 52)
     foot = 6 + ROW * len(told)
     parts: list[Element] = []
-    for value in ticks(low, high, 5):
+    for value in ticks(low, high, 3):
         name = "zero" if value == 0 else "grid"
         parts.append(line(across.at(value), 4, across.at(value), foot, name))
         parts.append(label(across.at(value), foot + 15, short(value), "tick", "middle"))
