@@ -60,7 +60,7 @@ def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
     if report["importance"] is not None:
         chart = reading_chart(report["importance"], report["domain_column"])
         note = f"{reading_text(report)}; line: one standard deviation over repeats"
-        yield from _sheet("reads", {"Fall in AUC where a column is shuffled": chart}, 1, note)
+        yield from _sheet("reads", {"Fall in AUC, column shuffled": chart}, 1, note)
 
 
 def _sheet(
