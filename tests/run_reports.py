@@ -8,7 +8,7 @@ import numpy as np
 import isthmus
 from isthmus.metrics import ScoredRows, evaluate_rows
 from isthmus.run.folder import RunState
-from isthmus.run.reporting.gathering import Gathered, shown_domains
+from isthmus.run.reporting.gathering import RunContent, shown_domains
 from small_runs import settings
 
 
@@ -93,7 +93,7 @@ def content(
     scored: ScoredRows | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """What ``report.json`` holds of such a run. ``more``: of `Gathered`."""
+    """What ``report.json`` holds of such a run. ``more``: of `RunContent`."""
     scored = drawn(names, rows) if scored is None else scored
     state = RunState(
         state="finished",
@@ -129,7 +129,7 @@ def content(
         "importance": importances(shown_domains(scored), columns),
         "missing": {"gates": "the network has no gates"},
     }
-    return Gathered(
+    return RunContent(
         name="clicks-1",
         config=isthmus.load_config(settings()),
         state=state,

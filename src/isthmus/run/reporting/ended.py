@@ -20,7 +20,7 @@ from isthmus.report.fitted import fitted_page
 from isthmus.run.folder import RunFolder, RunState
 from isthmus.run.gate_shares import GateShares
 from isthmus.run.notice import Listener
-from isthmus.run.reporting.gathering import Gathered, read_looks, shown_domains
+from isthmus.run.reporting.gathering import RunContent, read_looks, shown_domains
 from isthmus.run.reporting.importance import importance, work_of
 from isthmus.run.scores import read_scores
 from isthmus.run.texts import model_text
@@ -80,7 +80,7 @@ class Ended:
             missing["curves"] = NO_CURVES_OF_GUARD if self.state.guard else NO_CURVES_OF_TREES
         if gates is None:
             missing["gates"] = NO_GATES_OF_GUARD if self.state.guard else NO_GATES
-        content = Gathered(
+        content = RunContent(
             name=self.folder.path.absolute().name,
             config=self.config,
             state=self.state,

@@ -25,7 +25,7 @@ KEPT = ("step", "epoch", "loss", "better", "phase", "start")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class RunContent:
     """What a run knows at its end, of which a report is made.
 
     ``evaluation``: of ``scored``, the test rows or, where there are none, the validation rows; both None
