@@ -9,8 +9,10 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+import forking
 from chromium import Browser
 
+forking.install()
 CHECKED = ["isthmus.layers", "isthmus.backbones", "isthmus.adapters", "isthmus.models"]
 install_import_hook(CHECKED, "beartype.beartype")
 # No test asserts a time: a busy machine is no fault.
@@ -34,6 +36,13 @@ def isolated_cache(
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ISTHMUS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def executed() -> Iterator[None]:
+    """Processes of this test are executed anew, because their start itself is tested."""
+    with forking.executed():
+        yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from command_line import ISTHMUS
+from forking import SERVER_NAME
 
 START = 180.0
 TOKEN = "a token of the tests, 32 letters"
@@ -50,7 +51,8 @@ class Served:
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             for child in (task / "children").read_text().split():
                 words = Path(f"/proc/{child}/cmdline").read_bytes()
-                if b"spawn_main" in words:
+                name = Path(f"/proc/{child}/comm").read_bytes().strip()
+                if b"resource_tracker" not in words and name != SERVER_NAME:
                     found.append(int(child))
         return found
 

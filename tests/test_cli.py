@@ -36,6 +36,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("executed")
 def test_help_answers_at_once_and_names_every_command():
     begun = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(SRC)}

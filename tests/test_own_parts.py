@@ -1,5 +1,6 @@
 """Members of other packages: installed by pip, found by entry point, chosen by name in a config."""
 
+import os
 import re
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def isthmus(site: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     path = f"{site}:{SRC}"
-    environment = {"PYTHONPATH": path, "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "HOME": str(cwd), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*ISTHMUS, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
