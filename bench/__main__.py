@@ -23,6 +23,8 @@ from bench import (
     recipes,
     serving,
     sharding,
+    starting,
+    viewing,
 )
 from bench.measure import Row, load_now
 
@@ -62,6 +64,8 @@ def main() -> None:
             "14": lambda: serving.everything(folder),
             "15": lambda: sharding.everything(folder),
             "16": lambda: processes.everything(folder),
+            "17": lambda: viewing.seconds_of_a_table(folder),
+            "18": starting.everything,
         }
         for number, part in parts.items():
             if not only or number in only:

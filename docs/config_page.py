@@ -1,6 +1,7 @@
-"""Write the parts of docs/config.md that tell of a family's members: ``make docs``.
+"""Write what follows from the config classes: ``make docs``.
 
-A member's heading is its name, the sentence below it the first line of its config's docstring, and
+The parts of docs/config.md that tell of a family's members, and the keys that the shell offers after
+``--set``. A member's heading is its name, the sentence below it the first line of its config's docstring, and
 the table its keys. Members of other packages are left out.
 """
 
@@ -12,8 +13,13 @@ from pydantic import BaseModel
 
 from isthmus.adapters import AdapterConfig
 from isthmus.backbones import BackboneConfig
+from isthmus.cli.completing import KEYS
 from isthmus.family import Member, name_of
+from isthmus.models import ModelConfig, SizesConfig
 from isthmus.objectives import ObjectiveConfig
+from isthmus.schema import DataConfig, Forest, Label, Split
+from isthmus.tracking import TrackerConfig
+from isthmus.train import TrainConfig
 from isthmus.train.methods import MethodConfig
 
 PAGE = Path(__file__).with_name("config.md")
@@ -22,6 +28,17 @@ FAMILIES = {
     "model.adapter": AdapterConfig,
     "train.objectives": ObjectiveConfig,
     "train.method": MethodConfig,
+    "trackers": TrackerConfig,
+}
+OF_ONE = ("model.backbone", "model.adapter", "train.method")  # families of which a config has one
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "data.label": Label,
+    "data.split": Split,
+    "data.trees": Forest,
+    "model": ModelConfig,
+    "model.sizes": SizesConfig,
+    "train": TrainConfig,
 }
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
 
@@ -103,5 +120,33 @@ def page() -> str:
     return text
 
 
+def settable() -> str:
+    """A line for each key of a config that ``--set`` can reach, and for each of its known values."""
+    members = {
+        f"{family}.{name_of(one)}": one
+        for family, union in FAMILIES.items()
+        if family in OF_ONE
+        for one in get_args(get_args(union)[0]) or (get_args(union)[0],)
+    }
+    lines = []
+    for place, section in {**SECTIONS, **members}.items():
+        parent = place.rpartition(".")[0] if place in members else place
+        schema = section.model_json_schema()["properties"]
+        for key in section.model_fields:
+            lines.append(f"{parent}.{key}=")
+            lines += [f"{parent}.{key}={value}" for value in known_values(schema[key])]
+    return "\n".join(sorted(set(lines))) + "\n"
+
+
+def known_values(schema: dict[str, Any]) -> list[str]:
+    """The words that a key may be, from its JSON schema; none where it may be anything."""
+    if "const" in schema or "enum" in schema:
+        return [str(value) for value in schema.get("enum", [schema.get("const")])]
+    if schema.get("type") == "boolean":
+        return ["true", "false"]
+    return [word for part in schema.get("anyOf", ()) for word in known_values(part)]
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    KEYS.write_text(settable(), encoding="utf-8")

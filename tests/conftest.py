@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -85,3 +86,20 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         # The page keeps the focus, also after a test has stepped out of it by the Tab key.
         opened.call("Emulation.setFocusEmulationEnabled", enabled=True)
         yield opened
+
+
+@pytest.fixture(scope="session")
+def runs_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs to view, and pages beside them. Tests that write copy it."""
+    from viewed import write_home
+
+    return write_home(tmp_path_factory.mktemp("view"))
+
+
+@pytest.fixture(scope="session")
+def view_server(runs_home: Path) -> Iterator[Any]:
+    """`isthmus view` of that folder, as a `viewed.Viewed`."""
+    from viewed import viewed
+
+    with viewed(runs_home) as running:
+        yield running

@@ -196,6 +196,15 @@ def install() -> None:
     _server.take(None, os.environ)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, oldest first, without its server."""
+    found = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(child) for child in file.read_text().split()]
+    names = {child: Path(f"/proc/{child}/comm").read_bytes().strip() for child in found}
+    return sorted(child for child in found if names[child] != SERVER_NAME)
+
+
 @contextlib.contextmanager
 def executed() -> Iterator[None]:
     """Processes that start in this block are executed."""

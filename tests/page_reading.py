@@ -85,7 +85,7 @@ def check_structure(browser: Browser) -> None:
     assert len(ids) == len(set(ids))
 
 
-def check_theme_button(browser: Browser, page: Path) -> None:
+def check_theme_button(browser: Browser, page: Path | str) -> None:
     """The button turns the theme."""
     scheme = "getComputedStyle(document.documentElement).colorScheme"
     browser.open(page)

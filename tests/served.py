@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from command_line import ISTHMUS
-from forking import SERVER_NAME
+from forking import children
 
 START = 180.0
 TOKEN = "a token of the tests, 32 letters"
@@ -47,14 +47,11 @@ class Served:
     @property
     def workers(self) -> list[int]:
         """Process ids of the workers."""
-        found = []
-        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                words = Path(f"/proc/{child}/cmdline").read_bytes()
-                name = Path(f"/proc/{child}/comm").read_bytes().strip()
-                if b"resource_tracker" not in words and name != SERVER_NAME:
-                    found.append(int(child))
-        return found
+        return [
+            child
+            for child in children(self.process.pid)
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import isthmus
+from chromium import Browser
 from command_line import SRC, isthmus_in_process, told
 from isthmus.benchmarking.contenders import contenders
 from isthmus.benchmarking.equal_terms import terms_of
@@ -34,6 +35,7 @@ from isthmus.experiments.workers import Workers
 from isthmus.metrics import Effect, ScoredRows
 from isthmus.models import ModelConfig
 from isthmus.report import to_markdown
+from page_reading import check_looks, check_structure
 from small_benchmarks import MODELS, TRIALS, small_benchmark, without_costs, written_conflict
 
 
@@ -83,6 +85,13 @@ def test_every_table_says_the_split_and_the_seeds(whole: Any):
     assert page.count("<svg") == 3 + len(found.report["domains"])
     assert not re.search(r"(src|href)=\"(?!#|data:)", page), "the page needs no other file"
     assert isthmus.load_config(config).model.sizes is None, "the user's file stays as it is"
+
+
+def test_the_page_can_be_read_by_anyone(whole: Any, browser: Browser):
+    page = whole[1].path / "report.html"
+    check_looks(browser, page, width=360, dark=True)
+    check_looks(browser, page, width=1600, dark=False)
+    check_structure(browser)
 
 
 def test_costs_and_sizes_are_told_of_every_model(whole: Any):

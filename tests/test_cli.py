@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import time
-import tomllib
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_help_answers_at_once_and_names_every_command():
     for command in ("data", "init", "fit", "evaluate", "predict", "compare", "cache", "demo"):
         assert f" {command} " in done.stdout
     imported = (
-        "import sys, isthmus.cli; heavy = {'torch', 'polars', 'pyarrow', 'numpy', 'pydantic'};"
+        "import sys, isthmus.cli; heavy = {'torch', 'polars', 'pyarrow', 'numpy', 'pydantic', 'rich'};"
         " print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -151,6 +151,19 @@ def test_compare_prints_each_later_run_against_the_first(made: Path, tmp_path: P
     result = isthmus_in_process("compare", made / "run", *others, "--json", "-")
     found = json.loads(result.stdout)["comparisons"]
     assert [(entry["a"], entry["b"]) for entry in found] == [("run", "seed-1"), ("run", "seed-2")]
+    content = json.loads(result.stdout)
+    assert content["settings"] == [{"key": "train.seed", "values": [0, 1, 2]}]
+    assert [run["parameters"] for run in content["runs"]] == [content["runs"][0]["parameters"]] * 3
+    page = tmp_path / "page.html"
+    told_ = isthmus_in_process(
+        "compare", made / "run", *others, "--page", page, "--split", "validation"
+    )
+    assert f"page: {page}" in told_.stdout
+    assert "<title>seed-1, seed-2 against run</title>" in page.read_text()
+    far = tmp_path / "no" / "page.html"
+    assert "cannot be written" in told(
+        isthmus_in_process("compare", made / "run", *others, "--page", far)
+    )
     assert "must be given two runs or more" in told(isthmus_in_process("compare", made / "run"))
 
 
@@ -220,9 +233,7 @@ def test_data_synthetic_is_ready_for_fit(tmp_path: Path):
 
 
 def test_the_version_is_that_of_the_project():
-    project = tomllib.loads((SRC.parent / "pyproject.toml").read_text())
-    expected = f"isthmus {project['project']['version']}\n"
-    assert isthmus_in_process("--version").stdout == expected
+    assert isthmus_in_process("--version").stdout == f"isthmus {version('isthmus')}\n"
 
 
 def test_an_interrupted_command_ends_with_its_own_code(made: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from config_page import FAMILIES, PAGE, kind_text, page
+from config_page import FAMILIES, PAGE, kind_text, page, settable
 from isthmus.adapters import HamurConfig
+from isthmus.cli.completing import KEYS
 from isthmus.config import Config, load_config
 from isthmus.errors import ConfigError
 from isthmus.family import members
@@ -102,6 +103,15 @@ def test_every_section_of_the_config_has_a_table():
             todo += [part for part in _sections(field.annotation) if part not in seen]
     generated = {kind for family in FAMILIES.values() for kind in members(family).values()}
     assert seen - {Config} - generated == set(SECTIONS.values())
+
+
+def test_the_keys_that_the_shell_offers_are_as_make_docs_writes_them():
+    assert KEYS.read_text(encoding="utf-8") == settable(), "make docs writes them again"
+    lines = settable().splitlines()
+    assert {"train.epochs=", "train.monitor=auc_macro", "model.backbone.name=star"} <= set(lines)
+    assert "model.backbone.widths=" in lines
+    # A list is set as a whole.
+    assert not [line for line in lines if line.startswith(("train.objectives.", "trackers."))]
 
 
 def test_the_members_of_families_are_as_make_docs_writes_them():

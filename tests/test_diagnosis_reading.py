@@ -7,43 +7,7 @@ from pathlib import Path
 import pytest
 
 from chromium import Browser
-
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-CONTRAST = """
-(() => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const seen = new Map();
-  const rgba = (colour) => {
-    if (!seen.has(colour)) seen.set(colour, drawn(colour));
-    return seen.get(colour);
-  };
-  const drawn = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => {
-    v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const out = [];
-  for (const element of document.querySelectorAll('body *')) {
-    const texts = [...element.childNodes].filter((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!texts.length || !element.getClientRects().length || element.closest('script, .sr')) continue;
-    const style = getComputedStyle(element);
-    if (parseFloat(style.fontSize) === 0) continue;
-    const ink = rgba(element.closest('svg') ? style.fill : style.color);
-    let under = [0, 0, 0, 0];
-    for (let at = element; at && under[3] < 255; at = at.parentElement)
-      under = rgba(getComputedStyle(at).backgroundColor);
-    if (element.closest('.grouped')) under = rgba(getComputedStyle(
-      element.closest('.grouped').querySelector('.dot')).fill);
-    const [a, b] = [light(ink), light(under)].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < 4.5) out.push([element.tagName, element.className.baseVal ?? element.className,
-      element.textContent.trim().slice(0, 30), ratio]);
-  }
-  return out;
-})()
-"""
+from page_reading import CONTRAST, OVERFLOW
 
 
 @pytest.mark.parametrize(

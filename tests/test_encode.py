@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Encoder
-from isthmus.data.encoding.encoder import EncodedRows, EncoderFit
+from isthmus.data.encoding.encoder import EncodedRows
+from isthmus.data.encoding.gathering.encoder_fit import EncoderFit
 from isthmus.data.encoding.numbers.scaler import ScalerFit
 from isthmus.data.encoding.roles import value_kinds
 from isthmus.data.tables import values as v

@@ -215,6 +215,15 @@ def test_what_was_chosen_is_what_is_shipped_and_what_is_told(run: isthmus.Run):
     assert not (run.path / "trainings").exists()
 
 
+def test_trackers_are_told_of_the_test_rows_alone(run: isthmus.Run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run.path)).Reload()
+    (told,) = board.Scalars("test/auc_pooled")
+    assert told.value == pytest.approx(run.evaluate().pooled.auc)
+    assert not [name for name in board.Tags()["scalars"] if not name.startswith("test/")]
+
+
 def test_a_stopped_fit_goes_on_and_ends_the_same(run: isthmus.Run, folder: Path, table: pa.Table):
     config = isthmus.load_config(settings(), CHANGES)
     out = folder / "stopped"

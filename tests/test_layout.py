@@ -34,6 +34,7 @@ WALK = [
     "train",
     "checkpoint",
     "report",
+    "tracking",
     "config",
     "recipe",
     "inspect",
@@ -48,8 +49,10 @@ WALK = [
     "tuning",
     "benchmarking",
     "diagnosis",
+    "viewing",
     "demo",
     "testing",
+    "doctor",
     "cli",
     "__main__",
 ]

@@ -16,15 +16,18 @@ from isthmus.sources.planted import planted
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = (
-    "data",
-    "models",
-    "training",
-    "tuning",
-    "metrics",
-    "report",
-    "bundle",
-    "diagnosis",
-    "shipping",
+    *(
+        "data",
+        "models",
+        "training",
+        "tuning",
+        "metrics",
+        "report",
+        "bundle",
+        "diagnosis",
+        "shipping",
+    ),
+    *("start", "coming_from", "new_market", "systems", "scale_tables"),
 )
 # Written by a command that takes hours or a quiet machine; all other pages must be there.
 MADE_BY_COMMAND = {"docs/results.md", "docs/bench.md", "docs/truth.md"}
@@ -44,6 +47,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"domain": "tab", "label": "click"} | _same("user_id", "item_id")
     )
     pq.write_table(table, folder / "clicks.parquet")
+    mail = pa.array(["mail"] * 400)
+    pq.write_table(
+        table[:400].set_column(table.column_names.index("tab"), "tab", mail),
+        folder / "mail.parquet",
+    )
     adapter = {"name": "hamur", "bottleneck": 4, "rank": 2, "hyper_widths": [8]}
     config: dict[str, Any] = {
         "data": {

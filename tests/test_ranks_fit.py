@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import isthmus
 from command_line import written
+from forking import children
 from isthmus.bundle import Bundle
 from isthmus.run import Notice
 from small_runs import settings
@@ -182,12 +183,6 @@ def wait_for(file: Path, parent: subprocess.Popen[str]) -> None:
         assert parent.poll() is None, parent.communicate()
         assert time.monotonic() < until
         time.sleep(0.01)
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, oldest first."""
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return sorted(int(child) for file in found for child in file.read_text().split())
 
 
 def test_a_run_that_may_be_restarted_must_name_its_folder(

@@ -17,7 +17,7 @@ from isthmus.data import Subset
 from isthmus.errors import BundleError, RunError, SchemaError
 from isthmus.extending import diff, extend, prune, refresh
 from isthmus.extending.difference import NONE, NOT_TRAINED
-from isthmus.extending.pruning import pruned_bundle
+from isthmus.extending.pruning.without_domain import pruned_bundle
 from isthmus.metrics import auc as area
 from isthmus.models import build_model
 from small_runs import content, settings

@@ -223,7 +223,7 @@ def test_a_domain_of_one_class_is_reported_and_not_fatal(tmp_path: Path):
 def test_without_tensorboard_a_run_says_so(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("isthmus.run.folder.find_spec", lambda name: None)
+    monkeypatch.setattr("isthmus.tracking.tracker.find_spec", lambda name: None)
     told: list[Notice] = []
     run = isthmus.fit(settings(epochs=1), table, out=tmp_path / "run", progress=told.append)
     assert "train: tensorboard is not installed: no events are written" in map(str, told)

@@ -13,7 +13,8 @@ import pytest
 
 from isthmus.config import validate
 from isthmus.data import Dataset, Encoder
-from isthmus.data.encoding.encoder import EncodedRows, EncoderFit
+from isthmus.data.encoding.encoder import EncodedRows
+from isthmus.data.encoding.gathering.encoder_fit import EncoderFit
 from isthmus.data.encoding.roles import value_kinds
 from isthmus.data.encoding.trees import ForestColumns
 from isthmus.data.store.subset import Subset

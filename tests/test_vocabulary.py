@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.data import Vocabulary
-from isthmus.data.encoding import vocabulary as vocabularies
-from isthmus.data.encoding.vocabulary import Counter
+from isthmus.data.encoding.gathering import counter as counting
+from isthmus.data.encoding.gathering.counter import Counter
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.data.tables import values as v
 from isthmus.data.tables.kinds import kind
 
@@ -92,8 +93,8 @@ def test_counts_and_ids_equal_the_slow_way(
 def test_counting_in_blocks_and_merges_equals_counting_at_once(
     spread: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vocabularies, "DENSE_RANGE", 1 << 16)
-    monkeypatch.setattr(vocabularies, "PENDING", 100)
+    monkeypatch.setattr(counting, "DENSE_RANGE", 1 << 16)
+    monkeypatch.setattr(counting, "PENDING", 100)
     keys = np.random.default_rng(0).zipf(1.3, 5000) % 700 * spread - 300 * spread
     text = pc.cast(pa.array(keys), pa.string())
     train = np.random.default_rng(1).random(5000) < 0.7
@@ -114,7 +115,7 @@ def test_counting_in_blocks_and_merges_equals_counting_at_once(
 def test_an_index_finds_each_key_and_nothing_else(spread: int) -> None:
     random = np.random.default_rng(0)
     keys = random.choice(2_000_000, 100_000, replace=False) * spread - 10**6
-    index = vocabularies.Index(keys)
+    index = Index(keys)
     assert (index.find(keys) == np.arange(1, len(keys) + 1)).all()
     strangers = np.setdiff1d(random.integers(-(2**62), 2**62, 10_000), keys)
     edges = np.array([keys.min() - 1, keys.max() + 1, -(2**63), 2**63 - 1])
@@ -201,3 +202,28 @@ def test_hash_buckets_are_filled_evenly(kind: str) -> None:
     assert counts[0] == 0
     assert abs(counts[1:] - 400).max() < 5 * 20
     assert (vocabulary.ids(array.dictionary_encode()) == ids).all()
+
+
+@pytest.mark.parametrize("spread", [1, 2**40])
+def test_counts_that_lie_in_a_file_are_those_in_memory(
+    spread: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers, texts and bytes, of which more are distinct than memory may hold; some come from others."""
+    monkeypatch.setattr(counting, "DENSE_RANGE", 1 << 8)
+    monkeypatch.setattr(counting, "PENDING", 50)
+    keys = np.random.default_rng(0).zipf(1.2, 4000) % 1500 * spread - 300 * spread
+    text = pc.cast(pa.array(keys), pa.string())
+    for array in (pa.array(keys), text, pc.cast(text, pa.binary())):
+        want = Counter(kind(array.type))
+        want.add(array)
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "IN_MEMORY", 100)
+            first, second = Counter(kind(array.type)), Counter(kind(array.type))
+            for start in range(0, len(array), 37):
+                counter = first if start < 2000 else second
+                counter.add(array.slice(start, 37))
+                assert counter._total is None or counter._total.height <= 100
+            first.take_in(second.pairs())
+            assert first.counts().equals(want.counts())
+            assert first.vocabulary(3) == want.vocabulary(3)
+            assert first.vocabulary(10**6).rows == 1

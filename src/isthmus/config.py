@@ -1,4 +1,4 @@
-"""One YAML file is one run: sections ``data``, ``model`` and ``train``, every key checked.
+"""One YAML file is one run: sections ``data``, ``model``, ``train`` and ``trackers``, every key checked.
 
 An unknown key is refused with the nearest known one; a bad value is refused with key, rule and value.
 """
@@ -20,6 +20,7 @@ from isthmus.models import ModelConfig
 from isthmus.models.model_config import OF_NETWORKS
 from isthmus.schema import DataConfig, Section
 from isthmus.schema.address import Address
+from isthmus.tracking import TensorboardConfig, TrackerConfig
 from isthmus.train import TrainConfig
 
 AnySection = TypeVar("AnySection", bound=BaseModel)
@@ -34,13 +35,17 @@ OF_GRADIENTS = (
 
 
 class Config(Section):
-    """Everything that decides a run: the table and its columns, the model, the training."""
+    """Everything that decides a run: the table and its columns, the model, the training.
+
+    ``trackers``: where a fit is shown as well, see `isthmus.tracking`; they decide nothing.
+    """
 
     model_config = ConfigDict(defer_build=True)  # members of other packages are found at first use
 
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
+    trackers: tuple[TrackerConfig, ...] = (TensorboardConfig(),)
 
     @model_validator(mode="after")
     def _check_trees(self) -> "Config":

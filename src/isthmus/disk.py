@@ -5,11 +5,8 @@ Every file is written under a temporary name in its own folder, flushed to the d
 
 import errno
 import fcntl
-import hashlib
 import os
-import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,7 +18,7 @@ LOCK = ".lock"
 TEMPORARY = ".part-"  # names that hold this are leftovers of a killed process
 SEVERAL = "a process with --shared"  # holds the lock beside others
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system that has none
-_TOKEN = secrets.token_hex(3)  # two machines have processes of one number
+_TOKEN = os.urandom(3).hex()  # two machines have processes of one number
 
 
 def temporary_name(path: Path) -> Path:
@@ -149,6 +146,8 @@ def room_for(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
+        import tempfile  # brings half of the standard library along, for one sentence
+
         raise IsthmusError(
             f"{tempfile.gettempdir()} must have room for {what}, got: {fault}"
             " (the environment variable TMPDIR names another folder)"
@@ -225,5 +224,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Give the sha256 of a file's content, in hexadecimal digits."""
+    import hashlib  # slow to import, and most calls hash nothing
+
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,3 +1,3 @@
-"""The version of this package, as pyproject.toml says it; runs and bundles record it."""
+"""The version of this package, the one place that says it; runs and bundles record it."""
 
 VERSION = "0.1.0"

@@ -54,6 +54,7 @@ AdapterConfig = Annotated[
     | TalConfig,
     Family("isthmus.adapters"),
 ]  # fmt: skip
+"""The config of any adapter, told apart by its ``name``."""
 
 __all__ = [
     "AbstractAdapter",

@@ -86,6 +86,7 @@ BackboneConfig = Annotated[
     | PepnetConfig,
     Family("isthmus.backbones"),
 ]  # fmt: skip
+"""The config of any backbone, told apart by its ``name``."""
 
 __all__ = [
     "ADL",

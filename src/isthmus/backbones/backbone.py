@@ -18,6 +18,7 @@ from isthmus.layers.routing import Routing
 from isthmus.layers.sites import Site, Widths
 
 Adapt = Callable[[Site, Tensor], Tensor]
+"""What a backbone calls behind each block: site and hidden state (rows, width) -> hidden state."""
 OfLosses = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -21,7 +21,7 @@ from isthmus.metrics import Effect, Evaluation, ScoredRows, align, evaluate_rows
 from isthmus.metrics.crossed import Replicate
 from isthmus.metrics.effects import MeasuredArm, Reader, macro_effect
 from isthmus.metrics.formulas import PAIRED, EffectMetric
-from isthmus.metrics.intervals import interval
+from isthmus.metrics.intervals import holm_levels, interval
 from isthmus.metrics.scored_rows import corrected
 
 Key = TypeVar("Key", bound=Hashable)
@@ -72,14 +72,8 @@ class Judgement:
 def judged(effects: Mapping[Key, Effect]) -> dict[Key, Judgement]:
     """Correct a family of effects by Holm, and give each its corrected interval."""
     adjusted = with_holm(effects)
-    tested = sorted(
-        (key for key, of in adjusted.items() if of.p is not None),
-        key=lambda key: adjusted[key].p or 0.0,
-    )
-    rejected = sum((adjusted[key].p_holm or 0.0) <= ALARM for key in tested)
-    level = {
-        key: 1 - ALARM / (len(tested) - min(place, rejected)) for place, key in enumerate(tested)
-    }
+    tested = {key: of.p for key, of in adjusted.items() if of.p is not None}
+    level = dict(zip(tested, holm_levels(list(tested.values())), strict=True))
     found = {}
     for key, of in adjusted.items():
         ci = None

@@ -42,6 +42,7 @@ from isthmus.train.generators import seeded
 from isthmus.train.methods.telling import LEAST_ROWS, learn_to_tell
 
 DetectBy = Literal["row", "group"]
+"""How the domain of a row that names none is told: by the row alone, or by all rows of its group."""
 ACCURACY = "accuracy"
 
 

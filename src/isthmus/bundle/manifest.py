@@ -11,6 +11,7 @@ from isthmus.disk import sha256
 from isthmus.errors import BundleError
 
 MANIFEST = "bundle.json"
+"""The file of a bundle that names all others, with their checksums."""
 SEVERAL = 2
 FORMATS = (1, SEVERAL)  # one model; several, with the part of each domain
 

@@ -15,7 +15,7 @@ not count, since served rows have none.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,29 @@ class Profile:
                 parts.append(_empty(parts[0], name) if of is None else getattr(of, name)[[at]])
         arrays = {name: np.concatenate(parts) for name, parts in found.items()}
         return Profile(names=tuple(names), columns=self.columns, **arrays)
+
+    def of_ids(self, kept: Mapping[str, np.ndarray]) -> "Profile":
+        """The profile of a bundle with some of the ids, by column, in rising order, 0 first.
+
+        What the rows had of an id that goes counts as unknown, where the id had a cell of its own.
+        """
+        columns, cells = [], []
+        for column, start in zip(self.columns, self.starts, strict=True):
+            of = self.cells[:, start : start + column.cells]
+            ids = kept.get(column.name)
+            if ids is not None and column.of_ids:
+                stays = np.isin(column.ids, ids)
+                own = of[:, 1:-1]
+                gone = own[:, ~stays].sum(axis=1, keepdims=True)
+                of = np.concatenate([of[:, :1] + gone, own[:, stays], of[:, -1:]], axis=1)
+                column = replace(
+                    column,
+                    size=int(np.searchsorted(ids, column.size)),
+                    ids=tuple(np.searchsorted(ids, np.array(column.ids)[stays]).tolist()),
+                )
+            columns.append(column)
+            cells.append(of)
+        return replace(self, columns=tuple(columns), cells=np.concatenate(cells, axis=1))
 
     def baseline(self) -> dict[str, dict[str, float | None]]:
         """AUC and calibration of each trained domain with their standard errors, plain values."""

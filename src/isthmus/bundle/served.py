@@ -180,7 +180,7 @@ class Bundle:
             "isthmus": VERSION,
             "torch": torch.__version__,
             "reproduction": self.reproduction,
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json", exclude={"trackers"}),
             "domains": self.domains,
             "fields": [asdict(field) for field in self.encoder.fields],
             "calibrated": self.calibration is not None,

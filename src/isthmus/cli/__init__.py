@@ -3,8 +3,17 @@
 Torch is imported inside the commands, so that ``isthmus --help`` answers at once.
 """
 
-from isthmus.cli import commands, recipe_commands, shipping, studies, watching
+from isthmus.cli import commands, installation, recipe_commands, shipping, studies, watching
 from isthmus.cli.app import app
 from isthmus.cli.progress_view import ProgressView
 
-__all__ = ["ProgressView", "app", "commands", "recipe_commands", "shipping", "studies", "watching"]
+__all__ = [
+    "ProgressView",
+    "app",
+    "commands",
+    "installation",
+    "recipe_commands",
+    "shipping",
+    "studies",
+    "watching",
+]

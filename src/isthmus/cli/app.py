@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from isthmus.cli.completing import changes, recipes
 from isthmus.disk import refusal, write_whole, writing
 from isthmus.errors import IsthmusError
 from isthmus.printable import json_text, lenient_streams, printable, restart_in_utf8
@@ -19,8 +18,8 @@ from isthmus.version import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help in boxes takes longer to import than all else together
 )
 cache_app = typer.Typer(no_args_is_help=True, help="The encoded tables that fit keeps.")
 app.add_typer(cache_app, name="cache")
@@ -36,11 +35,19 @@ SHARED = ("fit",)  # commands that several processes may run as one
 Arguments = ParamSpec("Arguments")
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml")]
 Changes = Annotated[
-    list[str] | None, typer.Option("--set", metavar="a.b=c", help="Change one key of the config")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="a.b=c", help="Change one key of the config", autocompletion=changes
+    ),
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", metavar="NAME", help="Put the settings of a published system over it"),
+    typer.Option(
+        "--recipe",
+        metavar="NAME",
+        help="Put the settings of a published system over it",
+        autocompletion=recipes,
+    ),
 ]
 JsonTarget = Annotated[
     str | None,
@@ -163,11 +170,16 @@ def _fault(text: str, fault: Exception | None = None) -> None:
         return
     if (rank := os.environ.get("RANK", "0")) != "0":
         text = f"rank {rank}: {text}"
-    told = Text.assemble(("error:", "bold red"), " ", printable(text, keep="\n"))
-    Console(stderr=True).print(told, soft_wrap=True)
+    _complain("error:", "bold red", printable(text, keep="\n"))
 
 
 def show_warning(message: Warning | str, *_: Any) -> None:
     """Print a warning on stderr, in place of Python's own way."""
-    told = Text.assemble(("warning:", "yellow"), " ", printable(str(message)))
-    Console(stderr=True).print(told, soft_wrap=True)
+    _complain("warning:", "yellow", printable(str(message)))
+
+
+def _complain(word: str, colour: str, text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble((word, colour), " ", text), soft_wrap=True)

@@ -20,6 +20,7 @@ from isthmus.cli.app import (
     say,
     show,
 )
+from isthmus.cli.completing import one_of
 from isthmus.cli.progress_view import ProgressView
 from isthmus.disk import check_place, write_whole, writing
 from isthmus.errors import IsthmusError
@@ -31,7 +32,13 @@ _BROUGHT = ("kuairand", "ali-ccp", "amazon", "douban", "mind")
 
 @command(app, "data")
 def data(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join((*_MADE, *_BROUGHT))}")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join((*_MADE, *_BROUGHT))}",
+            autocompletion=one_of(*_MADE, *_BROUGHT),
+        ),
+    ],
     domain: Annotated[
         str | None, typer.Option(help="For movielens-1m: age, gender or occupation (default: age)")
     ] = None,
@@ -87,7 +94,9 @@ def init(
     table: Annotated[str, typer.Argument(help="Parquet file, folder or glob, or CSV")],
     domain: Annotated[str, typer.Option(help="Column that names the domain of a row")],
     label: Annotated[str, typer.Option(help="Column with the label, 0 or 1")],
-    output: Annotated[Path, typer.Option("--output", "-o")] = Path("config.yaml"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The config to write")] = Path(
+        "config.yaml"
+    ),
 ) -> None:
     """Read a table, guess each column's kind, and write a commented config."""
     from isthmus.inspect import inspect_table
@@ -124,6 +133,7 @@ def fit(
         typer.Option(
             metavar="strict|balanced",
             help="Train the alternatives of each domain, too, and ship what serves each domain best",
+            autocompletion=one_of("strict", "balanced"),
         ),
     ] = None,
     jobs: Annotated[
@@ -242,7 +252,9 @@ def evaluate(
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="OUT", help="The table to write")
+    ],
     strength: Annotated[
         float | None,
         typer.Option(help="of adapter modulation: 1 as trained, 0 the shared network"),
@@ -280,18 +292,29 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
     form: FormatName = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="PAGE.html", help="Write a page")
+    ] = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Compare each later run with the first run, paired on the same rows."""
-    import isthmus
+    from isthmus.run.comparing import compare_runs
 
     check_format(form, json_target)
     if len(runs) < 2:
         raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
-    first, *others = [isthmus.Run.open(run) for run in runs]
-    results = [isthmus.compare(first, other, split=split) for other in others]
-    content = {"comparisons": [result.to_dict() for result in results]}
-    deliver(formatted(form, results, content), content, json_target)
+    if page is not None:
+        with writing("page", page):
+            check_place(page, folders=False)
+    compared = compare_runs(runs, split=split)
+    if page is not None:
+        with writing("page", page):
+            write_whole(page, compared.page())
+    content = compared.to_dict()
+    said = compared if form is None else formatted(form, compared.comparisons, content)
+    deliver(said, content, json_target)
+    if page is not None and form is None and json_target != "-":
+        say(f"page: {page}")
 
 
 @command(app, "demo")

@@ -4,10 +4,6 @@ from html import escape as escape_html
 from importlib import import_module
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.text import Text
-
 from isthmus.printable import printable
 
 PLAIN_STEP = 0.1  # share of a stage between two plain lines
@@ -20,10 +16,12 @@ class ProgressView:
     >>> with isthmus.ProgressView() as progress:            # doctest: +SKIP
     ...     run = isthmus.fit("config.yaml", progress=progress)
 
-    A notebook needs no widgets. ``console``: where to show it; stderr by default.
+    A notebook needs no widgets. ``console``: of rich, where to show it; stderr by default.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Any = None) -> None:
+        from rich.console import Console
+
         self.console = Console(stderr=True) if console is None else console
         self.bar: Any = None
         self.cell: _Cell | None = None
@@ -63,9 +61,13 @@ class ProgressView:
             self._line(notice)
 
     def _line(self, notice: Any) -> None:
+        from rich.text import Text
+
         self.console.print(Text(printable(str(notice), keep="\n")), soft_wrap=True)
 
     def _move_bar(self, notice: Any) -> None:
+        from rich.markup import escape
+
         if notice.stage not in self.tasks:
             self.tasks[notice.stage] = self.bar.add_task("", total=1.0, stage=notice.stage)
         task = self.tasks[notice.stage]

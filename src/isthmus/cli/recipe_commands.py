@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from isthmus.cli.app import command, recipes_app, show
+from isthmus.cli.completing import recipes as known
 
 
 @command(recipes_app, "list")
@@ -13,15 +14,17 @@ def list_recipes() -> None:
     import isthmus
 
     show("isthmus fit CONFIG.yaml --recipe NAME; costs are told beside a joint training\n")
-    known = isthmus.recipes()
-    width = max(len(one.name) for one in known) + 2
-    for one in known:
+    found = isthmus.recipes()
+    width = max(len(one.name) for one in found) + 2
+    for one in found:
         show(f"{one.name:<{width}}{one.head.purpose}")
         show(f"{'':<{width}}costs {one.head.costs}; {one.head.paper}")
 
 
 @command(recipes_app, "show")
-def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def show_recipe(
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=known)],
+) -> None:
     """Print a recipe as YAML, with its comments."""
     from isthmus.recipe import recipe_of
 

@@ -147,16 +147,28 @@ def refresh(
 @command(app, "prune")
 def prune(
     run: Annotated[Path, typer.Argument(metavar="RUN")],
-    domain: Annotated[str, typer.Option(metavar="NAME", help="The domain to remove")],
+    domain: Annotated[str | None, typer.Option(metavar="NAME", help="The domain to remove")] = None,
+    unused: Annotated[
+        str | None,
+        typer.Option(metavar="TABLE", help="Remove ids that these newer rows do not have"),
+    ] = None,
+    least: Annotated[
+        int,
+        typer.Option(metavar="N", help="With --unused: how often an id must stand there to stay"),
+    ] = 1,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="RUN2", help="New run folder (default: RUN-without-NAME)"),
+        typer.Option(
+            metavar="RUN2", help="New run folder (default: RUN-without-NAME, or RUN-used)"
+        ),
     ] = None,
 ) -> None:
-    """Remove a domain from a run: its rows get the unknown domain's answer, all others stay."""
+    """Remove a domain, or unused ids, from a run: they get the unknown one's answer, all others stay."""
     from isthmus.extending import prune as run_prune
 
-    found = run_prune(run, domain=domain, out=out)
+    if (domain is None) == (unused is None):
+        raise IsthmusError("prune must have one of --domain and --unused, got both or none")
+    found = run_prune(run, domain=domain, unused=unused, least=least, out=out)
     show(found)
     say(f"wrote {found.run.path}")
 

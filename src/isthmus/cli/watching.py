@@ -1,4 +1,4 @@
-"""The commands that look at what was served."""
+"""The commands that watch: what was served, and the runs under a folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -62,3 +62,17 @@ def monitor(
         say(f"page: {out}")
     if found.fell:
         raise typer.Exit(FELL)
+
+
+@command(app, "view")
+def view(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs lie")] = Path(),
+    host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1: this machine alone")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8090,
+) -> None:
+    """Show all runs under a folder as one table in a browser: compare them, watch a fit."""
+    from isthmus.viewing import view as view_runs
+
+    view_runs(folder, host=host, port=port, tell=say)

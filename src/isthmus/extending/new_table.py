@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from isthmus.data.encoding.encoder import EncodedRows, Encoder
+from isthmus.data.encoding.gathering.counter import Counter
 from isthmus.data.encoding.roles import (
     ROLES,
     Usage,
@@ -19,7 +20,7 @@ from isthmus.data.encoding.roles import (
     vocabulary_name,
 )
 from isthmus.data.encoding.taught import Taught
-from isthmus.data.encoding.vocabulary import Counter, Vocabulary
+from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.store.arrays import Arrays
 from isthmus.data.store.chosen import Chosen, Piece
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill

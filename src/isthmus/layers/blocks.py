@@ -16,7 +16,9 @@ from isthmus.layers.dropout import Dropout
 from isthmus.layers.routing import Routing, needed
 
 Norm = Literal["batch", "domain", "none"]
+"""The norm of a deep block: over all rows, over those of the row's domain, or none."""
 Towers = Literal["shared", "per_domain"]
+"""Whether all domains share the deep part, or each has its own."""
 # What an adapter makes of a Linear: the Linear's input and output -> another output.
 Meet = Callable[[Tensor, Tensor], Tensor]
 

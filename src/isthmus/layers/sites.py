@@ -15,9 +15,11 @@ from typing import Literal
 
 Passed = int | Literal["input"]  # where an adapter may sit
 Site = Passed | Literal["latent"]
+"""Where a hidden state is met: a block's number, ``input`` or ``latent``."""
 Linears = Literal["all"] | tuple[int, ...]
 Widths = tuple[int, int]
 INPUT: Literal["input"] = "input"
+"""The site of the embedded row."""
 LATENT: Literal["latent"] = "latent"
 
 

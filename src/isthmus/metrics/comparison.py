@@ -8,7 +8,7 @@ import numpy as np
 
 from isthmus.metrics.formulas import PAIRED, EffectMetric, seeds_of
 from isthmus.metrics.formulas.metric import Metric
-from isthmus.metrics.intervals import holm, interval, p_value
+from isthmus.metrics.intervals import holm, holm_levels, interval, p_value
 from isthmus.metrics.scopes import (
     AbstractResult,
     Scope,
@@ -28,8 +28,10 @@ class Difference:
     """One metric of models a and b on the same rows, and b - a.
 
     ``ci`` is the 95 % interval of this scope alone, symmetric about the difference. ``p`` is the
-    two-sided p of no difference. ``p_holm`` is that p adjusted over all domains; only a domain has
-    it. An undefined value is None, and ``reason`` says why. ``note`` says why an interval is rough.
+    two-sided p of no difference. ``p_holm`` is that p adjusted over all domains, and ``ci_holm`` the
+    wider interval that goes with it: it holds 0 exactly where ``p_holm`` is above .05. Only a domain
+    has these two. An undefined value is None, and ``reason`` says why. ``note`` says why an interval
+    is rough.
     """
 
     a: float | None
@@ -39,6 +41,7 @@ class Difference:
     p: float | None
     larger_is_better: bool
     p_holm: float | None = None
+    ci_holm: tuple[float, float] | None = None
     reason: str | None = None
     note: str | None = None
 
@@ -54,13 +57,28 @@ class Difference:
             return None
         return "b" if (self.ci[0] > 0) == self.larger_is_better else "a"
 
+    @property
+    def verdict(self) -> Literal["better", "worse", "tie"] | None:
+        """What may be said of b: of a domain by its adjusted p, else by p; None where there is no p."""
+        p = self.p if self.p_holm is None else self.p_holm
+        if p is None or self.difference is None:
+            return None
+        if p > ALARM:
+            return "tie"
+        return "better" if (self.difference > 0) == self.larger_is_better else "worse"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nulls with their reason."""
         out: dict[str, Any] = {"a": self.a, "b": self.b, "difference": self.difference}
-        out |= {"ci": None if self.ci is None else list(self.ci), "p": self.p}
-        out |= {"p_holm": self.p_holm, "better": self.better}
+        out |= {"ci": _listed(self.ci), "p": self.p}
+        out |= {"ci_holm": _listed(self.ci_holm), "p_holm": self.p_holm}
+        out |= {"better": self.better, "verdict": self.verdict}
         told = {"reason": self.reason, "note": self.note}
         return out | {name: why for name, why in told.items() if why is not None}
+
+
+def _listed(ci: tuple[float, float] | None) -> list[float] | None:
+    return None if ci is None else list(ci)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +195,9 @@ def compare(
     paired = {name: b_seeds[name] - of for name, of in a_seeds.items()}
     a_means, b_means = ({n: of.bare() for n, of in side.items()} for side in (a_seeds, b_seeds))
     sides = a_means, b_means, paired
-    found = [_pair(*scope) for scope in zip(*map(scopes.domains, sides), strict=True)]
-    domains = dict(zip(first.names, _with_holm(found), strict=True))
+    each = list(zip(*map(scopes.domains, sides), strict=True))
+    found = _with_holm([_pair(*scope) for scope in each], [paired_of for _, _, paired_of in each])
+    domains = dict(zip(first.names, found, strict=True))
     worst = worst_domain(a_means, first.names)
     return Comparison(
         split=first.split,
@@ -193,7 +212,7 @@ def compare(
         worst=_worst(worst, domains),
         notes=(
             coverage_note(len(left)),
-            "p per domain: Holm-adjusted; p below the line: not adjusted.",
+            "p of a domain is adjusted by Holm over the domains; p of pooled, macro, weighted and worst is not.",
         ),
     )
 
@@ -232,12 +251,19 @@ def _undefined(metric: Metric, why: str) -> Difference:
     return Difference(None, None, None, None, None, larger_is_better=larger, reason=why)
 
 
-def _with_holm(pairs: list[Pair]) -> list[Pair]:
-    """Adjust the p values of each metric over the domains that have one."""
+def _with_holm(pairs: list[Pair], paired: Sequence[Scope]) -> list[Pair]:
+    """Adjust the p values and intervals of each metric over the domains that have a p."""
     for metric in PAIRED:
         of = [pair.differences[metric] for pair in pairs]
-        adjusted = iter(holm([one.p for one in of if one.p is not None]))
-        held = [one if one.p is None else replace(one, p_holm=next(adjusted)) for one in of]
+        tested = [one.p for one in of if one.p is not None]
+        adjusted = zip(holm(tested), holm_levels(tested), strict=True)
+        held = []
+        for one, scope in zip(of, paired, strict=True):
+            if one.p is not None:
+                p_holm, level = next(adjusted)
+                ci = interval(*scope.spreads[metric], level=level)
+                one = replace(one, p_holm=p_holm, ci_holm=ci)
+            held.append(one)
         pairs = [
             replace(pair, differences={**pair.differences, metric: one})
             for pair, one in zip(pairs, held, strict=True)
@@ -246,10 +272,12 @@ def _with_holm(pairs: list[Pair]) -> list[Pair]:
 
 
 def _worst(name: str | None, domains: dict[str, Pair]) -> Pair:
-    """The pair of the worst domain without Holm's p, which belongs to the list of domains."""
+    """The pair of the worst domain without Holm's numbers, which belong to the list of domains."""
     if name is None:
         why = "no domain has an AUC"
         return Pair(0, 0, {metric: _undefined(of, why) for metric, of in PAIRED.items()})
     pair = domains[name]
-    plain = {metric: replace(of, p_holm=None) for metric, of in pair.differences.items()}
+    plain = {
+        metric: replace(of, p_holm=None, ci_holm=None) for metric, of in pair.differences.items()
+    }
     return replace(pair, differences=plain, domain=name)

@@ -26,6 +26,7 @@ DEFINITIONS = {metric.name: metric.definition for metric in METRICS} | {
     "weighted": "mean over the same domains, weighted by rows",
     "worst": "the domain with the lowest AUC",
 }
+"""What each metric and each mean over domains is, as text by name."""
 FIGURES = tuple(name for metric in METRICS for name in metric.figures)
 
 

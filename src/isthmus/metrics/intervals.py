@@ -70,3 +70,20 @@ def holm(p: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
     return adjusted.tolist()
+
+
+def holm_levels(p: Sequence[float]) -> list[float]:
+    """Levels of intervals that agree with `holm`: one holds 0 exactly where its adjusted p is above .05.
+
+    The level is that of Holm's step, 1 - .05 / h. Here h counts the hypotheses that stand when it is the
+    turn of this one; those that are never rejected all have the h at which Holm stopped.
+
+    >>> [round(level, 4) for level in holm_levels([0.01, 0.04, 0.03])]
+    [0.9833, 0.975, 0.975]
+    """
+    alarm = 1 - LEVEL
+    rejected = sum(one <= alarm for one in holm(p))
+    levels = np.empty(len(p))
+    for place, at in enumerate(np.argsort(p, kind="stable")):
+        levels[at] = 1 - alarm / (len(p) - min(place, rejected))
+    return levels.tolist()

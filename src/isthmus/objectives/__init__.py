@@ -26,6 +26,7 @@ ObjectiveConfig = Annotated[
     | ConsistencyConfig,
     Family("isthmus.objectives"),
 ]  # fmt: skip
+"""The config of any objective, told apart by its ``name``."""
 
 __all__ = [
     "AbstractObjective",

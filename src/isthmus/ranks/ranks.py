@@ -4,9 +4,9 @@ A process has a number, its *rank*, from 0. What a method here calls *together* 
 rank, in the same order; a rank that does not come lets the others wait, and end with `RankError` when
 they have waited for as long as the group was told. Plain values travel as JSON and nothing is pickled.
 
-Rank 0 alone writes files and looks at the clock. While it is at such work, it gives a sign every few
-seconds, so that the others can wait for as long as the work takes, and no longer than a minute for
-a process that is gone.
+Rank 0 alone writes a run's files and looks at the clock. While it is at such work, it gives a sign every
+few seconds, so that the others can wait for as long as the work takes, and no longer than a minute for
+a process that is gone. Every rank does so at work that is shared out, such as the encoding of a table.
 """
 
 import json
@@ -27,8 +27,8 @@ from torch._C._distributed_c10d import Store
 from isthmus.errors import IsthmusError, RunError
 
 Result = TypeVar("Result")
-BEAT_SECONDS = 5.0  # between two signs of rank 0
-LONGEST_PAUSE = 0.25  # seconds between two looks for what rank 0 gives
+BEAT_SECONDS = 5.0  # between two signs of a rank at work
+LONGEST_PAUSE = 0.25  # seconds between two looks for what a rank gives
 
 
 def reason_of(fault: Exception) -> str:
@@ -60,7 +60,7 @@ class Ranks:
     patience: timedelta = timedelta(seconds=60)
     turns: int = field(
         default=0, init=False
-    )  # works of rank 0 so far, which name texts in the store
+    )  # works so far that the others wait for, which name texts in the store
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.size:
@@ -169,6 +169,46 @@ class Ranks:
             self._refuse(texts, fault)
         return result  # pyright: ignore[reportReturnType]
 
+    def apart(self, work: Callable[[], Any]) -> list[Any]:
+        """Let each rank do its own ``work``, however long it takes; give all the plain values, by rank.
+
+        Long work calls `heed` now and then, so as not to go on in vain. Where a rank is refused, all end:
+        rank 0 tells why. Together.
+        """
+        if not self.many:
+            return [work()]
+        self.turns += 1
+        name = f"work {self.turns}"
+        told: dict[str, Any] = {"value": None, "fault": None}
+        fault = None
+        with self._beating(f"{name} of {self.rank}"):
+            try:
+                told["value"] = work()
+            except ToldElsewhereError as refused:
+                fault = refused
+            except (IsthmusError, OSError) as refused:
+                fault, told["fault"] = refused, str(refused)
+                self._put(f"{name} refused", told)
+            self._put(f"{name} of {self.rank}", told)
+        found = [
+            told if rank == self.rank else self._heard(f"{name} of {rank}", rank)
+            for rank in range(self.size)
+        ]
+        texts = [one["fault"] for one in found]
+        if any(text is not None for text in texts):
+            self._refuse(texts, fault)
+        return [one["value"] for one in found]
+
+    def heed(self) -> None:
+        """Raise ToldElsewhereError, in work of `apart`, once another rank is refused."""
+        if not self.many:
+            return
+        assert self.store is not None
+        with self._faults():
+            refused = self.store.check([f"work {self.turns} refused"])
+        if refused:
+            raise ToldElsewhereError(f"rank {self.rank} ends with the others")
+
     def barrier(self) -> None:
         """Wait until every rank is here. Together."""
         self.sum(torch.zeros(1))
@@ -183,6 +223,13 @@ class Ranks:
 
     def _awaited(self, name: str) -> Any:
         """Wait for what rank 0 gives, for as long as it gives a sign of life."""
+        told = self._heard(name, 0)
+        if "fault" in told:
+            raise ToldElsewhereError(f"rank {self.rank} ends with rank 0: {told['fault']}")
+        return told["value"]
+
+    def _heard(self, name: str, rank: int) -> dict[str, Any]:
+        """Wait for what a rank tells, for as long as it gives a sign of life."""
         assert self.store is not None
         beats, heard, pause = 0, time.monotonic(), 1e-3
         with self._faults():
@@ -194,13 +241,10 @@ class Ranks:
                     beats, heard = now, time.monotonic()
                 elif time.monotonic() - heard > self.patience.total_seconds():
                     raise RankError(
-                        f"rank 0 of {self.size} must give a sign of life every"
+                        f"rank {rank} of {self.size} must give a sign of life every"
                         f" {self.patience.total_seconds():g} s while the others wait, got none"
                     )
-            told = json.loads(self.store.get(name))
-        if "fault" in told:
-            raise ToldElsewhereError(f"rank {self.rank} ends with rank 0: {told['fault']}")
-        return told["value"]
+            return json.loads(self.store.get(name))
 
     def _put(self, name: str, told: dict[str, Any]) -> None:
         assert self.store is not None
@@ -241,3 +285,4 @@ class Ranks:
 
 
 ALONE = Ranks()
+"""A process that trains by itself: rank 0 of 1."""

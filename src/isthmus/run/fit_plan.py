@@ -12,6 +12,7 @@ from isthmus.config import Config, differences
 from isthmus.disk import check_place, writing
 from isthmus.errors import RunError
 from isthmus.run.folder import RunFolder
+from isthmus.tracking import check_trackers
 
 RUNS = Path("runs")
 # Keys that may differ between a run and its resumption: they do not move the result.
@@ -60,7 +61,11 @@ class FitPlan:
         return self.begun and self.folder.read_state().state == "finished"
 
     def check(self) -> None:
-        """Raise RunError where what is in the folder does not let the run begin or go on."""
+        """Raise RunError where what is in the folder does not let the run begin or go on.
+
+        Raises ConfigError where a tracker is missing.
+        """
+        check_trackers(self.config.trackers)
         with writing("run folder", self.target):
             if not self.target.exists():
                 check_place(self.target)  # now, not after the table is encoded
@@ -159,8 +164,9 @@ def target_folder(config: Any, out: str | Path | None, resume: bool) -> Path:
 
 
 def without_table(config: Config) -> Config:
-    """Leave out the path of the table. The files themselves are compared."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"table": None})})
+    """Leave out the path of the table, whose files are compared themselves, and the trackers."""
+    data = config.data.model_copy(update={"table": None})
+    return config.model_copy(update={"data": data, "trackers": ()})
 
 
 def without_widths(config: Config) -> Config:

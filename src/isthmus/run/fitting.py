@@ -34,7 +34,7 @@ from isthmus.recipe import SettledConfig
 from isthmus.report import to_markdown
 from isthmus.run.between_domains import found_between, write_between
 from isthmus.run.fit_plan import FitPlan, target_folder
-from isthmus.run.folder import LookWriter, RunState, has_tensorboard
+from isthmus.run.folder import LookWriter, RunState, trackers_of
 from isthmus.run.gate_shares import GateShares, GateWatch, write_gates
 from isthmus.run.guard.choosing import Guard
 from isthmus.run.guard.guarded_fit import GuardedFit, check_guard
@@ -43,7 +43,6 @@ from isthmus.run.ranked_fit import (
     boxes_to_read,
     check_same,
     deals_tables,
-    one_dataset,
     restarted,
     save_bundle,
 )
@@ -133,17 +132,18 @@ def fit(
         raise ConfigError("data.table must name a table, or a table must be given, got neither")
     opened = ranks.every(lambda: open_table(source))
     check_same(ranks, settings, opened)
-    dataset = one_dataset(
-        ranks,
-        lambda: _encoded(
-            plan,
-            opened,
-            cache=cache,
-            verify_content=verify_content,
-            block_rows=block_rows,
-            progress=encoding(tell),
-        ),
-        cache,
+    files = ranks.first(
+        lambda: dataset_key(settings.data, opened.fingerprint(verify_content=verify_content))
+    )
+    ranks.first(lambda: plan.check_table(files))
+    dataset = Dataset.from_table(
+        settings.data,
+        opened,
+        cache=cache,
+        verify_content=verify_content,
+        block_rows=block_rows,
+        progress=encoding(tell),
+        ranks=ranks,
     )
     ranks.every(lambda: settled.check(dataset, printable(opened.source)))
     ranks.every(lambda: check_detector(settings, dataset))
@@ -171,16 +171,7 @@ def fit(
         warnings.warn(f"{why}, so its bundle is not served", UserWarning, stacklevel=2)
     if guard is not None:
         return GuardedFit(settings, opened, dataset, plan, guard, jobs=jobs, tell=tell).run()
-    if not has_tensorboard():
-        tell(Notice("train", "tensorboard is not installed: no events are written"))
     return _Fit(settings, opened, dataset, model, plan, tell, ranks).run()
-
-
-def _encoded(plan: FitPlan, table: Table, *, verify_content: bool, **options: Any) -> Dataset:
-    """Encode the table, or find it encoded, once it is known to be the one the run began with."""
-    data = plan.config.data
-    plan.check_table(dataset_key(data, table.fingerprint(verify_content=verify_content)))
-    return Dataset.from_table(data, table, verify_content=verify_content, **options)
 
 
 class _Fit:
@@ -254,15 +245,17 @@ class _Fit:
         with kept:
             if begin:
                 self.ranks.first(lambda: self.folder.begin(self.config, self.state))
-            end = self._train(events, history)
-            self._finish(end)
+            self.trackers = trackers_of(self.config, self.folder, history, self.tell, self.ranks)
+            with self.trackers.following():
+                self._finish(self._train(events, history))
+                self.trackers.keep()
         return Run.open(self.folder.path)
 
     def _train(self, events: Iterator[TrainEvent], history: tuple[Look, ...]) -> End:
         looks: LookWriter | None = None
         end = None
 
-        def open_looks() -> None:  # which may take a while to import TensorBoard
+        def open_looks() -> None:
             nonlocal looks
             looks = LookWriter(self.folder, history, method=self.config.train.method.name)
 
@@ -276,6 +269,7 @@ class _Fit:
                     case Look():
                         if looks is not None:
                             looks.write(event)
+                        self.trackers.look(event)
                         self.tell(Notice("train", look_text(event, self.config.train.monitor)))
                     case CheckpointDue():
                         self._save(looks, event)
@@ -334,6 +328,7 @@ class _Fit:
         """Write the scores of the test rows, the report, and that the run is finished."""
         scored = self.scores.write(bundle, self.scores.of("test", test))
         evaluation = evaluate_rows(scored)
+        self.trackers.tested(evaluation, end.step)
         tables = [to_markdown(evaluation)]
         found = found_between(end.between_domains, self._domains())
         write_between(self.folder.path, found)

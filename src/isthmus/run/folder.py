@@ -4,6 +4,7 @@
     run.json             state (running, finished), data set, domains, threads
     metrics.jsonl        one line a look at the validation rows
     events.out.tfevents* the same for TensorBoard, where that is installed
+    trackers.json        which runs at MLflow and Weights & Biases are this one, where they track it
     checkpoint/          what a resumed training needs
     bundle/              what is shipped
     scores/              logits of the validation and test rows
@@ -24,9 +25,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -35,8 +35,9 @@ from isthmus.data import Dataset, Table
 from isthmus.disk import refusal, remove_leftovers, write_whole, writing
 from isthmus.errors import IsthmusError, RunError
 from isthmus.printable import printable
-from isthmus.ranks import RankError
+from isthmus.ranks import ALONE, RankError, Ranks
 from isthmus.run.notice import Listener, Notice
+from isthmus.tracking import Trackers
 from isthmus.train import Look
 from isthmus.version import VERSION
 
@@ -177,7 +178,7 @@ class RunFolder:
             return replace(RunState(**values), domains=tuple(values["domains"]))
         except FileNotFoundError:
             raise RunError(f"{self.path} is not a run folder: it has no run.json") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RunError(f"{self.state_file} is damaged: {error}") from error
 
     def has_scores(self, split: str) -> bool:
@@ -212,33 +213,18 @@ LOCK = ".lock"
 
 
 class LookWriter:
-    """Writes each look at the validation rows once, to ``metrics.jsonl`` and to TensorBoard."""
+    """Writes each look at the validation rows once, to ``metrics.jsonl``."""
 
     def __init__(self, folder: RunFolder, history: tuple[Look, ...], *, method: str) -> None:
         self.method = method
         # Looks after the checkpoint come again; those before it are known to the checkpoint.
         write_whole(folder.metrics, "".join(map(self._line, history)))
         self.file = folder.metrics.open("a", encoding="utf-8")
-        self.board: Any = None
-        if has_tensorboard():
-            from torch.utils.tensorboard import SummaryWriter
-
-            last = history[-1].step if history else 0
-            self.board = SummaryWriter(str(folder.path), purge_step=last + 1)
 
     def write(self, look: Look) -> None:
         """Write one look."""
         self.file.write(self._line(look))
         self.file.flush()
-        if self.board is not None:
-            self.board.add_scalar("train/loss", look.loss, look.step)
-            for name, loss in look.losses.items():
-                self.board.add_scalar(f"train/loss_{name}", loss, look.step)
-            for name, value in look.told.items():
-                self.board.add_scalar(f"train/{name}", value, look.step)
-            for name, value in look.metrics.items():
-                if value is not None:
-                    self.board.add_scalar(f"validation/{name}", value, look.step)
 
     def _line(self, look: Look) -> str:
         values = {"method": self.method, **asdict(look)}
@@ -252,12 +238,22 @@ class LookWriter:
         os.fsync(self.file.fileno())
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the file."""
         self.file.close()
-        if self.board is not None:
-            self.board.close()
 
 
-def has_tensorboard() -> bool:
-    """Whether events for TensorBoard can be written."""
-    return find_spec("tensorboard") is not None
+def trackers_of(
+    config: Config,
+    folder: RunFolder,
+    history: tuple[Look, ...],
+    tell: Listener,
+    ranks: Ranks = ALONE,
+) -> Trackers:
+    """Begin what a config names as trackers, for the run in ``folder``; of several ranks rank 0 alone."""
+    return Trackers(
+        config.trackers if ranks.is_first else (),
+        folder=folder.path,
+        config=config.model_dump(mode="json", exclude={"trackers"}),
+        history=history,
+        tell=lambda text: tell(Notice("train", text)),
+    )

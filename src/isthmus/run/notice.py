@@ -25,6 +25,7 @@ class Notice:
 
 
 Listener = Callable[[Notice], None]
+"""What a fit tells its notices."""
 
 
 def encoding(tell: Listener) -> Callable[[str, int, int], None]:

@@ -1,11 +1,11 @@
 """What a fit by several processes needs beside a fit: one start, one dataset, one writer.
 
-Every rank runs the whole of `isthmus.fit`. Rank 0 alone encodes, writes and talks. The others open what
-rank 0 encoded, train and score. All ranks must see the same files, settings and versions.
+Every rank runs the whole of `isthmus.fit`. The ranks share out the encoding of a table, train and score.
+Rank 0 alone writes the run and talks. All ranks must see the same files, settings and versions.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,9 +14,8 @@ from isthmus.bundle import Bundle
 from isthmus.bundle.parts import model_tensors
 from isthmus.config import Config
 from isthmus.data import Dataset, Table
-from isthmus.data.store.cache import entry_folder
 from isthmus.data.store.dataset import dataset_key
-from isthmus.errors import BundleError, ConfigError, RunError
+from isthmus.errors import ConfigError
 from isthmus.layers.tables import Box
 from isthmus.models import AbstractModel
 from isthmus.optimisers import build_optimiser, resolve_embedding_update
@@ -58,31 +57,6 @@ def check_same(ranks: Ranks, config: Config, table: Table) -> None:
             "config": without_table(config).model_dump(mode="json"),
         },
     )
-
-
-def one_dataset(ranks: Ranks, encode: Callable[[], Dataset], cache: str | Path | None) -> Dataset:
-    """Let rank 0 encode the table, or find it encoded, and open the same copy on every rank. Together.
-
-    Raises RunError where another rank does not see the copy.
-    """
-    made: list[Dataset] = []
-
-    def key() -> str:
-        made.append(encode())
-        return made[0].key
-
-    found = ranks.first(key)
-    return ranks.every(lambda: made[0] if made else _opened(entry_folder(found, cache)))
-
-
-def _opened(folder: Path) -> Dataset:
-    try:
-        return Dataset.open(folder)
-    except BundleError as fault:
-        raise RunError(
-            f"every process must see the table that rank 0 has encoded, so the cache must lie where all"
-            f" machines can read it, but: {fault} (the environment variable ISTHMUS_CACHE names it)"
-        ) from fault
 
 
 def deals_tables(ranks: Ranks, train: TrainConfig, dataset: Dataset) -> bool:

@@ -5,14 +5,22 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 EMBEDDING_DIM = 16
+"""The width of an embedding, where the config names none."""
 
 Pooling = Literal["mean", "sum", "max"]
+"""How the items of a list of numbers become one."""
 ListPooling = Literal["mean", "sum", "max", "attention"]
+"""How the items of a categorical list become one vector."""
 Scale = Literal["standard", "log", "min_max", "quantile", "none"]
+"""How numbers are scaled, by what the train rows say."""
 NumberEmbedding = Literal["none", "piecewise", "periodic"]
+"""How a number becomes a vector, if it does."""
 NotANumber = Literal["refuse", "missing"]
+"""What a NaN in a numeric column means."""
 TimePart = Literal["hour", "weekday", "day", "age"]
+"""What a model reads of a time."""
 TimeUnit = Literal["s", "ms", "us", "ns"]
+"""The unit of a time that is a whole number."""
 
 
 class Section(BaseModel):
@@ -131,3 +139,4 @@ Feature = Annotated[
     | Annotated[Time, Tag("time")],
     Discriminator(_kind),
 ]
+"""The config of any feature, told apart by its ``kind``."""

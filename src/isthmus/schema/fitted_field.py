@@ -6,10 +6,13 @@ from typing import Literal
 
 from isthmus.schema.features import NumberEmbedding, Pooling, TimePart
 
-STATISTICS_WIDTH = 4  # effect and log count of a value, then both within the row's domain
-TREES = "trees"  # the field that holds the forest's score
+STATISTICS_WIDTH = 4
+"""Numbers of a value with statistics: effect and log count, then both within the row's domain."""
+TREES = "trees"
+"""The field that holds the forest's score."""
 HOURS, WEEKDAYS = 25, 8  # ids of the parts of a time, with the missing time's id 0
-TREES_WIDTH = 2  # columns of a batch: the score, and for train rows the score without the domain
+TREES_WIDTH = 2
+"""Columns of that field: the score, and for train rows the score without the domain."""
 
 
 @dataclass(frozen=True, slots=True)

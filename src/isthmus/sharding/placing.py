@@ -14,7 +14,9 @@ from isthmus.sharding.row_wise import RowWiseTable
 from isthmus.sharding.torchrec_table import TorchRecTable, can_hold, check_torchrec
 
 TablesChoice = Literal["replicated", "sharded", "auto"]
+"""Where embedding tables lie: on every process, in parts, or in parts where they are large."""
 TablesEngine = Literal["row_wise", "table_wise", "column_wise"]
+"""How tables are cut: own rows of each process, or TorchRec's tables or columns."""
 
 SHARD_ABOVE_BYTES = 2**32  # of weights and both moments, as float32
 BYTES_OF_A_WEIGHT = 12

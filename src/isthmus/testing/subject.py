@@ -14,8 +14,8 @@ from isthmus.layers.sites import Site
 from isthmus.models import AbstractModel, DomainModel
 from isthmus.train.generators import seeded
 
-# A batch of which rows, in which domains: (rows,) int64 each, -> the module's output, rows first.
 Run = Callable[[Tensor, Tensor], Tensor]
+"""A batch of which rows, in which domains, (rows,) int64 each -> the module's output, rows first."""
 
 
 @dataclass(frozen=True)

@@ -118,3 +118,4 @@ class End:
 
 
 TrainEvent = Progress | Look | CheckpointDue | End
+"""What a training tells while it runs."""

@@ -28,6 +28,7 @@ Monitor = Literal[
     "logloss_macro",
     "logloss_worst",
 ]
+"""The metric of the validation rows by which a training stops."""
 SCORE_ROWS = 16384
 CURVES = 100  # domains whose AUC each look tells
 

@@ -36,9 +36,15 @@ class BlockLayout:
         single = tuple(field.name for field in fields if field.kind == "categorical")
         return cls(single, numbers, width)
 
+    def arrays(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """Ids int32 (rows, columns) and numbers float32 (rows, width), all 0."""
+        return (
+            np.zeros((rows, len(self.categorical)), dtype=np.int32),
+            np.zeros((rows, self.width), dtype=np.float32),
+        )
+
     def empty(self, rows: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Ids int32 (rows, columns), numbers float32 (rows, width) of 0, and views of them by field."""
-        ids = np.zeros((rows, len(self.categorical)), dtype=np.int32)
-        x = np.zeros((rows, self.width), dtype=np.float32)
+        """Ids int32 (rows, columns), numbers float32 (rows, width) of 0, and views by field."""
+        ids, x = self.arrays(rows)
         into = {name: ids[:, at] for at, name in enumerate(self.categorical)}
         return ids, x, into | {name: x[:, at] for name, at in self.numbers.items()}

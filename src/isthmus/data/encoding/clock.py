@@ -135,6 +135,18 @@ class ClockFit:
             self._newest = max(self._newest, float(days.max()))
             self._drawn.add(days, hashes(row[rows]))
 
+    def tables(self) -> dict[str, pa.Table]:
+        """What was gathered, by name, for `take_in` of another process."""
+        said = pa.table({"zone": [self._zone], "newest": [float(self._newest)]})
+        return {"days": self._drawn.table(), "clock": said}
+
+    def take_in(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add what was gathered from the rows that follow in the table."""
+        (said,) = tables["clock"].to_pylist()
+        self._zone = said["zone"] if said["zone"] != UTC else self._zone
+        self._newest = max(self._newest, said["newest"])
+        self._drawn.take_in(tables["days"])
+
     def clock(self) -> Clock:
         """The fitted clock."""
         fit = ScalerFit(AGE_SCALE)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +12,15 @@ import pyarrow as pa
 from isthmus.data.batch import Batch
 from isthmus.data.encoding import encoder_file
 from isthmus.data.encoding.block_layout import BlockLayout
-from isthmus.data.encoding.clock import Clock, ClockFit
+from isthmus.data.encoding.clock import Clock
 from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.feature_fields import fields_of
 from isthmus.data.encoding.growth import Growth
-from isthmus.data.encoding.numbers.fitted import AnyScaler, NumberFit
+from isthmus.data.encoding.numbers.fitted import AnyScaler
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
 from isthmus.data.encoding.roles import DOMAIN, check_types, needed, vocabulary_name
 from isthmus.data.encoding.taught import Taught
-from isthmus.data.encoding.vocabulary import Counter, Vocabulary
+from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.plain import offsets_of, plain_batch
 from isthmus.schema import (
@@ -151,7 +150,7 @@ class Encoder:
             for name, feature in features.items()
             if isinstance(feature, kind)
         ]
-        _run(tasks, workers)
+        run_tasks(tasks, workers)
         column = {"weight": config.weight, "group": config.group}
         column = {role: name for role, name in column.items() if name and role in roles}
         codes, names = c.domains(batch.column(config.domain), self.domain_kind)
@@ -274,7 +273,7 @@ class Encoder:
         return replace(encoder, taught=taught)
 
 
-def _run(tasks: list[partial[None]], workers: Executor | None) -> None:
+def run_tasks(tasks: list[partial[None]], workers: Executor | None) -> None:
     """Run tasks, side by side where there are workers; the first fault is raised."""
     for _ in map(_call, tasks) if workers is None else workers.map(_call, tasks):
         pass
@@ -292,99 +291,3 @@ def _vectors(name: str, array: pa.Array, width: int, origin: c.Origin) -> np.nda
     if pa.types.is_null(array.type):
         return np.zeros((len(array), width), dtype=np.float32)
     return c.vectors(name, array, width, origin)
-
-
-class EncoderFit:
-    """Gathers what an encoder needs, block by block."""
-
-    def __init__(self, config: DataConfig, kinds: Mapping[str, str]) -> None:
-        self.config = config
-        self.domain_kind = kinds[DOMAIN]
-        self.domains = Counter("string")
-        self.counters: dict[str, Counter] = {}
-        self.numbers: dict[str, NumberFit] = {}
-        self.clocks: dict[str, ClockFit] = {}
-        self._members: dict[str, list[str]] = {}
-        self._hashed: dict[str, Vocabulary] = {}
-        for name, feature in config.features.items():
-            if isinstance(feature, Numeric | NumericList):
-                self.numbers[name] = NumberFit(name, feature)
-            elif isinstance(feature, Time):
-                self.clocks[name] = ClockFit(name, feature, kinds[name])
-            elif isinstance(feature, Categorical | CategoricalList):
-                table = vocabulary_name(config, name)
-                buckets = getattr(config.features[table], "hash_buckets", None)
-                if buckets is not None:
-                    empty = pa.array([], pa.int64())
-                    self._hashed[table] = Vocabulary(kinds[table], empty, buckets)
-                else:
-                    self._members.setdefault(table, []).append(name)
-                    self.counters[table] = Counter(kinds[table])
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns that fitting reads."""
-        features = [name for members in self._members.values() for name in members]
-        return list(dict.fromkeys([*features, *self.numbers, *self.clocks, self.config.domain]))
-
-    def add(
-        self,
-        batch: pa.RecordBatch,
-        rows: np.ndarray,
-        origin: c.Origin,
-        *,
-        row: np.ndarray,
-        workers: Executor | None = None,
-    ) -> None:
-        """Take in one block; ``rows`` int64 are the positions of its train rows.
-
-        ``row``: number of each of its rows in the table, int64 (rows,).
-        """
-        tasks = [partial(self._count, table, batch, rows) for table in self.counters]
-        tasks += [
-            partial(fit.add, batch.column(name), rows, row, origin)
-            for name, fit in (*self.numbers.items(), *self.clocks.items())
-        ]
-        tasks.append(partial(self._count_domains, batch, rows))
-        _run(tasks, workers)
-
-    def _count(self, table: str, batch: pa.RecordBatch, rows: np.ndarray) -> None:
-        for name in self._members[table]:
-            feature, array = self.config.features[name], batch.column(name)
-            if isinstance(feature, CategoricalList):
-                if pa.types.is_null(array.type):
-                    continue
-                array, _ = c.list_items(array.take(pa.array(rows)), feature.max_length)
-                self.counters[table].add(array)
-            else:
-                self.counters[table].add(array, rows)
-
-    def _count_domains(self, batch: pa.RecordBatch, rows: np.ndarray) -> None:
-        codes, names = c.domains(batch.column(self.config.domain), self.domain_kind)
-        codes = codes.take(rows)
-        self.domains.add_counts(names, np.bincount(codes[codes >= 0], minlength=len(names)))
-
-    def encoder(self) -> Encoder:
-        """The fitted encoder."""
-        vocabularies = dict(self._hashed)
-        for table, counter in self.counters.items():
-            min_count = getattr(self.config.features[table], "min_count", 1)
-            vocabularies[table] = counter.vocabulary(min_count)
-        domains = self.domains.counts()["value"].to_list()
-        numbers = {name: fit.fitted() for name, fit in self.numbers.items()}
-        return Encoder(
-            config=self.config,
-            vocabularies=vocabularies,
-            scalers={name: scaler for name, (scaler, _) in numbers.items()},
-            domains=tuple(in_order(domains, self.domain_kind)),
-            domain_kind=self.domain_kind,
-            bins={name: edges for name, (_, edges) in numbers.items() if edges},
-            clocks={name: fit.clock() for name, fit in self.clocks.items()},
-        )
-
-
-def in_order(names: Iterable[str], kind: str) -> list[str]:
-    """Domain names sorted: numbers by their value, everything else by its text."""
-    if kind in ("integer", "floating", "decimal"):
-        return sorted(names, key=Decimal)
-    return sorted(names)

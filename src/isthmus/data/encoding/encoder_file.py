@@ -1,4 +1,4 @@
-"""The encoder on disk: ``encoder.json``, a Parquet file for each vocabulary, what is taught."""
+"""The encoder on disk: ``encoder.json``, files for each vocabulary, what is taught."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from isthmus.data.encoding import older
 from isthmus.data.encoding.clock import Clock
 from isthmus.data.encoding.counted.trial import CrossTrial
 from isthmus.data.encoding.growth import Growth
+from isthmus.data.encoding.lookup.vocabulary_file import (
+    inside,
+    is_large,
+    load_values,
+    save_values,
+)
 from isthmus.data.encoding.numbers.bins import check_edges
 from isthmus.data.encoding.numbers.fitted import AnyScaler, scaler_of
 from isthmus.data.encoding.taught import Taught
@@ -25,7 +30,8 @@ from isthmus.schema import DataConfig, FittedField, Numeric, Time
 VERSION = 4
 # In 1 a number's key followed its type (`older`); 2 taught nothing; 3 had no quantiles, bins or attention.
 GROWN = 5  # of an encoder that domains or ids came to after its fit
-READ = (1, 2, 3, 4, GROWN)
+MAPPED = 6  # of an encoder with a vocabulary that is mapped
+READ = (1, 2, 3, 4, GROWN, MAPPED)
 _FILE = "encoder.json"
 _TAUGHT = "taught"  # how the names of its files begin
 
@@ -50,12 +56,12 @@ def save(
     for i, (name, vocabulary) in enumerate(vocabularies.items()):
         entry: dict[str, Any] = {"kind": vocabulary.kind, "hash_buckets": vocabulary.hash_buckets}
         if vocabulary.hash_buckets is None:
-            path = folder / f"vocabulary-{i}.parquet"
-            pq.write_table(pa.table({"value": vocabulary.values}), path, compression="zstd")
-            entry |= {"file": path.name, "digest": blake2(path)}
+            entry |= save_values(folder, f"vocabulary-{i}", vocabulary)
         described[name] = entry
+    version = VERSION if growth is None else GROWN
+    version = MAPPED if has_mapped(vocabularies) else version
     content: dict[str, Any] = {
-        "version": VERSION if growth is None else GROWN,
+        "version": version,
         "config": config.model_dump(mode="json"),
         "domains": list(domains),
         "domain_kind": domain_kind,
@@ -72,6 +78,11 @@ def save(
     content["taught"] = {path.name: blake2(path) for path in written}
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / _FILE).write_text(text, encoding="utf-8")
+
+
+def has_mapped(vocabularies: Mapping[str, Vocabulary]) -> bool:
+    """Whether `save` writes a vocabulary that `load` maps rather than reads."""
+    return any(map(is_large, vocabularies.values()))
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def load(folder: Path) -> dict[str, Any]:
         }
         domains = tuple(content["domains"])
         growth = None
-        if content["version"] == GROWN:
+        if "growth" in content:
             growth = Growth.of_entry(content["growth"], vocabularies, len(domains))
         return {
             "config": config,
@@ -136,20 +147,13 @@ def load_taught(
     try:
         taught = json.loads((folder / _FILE).read_text(encoding="utf-8")).get("taught", {})
         for name, digest in taught.items():
-            if blake2(_inside(folder, name)) != digest:
+            if blake2(inside(folder, name)) != digest:
                 raise BundleError(
                     f"encoder must be unchanged since it was written, got other in {folder / name}"
                 )
         return Taught.load(folder / _TAUGHT, fields, negative_rate, growth)
     except (OSError, ValueError) as fault:
         raise BundleError(f"encoder is damaged in {folder}: {fault}") from fault
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file that ``encoder.json`` names; it must lie beside it."""
-    if Path(name).name != name:
-        raise BundleError(f"encoder must name files beside it, got {name!r} in {folder / _FILE}")
-    return folder / name
 
 
 def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabulary:
@@ -161,10 +165,7 @@ def _vocabulary(folder: Path, entry: Mapping[str, Any], version: int) -> Vocabul
                 " hash otherwise now, so fit again"
             )
         return Vocabulary(kind, pa.array([], pa.int64()), buckets)
-    path = _inside(folder, entry["file"])
-    if blake2(path) != entry["digest"]:
-        raise BundleError(f"vocabulary must be unchanged since it was written, got other in {path}")
-    values = pq.read_table(path, use_threads=False)["value"].combine_chunks()
+    values, index = load_values(folder, entry)
     if version == 1:
         kind, values = older.vocabulary(kind, values)
-    return Vocabulary(kind, values)
+    return Vocabulary(kind, values, index=index)

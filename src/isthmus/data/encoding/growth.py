@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from isthmus.data.encoding.vocabulary import Vocabulary
+from isthmus.errors import BundleError
 from isthmus.schema import FittedField
 
 
@@ -72,6 +73,23 @@ class Growth:
             limits[0] = 1
             seen[own] = limits
         return replace(self, came=np.delete(self.came, number), seen=seen)
+
+    def of_ids(self, kept: Mapping[str, np.ndarray]) -> "Growth":
+        """Only these ids stay, by vocabulary, in rising order, 0 first; they move together.
+
+        Raises BundleError where a domain that has seen ids of a vocabulary would see none any more.
+        """
+        rows, seen = dict(self.rows), dict(self.seen)
+        for name, ids in kept.items():
+            rows[name] = int(np.searchsorted(ids, rows[name]))
+            if name in seen:
+                limits = np.searchsorted(ids, seen[name]).astype(np.int32)
+                if ((limits == 1) & (seen[name] > 1)).any():
+                    raise BundleError(
+                        f"an id of {name!r} must stay for every domain that has seen one, got none for some"
+                    )
+                seen[name] = limits
+        return replace(self, rows=rows, seen=seen)
 
     def seen_by_all(self, rows: Mapping[str, int]) -> "Growth":
         """Every domain sees every id, but for those that a pruned domain left to nobody.

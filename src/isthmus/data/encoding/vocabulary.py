@@ -1,69 +1,14 @@
-"""Vocabularies: which value has which id, counted over train rows, looked up without Python steps."""
+"""Vocabularies: which value has which id, looked up without Python steps."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.data.tables import values as v
 from isthmus.data.tables.plain import null_mask, numpy_of
-
-# Integers within a range this wide are counted and looked up in a plain array.
-DENSE_RANGE = 1 << 22
-# Pairs of (value, count) that wait until they are merged into the total.
-PENDING = 1 << 19
-
-
-class Index:
-    """Find 64-bit keys: a plain array where their range is narrow, else a bucketed table.
-
-    ``keys`` (n,) int64, distinct; key ``i`` has id ``i + 1`` and every other number has id 0.
-    """
-
-    def __init__(self, keys: np.ndarray) -> None:
-        self._size = len(keys)
-        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, 0)
-        self._dense = high - low < max(DENSE_RANGE // 4, 16 * len(keys))
-        ids = np.arange(1, len(keys) + 1, dtype=np.int32)
-        if self._dense:
-            self._low = np.int64(low)
-            # One more slot at the end answers 0 for every key out of range.
-            self._table = np.zeros(high - low + 2, dtype=np.int32)
-            self._table[keys - low] = ids
-            return
-        bits = max(1, (2 * len(keys) - 1).bit_length())
-        self._shift = np.uint64(64 - bits)
-        bucket = self._bucket(keys)
-        order = np.argsort(bucket, kind="stable")
-        self._keys, self._ids = keys[order], ids[order]
-        self._starts = np.zeros((1 << bits) + 1, dtype=np.int32)
-        np.cumsum(np.bincount(bucket, minlength=1 << bits), out=self._starts[1:])
-
-    def _bucket(self, keys: np.ndarray) -> np.ndarray:
-        return (v.mix(keys) >> self._shift).view(np.int64)
-
-    def find(self, keys: np.ndarray) -> np.ndarray:
-        """Ids int32 (n,) of keys int64 (n,)."""
-        if self._dense:
-            with np.errstate(over="ignore"):
-                # As unsigned numbers, keys below the range are huge and end in the last slot.
-                place = (keys - self._low).view(np.uint64)
-            np.minimum(place, np.uint64(len(self._table) - 1), out=place)
-            return self._table.take(place.view(np.int64))
-        bucket = self._bucket(keys)
-        place, stop = self._starts.take(bucket), self._starts.take(bucket + 1)
-        ids = np.zeros(len(keys), dtype=np.int32)
-        rest = np.flatnonzero(place < stop)
-        while len(rest):
-            here = place[rest]
-            hit = self._keys.take(here) == keys[rest]
-            ids[rest[hit]] = self._ids.take(here[hit])
-            rest = rest[~hit]
-            place[rest] += 1
-            rest = rest[place[rest] < stop[rest]]
-        return ids
 
 
 @dataclass(frozen=True)
@@ -72,20 +17,20 @@ class Vocabulary:
 
     ``kind``: what the values are (`isthmus.data.tables.kinds`). ``values``: canonical form
     (int64 keys, text, or bytes), value ``i`` has id ``i + 1``. ``hash_buckets``: no values are kept; a
-    value's id is 1 + its hash modulo this number, which no process and no release changes.
+    value's id is 1 + its hash modulo this number, which no process and no release changes. ``index``:
+    finds the values, made of them where it is not given. Values and index may be mapped from files
+    (`isthmus.data.encoding.lookup.vocabulary_file`): a lookup then reads what it needs of them.
     """
 
     kind: str
     values: pa.Array
     hash_buckets: int | None = None
-    _index: Index | None = field(init=False, repr=False, compare=False)
+    index: Index | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        index = None
-        if self.hash_buckets is None:
+        if self.hash_buckets is None and self.index is None:
             keys = v.hash_text(self.values) if self.is_text else self.values.to_numpy()
-            index = Index(keys)
-        object.__setattr__(self, "_index", index)
+            object.__setattr__(self, "index", Index(keys))
 
     @property
     def is_text(self) -> bool:
@@ -102,7 +47,7 @@ class Vocabulary:
 
         A vocabulary of hashes, or of a column of nulls alone, stays as it is.
         """
-        if self._index is None or self.kind == "null" or not len(values):
+        if self.index is None or self.kind == "null" or not len(values):
             return self
         new = values.filter(pa.array(self.ids_of_values(values) == 0))
         if not len(new):
@@ -111,10 +56,10 @@ class Vocabulary:
 
     def ids_of_values(self, values: pa.Array) -> np.ndarray:
         """Ids int32 (n,) of canonical values, as `values` holds them; 0 for those that it lacks."""
-        if self._index is None or self.kind == "null" or not len(values):
+        if self.index is None or self.kind == "null" or not len(values):
             return np.zeros(len(values), dtype=np.int32)
         values = values.cast(self.values.type)
-        return self._find_text(values) if self.is_text else self._index.find(values.to_numpy())
+        return self._find_text(values) if self.is_text else self.index.find(values.to_numpy())
 
     def ids(self, array: pa.Array) -> np.ndarray:
         """Ids int32 (rows,) of a column: 0 for null and for values that were not kept."""
@@ -129,7 +74,7 @@ class Vocabulary:
             return self._find_text(keys)
         missing = null_mask(keys) if keys.null_count else None
         plain = v.hash_text(keys) if self.is_text else numpy_of(keys, 0)
-        ids = self._bucket(plain) if self._index is None else self._index.find(plain)
+        ids = self._bucket(plain) if self.index is None else self.index.find(plain)
         if missing is not None:
             ids[missing] = 0
         return ids
@@ -149,10 +94,10 @@ class Vocabulary:
         return (v.mix(keys, seed=2) % buckets).astype(np.int32) + np.int32(1)
 
     def _find_text(self, text: pa.Array) -> np.ndarray:
-        if self._index is None:
+        if self.index is None:
             ids = self._bucket(v.hash_text(text))
         else:
-            ids = self._index.find(v.hash_text(text))
+            ids = self.index.find(v.hash_text(text))
             # Two texts can share a hash: keep the id only where the text itself is the same.
             found = np.flatnonzero(ids)
             same = pc.call_function(
@@ -162,112 +107,3 @@ class Vocabulary:
         if text.null_count:
             ids[null_mask(text)] = 0
         return ids
-
-
-class Counter:
-    """Count the values of a column block by block. The memory follows the distinct values."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._low = 0
-        self._dense: np.ndarray | None = None if v.is_named(kind) else np.zeros(0, np.int64)
-        self._pending: list[pl.DataFrame] = []
-        self._waiting = 0
-        self._total: pl.DataFrame | None = None
-
-    def add(self, array: pa.Array, rows: np.ndarray | None = None) -> None:
-        """Count the values of ``array`` at ``rows`` (n,) int64, or all; nulls are not counted."""
-        if isinstance(array, pa.DictionaryArray):
-            codes = numpy_of(array.indices, len(array.dictionary))
-            codes = codes if rows is None else codes.take(rows)
-            counts = np.bincount(codes, minlength=len(array.dictionary))[: len(array.dictionary)]
-            self.add_counts(v.canonical(array.dictionary, self.kind), counts)
-            return
-        keys = v.canonical(array, self.kind)
-        if v.is_named(self.kind):
-            self.add(keys.dictionary_encode(), rows)
-            return
-        if keys.null_count:
-            present = ~null_mask(keys)
-            rows = np.flatnonzero(present) if rows is None else rows[present[rows]]
-        plain = numpy_of(keys, 0)
-        self._add_keys(plain if rows is None else plain.take(rows))
-
-    def _add_keys(self, keys: np.ndarray) -> None:
-        if not len(keys):
-            return
-        low, high = int(keys.min()), int(keys.max())
-        if self._fits(low, high):
-            assert self._dense is not None
-            counts = np.bincount(keys - low, minlength=1)
-            self._dense[low - self._low : high - self._low + 1] += counts
-            return
-        pairs = (
-            pl.DataFrame({"value": keys})
-            .group_by("value")
-            .agg(pl.len().cast(pl.Int64).alias("count"))
-        )
-        self._wait(pairs)
-
-    def _fits(self, low: int, high: int) -> bool:
-        """Make the plain array of counts cover low..high, or give it up for good."""
-        if self._dense is None:
-            return False
-        if len(self._dense):
-            low = min(low, self._low)
-            high = max(high, self._low + len(self._dense) - 1)
-        if high - low >= DENSE_RANGE:
-            self._wait(self._dense_pairs())
-            self._dense = None
-            return False
-        if high - low + 1 > len(self._dense):
-            grown = np.zeros(high - low + 1, dtype=np.int64)
-            offset = self._low - low if len(self._dense) else 0
-            grown[offset : offset + len(self._dense)] = self._dense
-            self._low, self._dense = low, grown
-        return True
-
-    def _dense_pairs(self) -> pl.DataFrame:
-        assert self._dense is not None
-        seen = np.flatnonzero(self._dense)
-        return pl.DataFrame({"value": seen + self._low, "count": self._dense[seen]})
-
-    def add_counts(self, keys: pa.Array, counts: np.ndarray) -> None:
-        """Add (value, count) pairs whose values may repeat or be null."""
-        seen = counts > 0
-        if keys.null_count:
-            seen &= ~null_mask(keys)
-        if not seen.any():
-            return
-        keys = keys.filter(pa.array(seen))
-        self._wait(pl.DataFrame({"value": pl.Series(keys), "count": counts[seen].astype(np.int64)}))
-
-    def _wait(self, pairs: pl.DataFrame) -> None:
-        self._pending.append(pairs)
-        self._waiting += pairs.height
-        # Merging only when as much waits as was merged keeps the work linear in the rows.
-        if self._waiting > max(PENDING, 0 if self._total is None else self._total.height):
-            self._merge()
-
-    def _merge(self) -> None:
-        parts = [*([] if self._total is None else [self._total]), *self._pending]
-        if parts:
-            self._total = pl.concat(parts).group_by("value").agg(pl.col("count").sum())
-        self._pending, self._waiting = [], 0
-
-    def counts(self) -> pl.DataFrame:
-        """Columns ``value`` and ``count``, most frequent first, ties by value."""
-        if self._dense is not None:
-            self._wait(self._dense_pairs())
-            self._dense = None
-        self._merge()
-        total = self._total
-        if total is None:
-            dtype = {"string": pl.String, "binary": pl.Binary}.get(self.kind, pl.Int64)
-            total = pl.DataFrame(schema={"value": dtype, "count": pl.Int64})
-        return total.sort(["count", "value"], descending=[True, False])
-
-    def vocabulary(self, min_count: int) -> Vocabulary:
-        """The values counted at least ``min_count`` times."""
-        kept = self.counts().filter(pl.col("count") >= min_count)["value"]
-        return Vocabulary(self.kind, pc.cast(kept.to_arrow(), v.stored_type(self.kind)))

@@ -6,7 +6,7 @@ All others are asked of `Vocabulary.ids`, which the tables are encoded by, and i
 values that are hashed, fractions, dates, and vocabularies of more than `LARGE` values.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -37,6 +37,8 @@ class Lookup:
         elif self._listed and kind in ("string", *NUMBERS):
             # The key of a whole number is the number; what else has a key is never whole.
             self._known = dict(zip(values.to_pylist(), range(1, len(values) + 1), strict=True))
+        # The id of a value that the dictionary holds, or a default.
+        self.known: Callable[[object, int], int] = self._known.get
         self._text = self._listed and vocabulary.is_text
         self._whole = self._listed and kind in NUMBERS
         self._remembered = Remembered()
@@ -48,28 +50,38 @@ class Lookup:
 
         ``row_of``: the row of a value, for errors. Raises ``SchemaError`` for a value of another kind.
         """
-        get = self._known.get
         try:
-            found = list(map(get, values, repeat(0)))
+            found = list(map(self.known, values, repeat(0)))
         except TypeError:
-            refuse_unhashable(column, "hold one value a row", values, origin, row_of)
+            self.refuse_unhashable(column, values, origin, row_of)
             raise
         if 0 in found:
-            self._search(column, values, found, origin, row_of)
+            places = [at for at, id in enumerate(found) if not id]
+            self.search(column, values, found, places, origin, row_of)
         return found
 
-    def _search(
+    def refuse_unhashable(
+        self, column: str, values: Sequence[Any], origin: Origin, row_of: Callable[[int], int]
+    ) -> None:
+        """Raise ``SchemaError`` for the first list, mapping or array among values."""
+        refuse_unhashable(column, "hold one value a row", values, origin, row_of)
+
+    def search(
         self,
         column: str,
         values: Sequence[Any],
-        found: list[int],
+        found: MutableSequence[int] | np.ndarray,
+        places: Sequence[int],
         origin: Origin,
         row_of: Callable[[int], int],
     ) -> None:
-        """Answer the values that the dictionary does not hold, in place."""
+        """Answer the values that the dictionary does not hold, in place.
+
+        ``found``: ids of all values so far. ``places``: of the values to search. Raises as `ids` does.
+        """
         kind = self.vocabulary.kind
         asked = []
-        for at in [at for at, id in enumerate(found) if not id]:
+        for at in places:
             value = values[at]
             if value is None or self._sure(value):
                 continue
@@ -81,9 +93,9 @@ class Lookup:
                 asked.append(at)
         if not asked or kind == "null":
             return
-        for places in by_type(values, asked).values():
-            some = [values[at] for at in places]
-            for at, id in zip(places, self.vocabulary.ids(arrow(some, kind)).tolist(), strict=True):
+        for alike in by_type(values, asked).values():
+            some = [values[at] for at in alike]
+            for at, id in zip(alike, self.vocabulary.ids(arrow(some, kind)).tolist(), strict=True):
                 found[at] = id
                 self._remembered.put(values[at], id)
 

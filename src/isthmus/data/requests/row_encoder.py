@@ -6,15 +6,16 @@ single numbers of all columns are scaled together. What a dictionary does not kn
 own parts, so the two cannot disagree.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float32, Int32
+from jaxtyping import Float32, Float64, Int32
 
 from isthmus.data.batch import Batch
 from isthmus.data.encoding.block_layout import BlockLayout
@@ -73,11 +74,23 @@ class RowEncoder:
             for name, feature in config.features.items()
             if isinstance(feature, Categorical | CategoricalList)
         }
-        self._numbers = Numbers(encoder, self._layout)
-        features = config.features.items()
-        self._single = [name for name, one in features if isinstance(one, Categorical)]
-        self._places = [self._layout.categorical.index(name) for name in self._single]
-        self._others = [(name, one) for name, one in features if not isinstance(one, Categorical)]
+        self._numbers = Numbers(encoder, self._layout, self.columns)
+        # Where single values stand in the ids, and among the columns of a request.
+        single = [
+            (name, place)
+            for place, name in enumerate(self._layout.categorical)
+            if isinstance(config.features.get(name), Categorical)
+        ]
+        self._single = [(name, self._lookups[name]) for name, _ in single]
+        self._known = [lookup.known for _, lookup in self._single]
+        self._from = [self.columns.index(name) for name, _ in single]
+        self._places = _run_of([place for _, place in single])
+        self._others = [
+            (name, one, self.columns.index(name))
+            for name, one in config.features.items()
+            if not isinstance(one, Categorical | Numeric)
+        ]
+        self._domain_from = self.columns.index(config.domain)
 
     def encode(self, rows: Sequence[Mapping[str, Any]], source: str = SOURCE) -> EncodedRequest:
         """Encode rows that name their columns. ``source``: what errors call them.
@@ -105,22 +118,24 @@ class RowEncoder:
                     raise origin.fault(column, "be in every row", "none", at)
 
     def encode_columns(
-        self, columns: Sequence[Sequence[Any]], source: str = SOURCE
+        self, columns: Sequence[Sequence[Any]], source: str = SOURCE, *, typed: bool = False
     ) -> EncodedRequest:
         """Encode columns of values, each (rows,), in the order of ``self.columns``.
 
-        Raises ``SchemaError``, with column and row, for what the schema does not allow.
+        ``typed``: the values of a column of numbers are known to be bool, int, float or None. Raises
+        ``SchemaError``, with column and row, for what the schema does not allow.
         """
         origin, encoder = Origin(source, 0), self.encoder
-        held = dict(zip(self.columns, columns, strict=True))
         rows = len(columns[0])
-        ids, x, into = self._layout.empty(rows)
+        if self._others:
+            ids, x, into = self._layout.empty(rows)
+        else:
+            ids, x, into = *self._layout.arrays(rows), {}
         lists = []
-        found = [self._lookups[name].ids(name, held[name], origin, _same) for name in self._single]
-        if found:
-            ids[:, self._places] = np.array(found, dtype=np.int32).T
-        for name, feature in self._others:
-            values = held[name]
+        if self._single:
+            ids[:, self._places] = self._ids(columns, rows, origin).T
+        for name, feature, at in self._others:
+            values = columns[at]
             if isinstance(feature, CategoricalList | NumericList):
                 lists.append(self._list(name, values, origin))
             elif isinstance(feature, Vector):
@@ -128,12 +143,33 @@ class RowEncoder:
             elif isinstance(feature, Time):
                 array = _times(name, feature, values, origin)
                 encoder.clocks[name].fill(into, name, array, origin)
-        self._numbers.fill(x, held, origin)
-        domain = self._domain.ids(encoder.config.domain, held[encoder.config.domain], origin)
+        self._numbers.fill(x, columns, origin, typed=typed)
+        domain = self._domain.ids(encoder.config.domain, columns[self._domain_from], origin)
         if encoder.growth is not None:
             encoder.growth.hide(self._fields, ids, lists, domain)
         encoder.taught.fill(x, ids, tuple(lists), domain)
         return EncodedRequest(ids, x, tuple(lists), domain)
+
+    def _ids(
+        self, columns: Sequence[Sequence[Any]], rows: int, origin: Origin
+    ) -> Int32[np.ndarray, "columns rows"]:
+        """Ids of the single values."""
+        some = [columns[at] for at in self._from]
+        try:
+            # One pass over all columns, so that a request of one row has no step per column.
+            found = chain.from_iterable(map(map, self._known, some, repeat(repeat(0))))
+            ids = np.fromiter(found, np.int32, len(some) * rows).reshape(-1, rows)
+        except TypeError:
+            for (name, lookup), values in zip(self._single, some, strict=True):
+                lookup.refuse_unhashable(name, values, origin, _same)
+            raise
+        unknown = ids == 0
+        if unknown.any():
+            for at in np.flatnonzero(unknown.any(axis=1)).tolist():
+                name, lookup = self._single[at]
+                places = np.flatnonzero(unknown[at]).tolist()
+                lookup.search(name, some[at], ids[at], places, origin, _same)
+        return ids
 
     def _list(
         self, name: str, values: Sequence[Any], origin: Origin
@@ -155,11 +191,12 @@ class RowEncoder:
 class Numbers:
     """Scales the single numbers of all columns together, and those of lists."""
 
-    def __init__(self, encoder: Encoder, layout: BlockLayout) -> None:
+    def __init__(self, encoder: Encoder, layout: BlockLayout, columns: Sequence[str]) -> None:
         self._features, self._scalers = encoder.config.features, encoder.scalers
         self._names = [name for name, one in self._features.items() if isinstance(one, Numeric)]
+        self._from = [columns.index(name) for name in self._names]
         places = [layout.numbers[name].start for name in self._names]
-        self._places = np.array(places, dtype=np.int64)
+        self._places = _run_of(places)
         # The columns of each plain scale, which one step of NumPy brings to scale.
         self._plain: dict[str, tuple[list[int], np.ndarray, np.ndarray]] = {}
         self._others: list[int] = []
@@ -176,37 +213,46 @@ class Numbers:
             spread = np.array([one.spread for one in scalers if isinstance(one, Scaler)])
             self._plain[scale] = (members, shift[:, None], spread[:, None])
 
-    def fill(self, x: np.ndarray, held: Mapping[str, Sequence[Any]], origin: Origin) -> None:
-        """Write the scaled single numbers into their columns of ``x`` (rows, width)."""
+    def fill(
+        self,
+        x: Float32[np.ndarray, "rows numbers"],
+        columns: Sequence[Sequence[Any]],
+        origin: Origin,
+        *,
+        typed: bool,
+    ) -> None:
+        """Write the scaled single numbers into their columns of ``x``; see `RowEncoder.encode_columns`."""
         if not self._names:
             return
-        columns = [held[name] for name in self._names]
-        raw = self._read(columns, origin)
+        some = [columns[at] for at in self._from]
+        raw = self._read(some, origin, typed)
         out = np.empty(raw.shape, dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             for scale, (members, shift, spread) in self._plain.items():
-                y = raw if len(members) == len(raw) else raw[members]
+                whole = len(members) == len(raw)
+                y = raw if whole else raw[members]
                 if scale != "none":
                     y = (transform(scale, y) - shift) / spread  # type: ignore[arg-type]
-                out[members] = y
+                out[slice(None) if whole else members] = y
         for at in self._others:
             out[at] = self._scalers[self._names[at]].apply(raw[at])
         if not np.isfinite(out).all():
             for at in np.flatnonzero(~np.isfinite(out).all(axis=1)):
-                name = self._names[at]
-                self._mend(name, columns[at], raw[at], out[at], origin, None)
+                self._mend(self._names[at], some[at], raw[at], out[at], origin, None)
         x[:, self._places] = out.T
 
-    def _read(self, columns: Sequence[Sequence[Any]], origin: Origin) -> np.ndarray:
-        """Float64 (columns, rows); nan where a value is None."""
-        kinds = set(map(type, chain.from_iterable(columns)))
-        if kinds <= given.PLAIN_NUMBERS:
+    def _read(
+        self, columns: Sequence[Sequence[Any]], origin: Origin, typed: bool
+    ) -> Float64[np.ndarray, "columns rows"]:
+        """Numbers; nan where a value is None."""
+        if typed or given.PLAIN_NUMBERS.issuperset(map(type, chain.from_iterable(columns))):
             shape = (len(columns), len(columns[0]))
             try:
-                if type(None) in kinds:
-                    return np.array(columns, dtype=np.float64).reshape(shape)
                 flat = np.fromiter(chain.from_iterable(columns), np.float64, shape[0] * shape[1])
                 return flat.reshape(shape)
+            except TypeError:  # a value is None, which an array of known type reads as nan
+                with contextlib.suppress(OverflowError):
+                    return np.array(columns, dtype=np.float64).reshape(shape)
             except OverflowError:
                 pass  # one is too large: the columns are read one by one, and it is named
         found = [
@@ -249,6 +295,13 @@ class Numbers:
         wrong = ~np.isfinite(out)
         origin.refuse(name, "be finite", wrong & ~np.isfinite(raw), raw, lengths=lengths)
         origin.refuse(name, "fit in 32-bit floats once scaled", wrong, raw, lengths=lengths)
+
+
+def _run_of(places: list[int]) -> slice | np.ndarray:
+    """Places to write to; a slice, which costs less, where one stands next to the other."""
+    if places and places == list(range(places[0], places[-1] + 1)):
+        return slice(places[0], places[-1] + 1)
+    return np.array(places, dtype=np.int64)
 
 
 def _same(at: int) -> int:

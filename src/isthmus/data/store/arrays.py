@@ -133,16 +133,28 @@ def _copied(
 class ArrayWriter:
     """Write an ``.npy`` file whose number of rows is known only at the end.
 
-    ``like``: an array (rows,) or (rows, width) of the kind that is written.
+    ``like``: an array (rows,) or (rows, width) of the kind that is written. `behind` goes on with a file.
     """
 
     def __init__(self, path: Path, like: np.ndarray) -> None:
+        self._begin(path.open("wb", buffering=0), like)
+        self._put(self._header)
+
+    @classmethod
+    def behind(cls, path: Path) -> "ArrayWriter":
+        """Write more rows behind those of a whole file."""
+        writer, array = cls.__new__(cls), read_array(path)
+        writer._begin(path.open("r+b", buffering=0), array)
+        writer.rows = len(array)
+        writer._file.seek(0, io.SEEK_END)
+        return writer
+
+    def _begin(self, file: io.RawIOBase, like: np.ndarray) -> None:
         self._dtype = like.dtype.newbyteorder("<")
         self._width = like.shape[1:]
         self.rows = 0
-        self._file = path.open("wb", buffering=0)
+        self._file = file
         self._header = self._make_header()
-        self._put(self._header)
 
     def _make_header(self) -> bytes:
         header = io.BytesIO()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from isthmus.errors import IsthmusError
+
 META = "meta.json"
 _LOCKS = "locks"
 _TEMPORARY = ".tmp"
@@ -110,6 +112,19 @@ def writing(final: Path, is_whole: Callable[[Path], bool]) -> Iterator[Path | No
             os.replace(temporary, final)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def room_in_cache(folder: Path) -> Iterator[None]:
+    """Raise IsthmusError in place of OSError while an encoded table is written to ``folder``."""
+    try:
+        yield
+    except OSError as fault:
+        reason = fault.strerror or str(fault)
+        raise IsthmusError(
+            f"the cache must have room for the encoded table, got {reason!r} while writing"
+            f" {folder.parent}; nothing was kept"
+        ) from fault
 
 
 def _datasets(cache: str | Path | None) -> Path:

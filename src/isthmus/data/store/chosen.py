@@ -5,6 +5,7 @@ Left out are rows of domains that ``data.domains`` does not name, and rows of we
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from isthmus.data.tables import Block
 from isthmus.data.tables import columns as c
 from isthmus.data.tables.faults import unknown_domain
 from isthmus.data.tables.table import ahead
+from isthmus.ranks import ALONE, Ranks
 
 Progress = Callable[[str, int, int], None]
 """``progress(stage, rows done, rows in all)``; stages are ``time``, ``fit`` and ``encode``."""
@@ -53,12 +55,16 @@ class Piece:
 class Chosen:
     """The rows of a table whose domain is one of ``config.domains`` and whose weight is not 0.
 
-    ``weightless``: rows of the chosen domains that the last pass left out for their weight.
+    ``ranks``: the processes that share the rows out among them, each by `Table.share`. ``weightless``: rows
+    of the chosen domains that the last pass of this process left out for their weight.
     """
 
-    def __init__(self, usage: Usage, *, block_rows: int, progress: Progress) -> None:
+    def __init__(
+        self, usage: Usage, *, block_rows: int, progress: Progress, ranks: Ranks = ALONE
+    ) -> None:
         config = usage.config
         self.table = usage.table
+        self.ranks = ranks
         self.block_rows = block_rows
         self._domains = config.domains
         self._column = config.domain
@@ -77,30 +83,51 @@ class Chosen:
             self.table.source if self._domains is None else f"data.domains of {self.table.source}"
         )
 
-    def pieces(self, columns: Sequence[str], stage: str) -> Iterator[Piece]:
-        """The kept rows in table order, with these columns. No piece is empty.
+    def apart(self, work: Callable[[], Any]) -> list[Any]:
+        """Let each process do ``work`` that takes a pass over its rows; give all the plain values. Together.
 
-        The columns that decide about rows, domain and weight, are there too. Tells the progress
-        after each block. Raises ``SchemaError`` at the end of the first pass for a chosen domain
-        that no row has.
+        ``work`` gives None where it has given the pass up. Raises ``SchemaError`` at the end of the first pass for a chosen domain that no row has.
         """
-        deciding = [self._column] if self._domains is not None else []
-        deciding += [self._weight] if self._weight is not None else []
-        columns = list(dict.fromkeys([*columns, *deciding]))
-        done = 0
-        self.weightless = 0
-        for block in ahead(self.table.blocks(columns, self.block_rows)):
-            piece = self._piece(block)
-            if piece.batch.num_rows:
-                yield piece
-            done += block.batch.num_rows
-            self._progress(stage, done, self.table.rows)
+        told = self.ranks.apart(lambda: [work(), sorted(self._seen)])
+        values = [value for value, _ in told]
+        if self.ranks.many and None not in values:
+            self._seen.update(name for _, seen in told for name in seen)
+            self.ranks.every(self._check)
+        return values
+
+    def _check(self) -> None:
+        """Raise ``SchemaError`` for a chosen domain that no row has, after the first pass of all rows."""
         if not self._checked:
             for name in self._domains or ():
                 if name not in self._seen:
                     raise unknown_domain(name, self._seen, self.table.source)
             self._checked = True
             self._seen.clear()
+
+    def pieces(self, columns: Sequence[str], stage: str) -> Iterator[Piece]:
+        """The kept rows in table order, with these columns. No piece is empty.
+
+        The columns that decide about rows, domain and weight, are there too. Tells the progress
+        after each block. A process that reads all rows raises ``SchemaError`` at the end of the first
+        pass for a chosen domain that no row has.
+        """
+        deciding = [self._column] if self._domains is not None else []
+        deciding += [self._weight] if self._weight is not None else []
+        columns = list(dict.fromkeys([*columns, *deciding]))
+        done, rows, share = 0, self.table.rows, None
+        if self.ranks.many:
+            share = self.table.share(self.ranks.rank, self.ranks.size)
+            rows = sum(self.table.stretches[number][1].rows for number in share)
+        self.weightless = 0
+        for block in ahead(self.table.blocks(columns, self.block_rows, share=share)):
+            piece = self._piece(block)
+            if piece.batch.num_rows:
+                yield piece
+            done += block.batch.num_rows
+            self.ranks.heed()
+            self._progress(stage, done, rows)
+        if not self.ranks.many:
+            self._check()
 
     def _piece(self, block: Block) -> Piece:
         piece = Piece(block.batch, block)

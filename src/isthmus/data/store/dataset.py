@@ -3,20 +3,22 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from isthmus.data.encoding.alike import alike
 from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.store import passes
-from isthmus.data.store.cache import META, entry_folder, writing
+from isthmus.data.store.cache import META, entry_folder, room_in_cache, writing
 from isthmus.data.store.rows import Rows
 from isthmus.data.store.split import SPLITS, SplitName
 from isthmus.data.tables import BLOCK_ROWS, Source, Table, open_table
-from isthmus.errors import BundleError, IsthmusError, SchemaError
+from isthmus.errors import BundleError, RunError, SchemaError
+from isthmus.ranks import ALONE, Ranks
 from isthmus.schema import DataConfig
 
 
@@ -67,12 +69,16 @@ class Dataset:
         verify_content: bool = False,
         progress: passes.Progress | None = None,
         block_rows: int = BLOCK_ROWS,
+        ranks: Ranks = ALONE,
     ) -> "Dataset":
         """Encode a table, or open what an equal table gave before.
 
         ``table``: defaults to ``config.table``. ``cache``: folder, ``cache_folder()`` by default.
         ``verify_content``: know the table again by every byte, not by size, time and footer.
-        ``block_rows``: rows that are held at once; bounds the memory. Raises ``SchemaError`` for
+        ``block_rows``: rows that are held at once; bounds the memory. ``ranks``: processes that share
+        the work out among them, where the table has more files than one, or a large Parquet file of
+        several row groups. They must all see the same files and the same cache. The result is that of
+        one process, bit for bit. Together. Raises ``SchemaError`` for
         a table that does not hold what the config says, ``IsthmusError`` when the cache cannot be
         written; neither leaves anything behind.
         """
@@ -80,24 +86,54 @@ class Dataset:
         if given is None:
             raise SchemaError("data.table must name a table, or a table must be given, got neither")
         opened = open_table(given)
-        files = opened.fingerprint(verify_content=verify_content)
-        key = dataset_key(config, files)
+        key = ranks.first(
+            lambda: dataset_key(config, opened.fingerprint(verify_content=verify_content))
+        )
         folder = entry_folder(key, cache)
-        if cls._is_whole(folder):
-            return cls._opened(folder)
+        if not ranks.first(lambda: cls._is_whole(folder)):
+            build = partial(
+                passes.build, config=config, table=opened, block_rows=block_rows, progress=progress
+            )
+            if ranks.many and len(opened.stretches) > 1:
+                cls._build_together(folder, build, ranks)
+            else:
+                ranks.first(lambda: cls._build(folder, build))
+        if ranks.is_first:
+            return ranks.every(lambda: cls._opened(folder))
+        return ranks.every(lambda: cls._seen_by_another(folder))
+
+    @classmethod
+    def _build(cls, folder: Path, build: Callable[..., None]) -> None:
+        """Write the encoded table, unless another process has done so meanwhile."""
+        with room_in_cache(folder), writing(folder, cls._is_whole) as temporary:
+            if temporary is not None:
+                build(temporary)
+
+    @classmethod
+    def _build_together(cls, folder: Path, build: Callable[..., None], ranks: Ranks) -> None:
+        """The same by several processes. The first one holds the right to write. Together."""
+        with ExitStack() as holding:
+
+            def begin() -> str | None:
+                made = holding.enter_context(writing(folder, cls._is_whole))
+                return None if made is None else made.name
+
+            name = ranks.first(begin)
+            if name is None:
+                return
+            temporary = folder.with_name(name)
+            ranks.every(lambda: _check_shared(temporary))
+            with room_in_cache(folder):
+                build(temporary, ranks=ranks)
+            ranks.first(holding.close)
+
+    @classmethod
+    def _seen_by_another(cls, folder: Path) -> "Dataset":
+        """Open what the first of several processes has opened, too."""
         try:
-            with writing(folder, cls._is_whole) as temporary:
-                if temporary is not None:
-                    passes.build(
-                        temporary, config, opened, block_rows=block_rows, progress=progress
-                    )
-        except OSError as fault:
-            reason = fault.strerror or str(fault)
-            raise IsthmusError(
-                f"the cache must have room for the encoded table, got {reason!r} while writing"
-                f" {folder.parent}; nothing was kept"
-            ) from fault
-        return cls._opened(folder)
+            return cls.open(folder)
+        except BundleError as fault:
+            raise RunError(f"{_SHARED}, but: {fault} {_PLACE}") from fault
 
     @classmethod
     def _opened(cls, folder: Path) -> "Dataset":
@@ -198,6 +234,18 @@ class Dataset:
             }
             for i, split in enumerate(SPLITS)
         }
+
+
+_SHARED = (
+    "every process must see the encoded table, so the cache must lie where all machines can write"
+)
+_PLACE = "(the environment variable ISTHMUS_CACHE names it)"
+
+
+def _check_shared(temporary: Path) -> None:
+    """Raise RunError unless this process sees the folder that the first one has made."""
+    if not temporary.is_dir():
+        raise RunError(f"{_SHARED}, got no {temporary} {_PLACE}")
 
 
 def dataset_key(config: DataConfig, files: tuple[dict[str, Any], ...]) -> str:

@@ -1,45 +1,50 @@
 """Build the encoded rows on disk: one pass fits the encoder, a second encodes and writes.
 
 After that, on the encoded rows, validation rows confirm pairs of columns, and value statistics and the
-forest are fitted. The table is not read again.
+forest are fitted. The table is not read again. Several processes share both passes out among them.
 """
 
 import json
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from isthmus.data.encoding import encoder_file
 from isthmus.data.encoding.counted.counted_columns import columns_of
-from isthmus.data.encoding.encoder import EncodedRows, Encoder, EncoderFit, in_order
+from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.numbers.library import check_embeddings_installed
-from isthmus.data.encoding.roles import DOMAIN, Usage, needed
+from isthmus.data.encoding.roles import Usage, needed
 from isthmus.data.encoding.taught import Taught
 from isthmus.data.encoding.trees import check_installed
-from isthmus.data.encoding.vocabulary import Counter, Vocabulary
+from isthmus.data.encoding.vocabulary import Vocabulary
 from isthmus.data.store.arrays import CHUNK, ArrayWriter, read_array
-from isthmus.data.store.cache import META
+from isthmus.data.store.cache import META, room_in_cache
 from isthmus.data.store.chosen import Chosen, Progress
 from isthmus.data.store.counting.confirming import confirm
 from isthmus.data.store.counting.out_of_fold import SplitRows, fill
 from isthmus.data.store.rows import Rows
-from isthmus.data.store.split import LEFT_OUT, SPLITS, UNLABELLED, Splitter, no_label
+from isthmus.data.store.shares.split_writer import SplitWriter, join
+from isthmus.data.store.shares.table_fit import TableFit
+from isthmus.data.store.split import LEFT_OUT, SPLITS, Splitter
 from isthmus.data.store.teaching import teach
 from isthmus.data.tables import BLOCK_ROWS, Table
-from isthmus.data.tables import columns as c
-from isthmus.data.tables.plain import ragged
 from isthmus.errors import SchemaError
+from isthmus.ranks import ALONE, Ranks
 from isthmus.schema import STATISTICS_WIDTH, DataConfig
 
 VERSION = 4
 WRITTEN = ("label", "weight", "group")
 WORKERS = 2
 UNLABELLED_ROWS = "unlabelled"  # their folder
+_ENCODER = "encoder"
 
 
 def build(
@@ -49,100 +54,76 @@ def build(
     *,
     block_rows: int = BLOCK_ROWS,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Fit the encoder on the train rows of a table and write all its rows, encoded, to a folder.
 
     Rows whose domain is not among ``config.domains``, where that is given, are left out of both.
-    Peak memory follows ``block_rows`` and the vocabularies, not the table.
+    Peak memory follows ``block_rows`` and the vocabularies, not the table. ``ranks``: processes that each
+    read a share of the table and write to the same folder, with the result of one. Together.
     """
     if config.trees:
         check_installed()
     check_embeddings_installed(config.features.values())
-    usage = Usage.of(config, table)
-    chosen = Chosen(usage, block_rows=block_rows, progress=progress or (lambda *_: None))
+    usage = ranks.every(lambda: Usage.of(config, table))
+    progress = progress or (lambda *_: None)
+    chosen = Chosen(usage, block_rows=block_rows, progress=progress, ranks=ranks)
     with ThreadPoolExecutor(WORKERS) as workers:
         splitter = Splitter.of(usage, chosen, folder / "time.bin")
-        encoder, names = _fit(usage, chosen, splitter, workers)
+        encoder, names = _fit(folder, usage, chosen, splitter, workers)
         # What was held to count and to sort goes back before the second pass takes its own.
         pa.default_memory_pool().release_unused()
-        writers, left_out = _write(folder, encoder, names, chosen, splitter, workers)
-    _refuse_one_class(config, writers, chosen)
-    if config.taught:
-        _refuse_one_train_class(encoder, writers, chosen)
-        encoder = _with_crosses(folder, encoder)
-        encoder = replace(encoder, taught=_taught(folder, encoder))
-    encoder.save(folder / "encoder")
-    _write_meta(folder, encoder, names, chosen, writers, left_out)
+        written = _write(folder, encoder, names, chosen, splitter, workers)
+    ranks.first(lambda: _finish(folder, encoder, names, chosen, written))
     pa.default_memory_pool().release_unused()
 
 
+def _finish(
+    folder: Path, encoder: Encoder, names: Sequence[str], chosen: Chosen, written: "_Written"
+) -> None:
+    """Fit what the encoded train rows teach, and write the encoder."""
+    _refuse_one_class(encoder.config, written, chosen)
+    if encoder.config.taught:
+        _refuse_one_train_class(encoder, written, chosen)
+        encoder = _with_crosses(folder, encoder)
+        encoder = replace(encoder, taught=_taught(folder, encoder))
+    encoder.save(folder / _ENCODER)
+    _write_meta(folder, encoder, names, chosen, written)
+
+
 def _fit(
-    usage: Usage, chosen: Chosen, splitter: Splitter, workers: Executor
+    folder: Path, usage: Usage, chosen: Chosen, splitter: Splitter, workers: Executor
 ) -> tuple[Encoder, tuple[str, ...]]:
     """The encoder, and the names of all chosen domains: the trained ones, then the others."""
-    config, domain_kind = usage.config, usage.kinds[DOMAIN]
-    fit = EncoderFit(config, usage.kinds)
-    all_domains = Counter("string")
+    fit, ranks = TableFit(usage), chosen.ranks
+    shares = [folder / f"fit-{rank}" for rank in range(ranks.size)]
     columns = list(dict.fromkeys([*fit.columns, *splitter.columns]))
-    totals = np.zeros(len(SPLITS), dtype=np.int64)
-    homeless = 0
-    labelled = Counter("string")
-    for piece in chosen.pieces(columns, "fit"):
-        origin = piece.origin
-        assigned = splitter.assign(piece)
-        totals += np.bincount(assigned, minlength=len(SPLITS))[: len(SPLITS)]
-        train = np.flatnonzero(assigned == 0)
-        fit.add(piece.batch, train, origin, row=piece.row, workers=workers)
-        domain = piece.batch.column(config.domain)
-        codes, names = c.domains(domain, domain_kind)
-        if config.null_domain == "refuse":
-            c.refuse_null_domain(config.domain, codes, origin)
-        present = codes[codes >= 0]
-        homeless += len(codes) - len(present)
-        all_domains.add_counts(names, np.bincount(present, minlength=len(names)))
-        if config.keeps_unlabelled:
-            known = codes[(codes >= 0) & (assigned < UNLABELLED)]
-            labelled.add_counts(names, np.bincount(known, minlength=len(names)))
-    if config.keeps_unlabelled:
-        if not totals.sum():
-            raise no_label(config, chosen)
-        _refuse_unlabelled_domain(config, all_domains, labelled, chosen)
-    for name, rows in zip(SPLITS, totals, strict=True):
-        if not rows:
-            raise SchemaError(
-                f"every split must have at least one row, got none in {name!r}"
-                f" (split by {config.split.by}, {totals.sum()} rows in {chosen.source})"
-            )
-    encoder = fit.encoder()
-    known = all_domains.counts()["value"].to_list()
-    trained = set(encoder.domains)
-    others = in_order([name for name in known if name not in trained], domain_kind)
-    if homeless:
-        others.append(null_name(known))
-    return encoder, (*encoder.domains, *others)
+    found: list[Encoder] = []
 
+    def gather() -> bool:
+        for piece in chosen.pieces(columns, "fit"):
+            fit.add(piece, splitter.assign(piece), workers)
+        if not ranks.is_first:
+            with room_in_cache(folder):
+                fit.save(shares[ranks.rank])
+        return True
 
-def _refuse_unlabelled_domain(
-    config: DataConfig, every: Counter, labelled: Counter, chosen: Chosen
-) -> None:
-    """A domain without any label can be neither trained nor judged."""
-    have = set(labelled.counts()["value"].to_list())
-    counts = every.counts()
-    for name, rows in zip(counts["value"].to_list(), counts["count"].to_list(), strict=True):
-        if name not in have:
-            raise SchemaError(
-                f"every domain must have a row with a label, got domain {name!r} with null in column"
-                f" {config.label.column!r} in all {rows:,} rows of {chosen.source}; data.domains"
-                " leaves out what it does not name"
-            )
+    def finish() -> list[str]:
+        for share in shares[1:]:
+            fit.take_in(share)
+            shutil.rmtree(share)
+        encoder, names = fit.finish(chosen)
+        if not ranks.many and not encoder_file.has_mapped(encoder.vocabularies):
+            found.append(encoder)
+        else:  # large vocabularies are mapped from here on, and no longer held
+            encoder.save(folder / _ENCODER)
+        return list(names)
 
-
-def null_name(known: Sequence[str]) -> str:
-    """What reports call the rows without a domain: a name that no domain has."""
-    name = "(null)"
-    while name in known:
-        name = f"({name})"
-    return name
+    chosen.apart(gather)
+    names = ranks.first(finish)
+    if found:
+        return found[0], tuple(names)
+    return ranks.every(lambda: Encoder(**encoder_file.load(folder / _ENCODER))), tuple(names)
 
 
 def folders(config: DataConfig) -> tuple[str, ...]:
@@ -150,57 +131,19 @@ def folders(config: DataConfig) -> tuple[str, ...]:
     return (*SPLITS, UNLABELLED_ROWS) if config.keeps_unlabelled else SPLITS
 
 
-class _SplitWriter:
-    """The files of one split: one for each array, two for each list."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """Rows and positives that were written, (folders, report ids + 1) int64, and what was left out."""
 
-    def __init__(self, folder: Path, n_names: int) -> None:
-        folder.mkdir()
-        self._folder = folder
-        self._files: dict[str, ArrayWriter] = {}
-        self.counts = np.zeros(n_names + 1, dtype=np.int64)
-        self.positives = np.zeros(n_names + 1, dtype=np.int64)
+    rows: np.ndarray
+    positives: np.ndarray
+    unlabelled_left_out: int
+    weightless: int
 
-    @property
-    def rows(self) -> int:
-        """Rows that were written."""
-        return int(self.counts.sum())
-
-    def add(self, name: str, rows: np.ndarray) -> None:
-        """Append to one array."""
-        if name not in self._files:
-            self._files[name] = ArrayWriter(self._folder / f"{name}.npy", rows)
-        self._files[name].write(rows)
-
-    def write(self, rows: EncodedRows, domain: np.ndarray, at: np.ndarray) -> None:
-        """Append the rows at positions ``at``; ``domain`` are the report ids of the block."""
-        assert rows.label is not None
-        domain, label = domain.take(at), rows.label.take(at)
-        self.add("domain", domain)
-        self.add("label", label)
-        for name in ("categorical", "numeric", "row", "weight", "group"):
-            array = getattr(rows, name)
-            if array is not None:
-                self.add(name, array.take(at, axis=0))
-        for i, (values, offsets) in enumerate(rows.lists):
-            lengths = np.diff(offsets).take(at)
-            of_items, of_ends = f"list-{i}-values", f"list-{i}-offsets"
-            if of_ends not in self._files:
-                self.add(of_ends, np.zeros(1, dtype=np.int64))
-            base = self._files[of_items].rows if of_items in self._files else 0
-            self.add(of_items, values.take(ragged(offsets[:-1].take(at), lengths)))
-            self.add(of_ends, np.cumsum(lengths) + base)
-        self.counts += np.bincount(domain, minlength=len(self.counts))
-        self.positives += np.bincount(domain[label > 0], minlength=len(self.counts))
-
-    def close(self) -> None:
-        """Make the files whole."""
-        for file in self._files.values():
-            file.close()
-
-    def abandon(self) -> None:
-        """Close the files as they are."""
-        for file in self._files.values():
-            file.abandon()
+    @classmethod
+    def of(cls, shares: Sequence[Mapping[str, Any]]) -> "_Written":
+        """What several processes have written."""
+        return cls(**{name: sum(np.array(one[name]) for one in shares) for name in shares[0]})
 
 
 def _write(
@@ -210,16 +153,60 @@ def _write(
     chosen: Chosen,
     splitter: Splitter,
     workers: Executor,
-) -> tuple[list[_SplitWriter], int]:
-    """Encode all rows and write them, each to its split. Gives how many were left out, too."""
+) -> _Written:
+    """Encode all rows and write them, each to its split."""
+    ranks = chosen.ranks
+    if not ranks.many:
+        return _Written.of([_write_share(folder, encoder, names, chosen, splitter, workers)])
+    shares = [folder / f"share-{rank}" for rank in range(ranks.size)]
+
+    def write() -> dict[str, Any]:
+        own = shares[ranks.rank]
+        with room_in_cache(folder):
+            own.mkdir()
+            return _write_share(own, encoder, names, chosen, splitter, workers)
+
+    def arrays() -> list[str]:
+        for name in folders(encoder.config):
+            (folder / name).mkdir()
+        found = {path.relative_to(one) for one in shares for path in one.glob("*/*.npy")}
+        return sorted(path.as_posix() for path in found)
+
+    def join_some(arrays: Sequence[str]) -> None:
+        for name in arrays:
+            parts = [path for share in shares if (path := share / name).exists()]
+            with room_in_cache(folder):
+                join(parts, folder / name)
+            ranks.heed()
+
+    def tidy() -> None:
+        for share in shares:
+            shutil.rmtree(share)
+
+    told = ranks.apart(write)
+    found = ranks.first(arrays)
+    ranks.apart(lambda: join_some(found[ranks.rank :: ranks.size]))
+    ranks.first(tidy)
+    return _Written.of(told)
+
+
+def _write_share(
+    folder: Path,
+    encoder: Encoder,
+    names: tuple[str, ...],
+    chosen: Chosen,
+    splitter: Splitter,
+    workers: Executor,
+) -> dict[str, Any]:
+    """Encode the rows of this process and write them; give what `_Written` holds, as plain values."""
     config = encoder.config
     report = Vocabulary("string", pa.array(names, pa.large_string()))
     columns = list(dict.fromkeys([*needed(config, roles=WRITTEN), *splitter.columns]))
-    writers: list[_SplitWriter] = []
+    writers: list[SplitWriter] = []
     left_out = 0
     try:
         for name in folders(config):
-            writers.append(_SplitWriter(folder / name, len(names)))
+            writers.append(SplitWriter(folder / name, len(names)))
         for piece in chosen.pieces(columns, "encode"):
             block = piece.block
             assigned = splitter.assign(piece)
@@ -244,12 +231,17 @@ def _write(
     finally:
         for writer in writers:
             writer.abandon()
-    return writers, left_out
+    return {
+        "rows": [writer.counts.tolist() for writer in writers],
+        "positives": [writer.positives.tolist() for writer in writers],
+        "unlabelled_left_out": left_out,
+        "weightless": chosen.weightless,
+    }
 
 
-def _refuse_one_train_class(encoder: Encoder, writers: list[_SplitWriter], chosen: Chosen) -> None:
+def _refuse_one_train_class(encoder: Encoder, written: _Written, chosen: Chosen) -> None:
     """Train rows of one class teach nothing of a value."""
-    positives, rows = int(writers[0].positives.sum()), writers[0].rows
+    positives, rows = int(written.positives[0].sum()), int(written.rows[0].sum())
     if positives not in (0, rows):
         return
     columns = columns_of(encoder.fields)
@@ -311,11 +303,10 @@ def _writable(folder: Path, encoder: Encoder) -> SplitRows:
     )
 
 
-def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: Chosen) -> None:
+def _refuse_one_class(config: DataConfig, written: _Written, chosen: Chosen) -> None:
     """A label that is the same in every row teaches nothing, and has no metric."""
-    labelled = writers[: len(SPLITS)]
-    rows = sum(writer.rows for writer in labelled)
-    positives = sum(int(writer.positives.sum()) for writer in labelled)
+    rows = int(written.rows[: len(SPLITS)].sum())
+    positives = int(written.positives[: len(SPLITS)].sum())
     if positives not in (0, rows):
         return
     label = config.label
@@ -333,29 +324,30 @@ def _refuse_one_class(config: DataConfig, writers: list[_SplitWriter], chosen: C
 def _write_meta(
     folder: Path,
     encoder: Encoder,
-    names: tuple[str, ...],
+    names: Sequence[str],
     chosen: Chosen,
-    writers: list[_SplitWriter],
-    left_out: int,
+    written: _Written,
 ) -> None:
     sizes = {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    rows = written.rows.sum(axis=1).tolist()
     meta = {
         "version": VERSION,
         "source": chosen.table.source,
         "created": time.time(),
         "config": encoder.config.model_dump(mode="json"),
         "domain_names": list(names),
-        "rows": dict(zip(folders(encoder.config), (one.rows for one in writers), strict=True)),
-        "domain_rows": [writer.counts[1:].tolist() for writer in writers],
-        "weightless": chosen.weightless,
-        "domain_positives": [writer.positives[1:].tolist() for writer in writers],
+        "rows": dict(zip(folders(encoder.config), rows, strict=True)),
+        "domain_rows": written.rows[:, 1:].tolist(),
+        "weightless": int(written.weightless),
+        "domain_positives": written.positives[:, 1:].tolist(),
         "sizes": sizes,
-        **({"unlabelled_left_out": left_out} if encoder.config.keeps_unlabelled else {}),
     }
+    if encoder.config.keeps_unlabelled:
+        meta["unlabelled_left_out"] = int(written.unlabelled_left_out)
     with (folder / META).open("w", encoding="utf-8") as file:
         json.dump(meta, file, ensure_ascii=False)
         file.flush()

@@ -5,6 +5,8 @@ Elsewhere it is left out, so that the test users of a split by user, and the day
 of a split by time, stay unseen.
 """
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +26,9 @@ from isthmus.errors import SchemaError
 from isthmus.schema import DataConfig, Split
 
 SplitName = Literal["train", "validation", "test"]
+"""The name of a split."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+"""The three splits, in their order on disk."""
 
 TimeOrder = Literal["moment", "signed", "unsigned", "float"]
 """As what times are compared: microseconds, int64, uint64, or float64 where neither holds all."""
@@ -59,23 +63,22 @@ class Splitter:
 
     @classmethod
     def of(cls, usage: Usage, chosen: Chosen, path: Path) -> "Splitter":
-        """The splitter of the chosen rows of a table. ``path``: a file to write their times to.
+        """The splitter of the chosen rows of a table. ``path``: of files to write their times to.
 
-        Raises ``SchemaError`` for a time that is null or NaN.
+        Together, where several processes share the rows out. Raises ``SchemaError`` for a time that is null or NaN.
         """
         config = usage.config
         if config.split.by != "time":
             return cls(config)
         assert config.time is not None  # the config was refused without
+        ranks = chosen.ranks
+        paths = [path.with_name(f"{path.name}-{rank}") for rank in range(ranks.size)]
         for order in ("moment",) if usage.moments else NUMBER_ORDERS:
-            rows = _write_times(path, config, order, chosen)
-            if rows == 0 and config.keeps_unlabelled:
-                raise no_label(config, chosen)
-            if rows is not None:
-                cuts = time_cuts(path, rows, config.split, chosen.block_rows)
-                folds = time_folds(path, rows, cuts[0], chosen.block_rows) if config.taught else ()
-                path.unlink()
-                return cls(config, cuts, order, folds)
+            write = partial(_write_times, paths[ranks.rank], config, order, chosen)
+            counts = chosen.apart(write)
+            if None not in counts:
+                found = ranks.first(partial(_found_cuts, paths, sum(counts), config, chosen))
+                return cls(config, tuple(found["cuts"]), order, tuple(found["folds"]))
         raise AssertionError("floats hold every number")
 
     @property
@@ -147,6 +150,24 @@ def _write_times(path: Path, config: DataConfig, order: TimeOrder, chosen: Chose
             file.write(keys.data)
             rows += len(keys)
     return rows
+
+
+def _found_cuts(
+    paths: list[Path], rows: int, config: DataConfig, chosen: Chosen
+) -> dict[str, list[int]]:
+    """Where the times in these files are cut, and where the folds are. The files are gone then."""
+    if rows == 0 and config.keeps_unlabelled:
+        raise no_label(config, chosen)
+    path, *others = paths
+    with path.open("ab") as file:
+        for other in others:
+            with other.open("rb") as more:
+                shutil.copyfileobj(more, file)
+            other.unlink()
+    cuts = time_cuts(path, rows, config.split, chosen.block_rows)
+    folds = time_folds(path, rows, cuts[0], chosen.block_rows) if config.taught else ()
+    path.unlink()
+    return {"cuts": list(cuts), "folds": list(folds)}
 
 
 def by_hash(keys: np.ndarray, split: Split) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote
 
 import numpy as np
@@ -11,7 +12,7 @@ from isthmus.data.tables.csv.spelling import Spelled, typed
 from isthmus.data.tables.faults import bad_value
 from isthmus.data.tables.kinds import comparable, kind
 from isthmus.data.tables.plain import encoded, numpy_of, plain
-from isthmus.data.tables.table import TablePart
+from isthmus.data.tables.table import Stretch, TablePart
 from isthmus.data.tables.values import names as named
 from isthmus.errors import SchemaError
 
@@ -46,11 +47,11 @@ def with_partitions(part: TablePart, given: Mapping[str, pa.Scalar]) -> TablePar
         return part
     types = {**part.types, **{key: value.type for key, value in given.items()}}
 
-    def read(columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    def read(within: Stretch, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         stored = [column for column in columns if column in part.types]
-        done = 0
+        done = within.first
         # With no stored column asked for, any one of them still tells how many rows there are.
-        for batch in part.read(stored or [next(iter(part.types))], rows):
+        for batch in within.read(stored or [next(iter(part.types))], rows):
             for column in stored:
                 if column in given:
                     _check_same(column, batch.column(column), given[column], part.name, done)
@@ -67,7 +68,8 @@ def with_partitions(part: TablePart, given: Mapping[str, pa.Scalar]) -> TablePar
     return replace(
         part,
         types=types,
-        read=read,
+        read=partial(read, Stretch(0, part.rows, part.read)),
+        cut=tuple(replace(stretch, read=partial(read, stretch)) for stretch in part.cut),
         reread=None if reread is None else lambda ways: with_partitions(reread(ways), given),
     )
 

@@ -5,6 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from isthmus.data.tables.faults import missing_column, wrong_type
@@ -55,25 +56,44 @@ class Block:
     batch: pa.RecordBatch
 
 
+Read = Callable[[list[str], int], Iterator[pa.RecordBatch]]
+"""Gives record batches of chosen columns, of about as many rows as asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some rows of one file, in order, that are read by themselves. ``first``: number of the first one there."""
+
+    first: int
+    rows: int
+    read: Read
+
+
 @dataclass(frozen=True, slots=True)
 class TablePart:
     """One file of a table, or a frame.
 
-    ``types``: the stored types. ``read``: gives record batches of chosen columns, of about as many
-    rows as asked for. ``unusable``: the columns whose values fit no use, each with the message for
+    ``types``: the stored types. ``read``: reads all rows. ``unusable``: the columns whose values fit no use, each with the message for
     whoever uses the column. ``place``: of the file, None for a frame. ``reread``: only for a CSV file, gives the same rows with some columns
     read in another `Way`. ``odd``: the columns of a CSV file that hold a value that is no number,
     each with the row and the text of the first such value.
+    ``cut``: what the rows of a large file are cut into, so that several processes can read one file.
     """
 
     name: str
     rows: int
     types: Mapping[str, pa.DataType]
-    read: Callable[[list[str], int], Iterator[pa.RecordBatch]]
+    read: Read
     place: Place | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
     reread: "Callable[[Mapping[str, Way]], TablePart] | None" = None
     odd: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    cut: tuple[Stretch, ...] = ()
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """All rows, in the stretches that are read by themselves: one where nothing is cut."""
+        return self.cut or (Stretch(0, self.rows, self.read),)
 
 
 class Table:
@@ -164,32 +184,57 @@ class Table:
                     rule = f"be {decoded_name(one)} as in {known[0].name}"
                     raise wrong_type(column, rule, decoded_name(other), part.name)
 
+    @property
+    def stretches(self) -> list[tuple[TablePart, Stretch]]:
+        """What is read by itself, in table order, each with its file."""
+        return [(part, stretch) for part in self.parts for stretch in part.stretches]
+
+    def share(self, number: int, shares: int) -> range:
+        """The stretches that the process ``number`` of so many reads: of about as many rows as the others'.
+
+        The shares follow each other in table order. One may be empty.
+        """
+        ends = np.cumsum([stretch.rows for _, stretch in self.stretches])
+        middles = ends - np.diff(ends, prepend=0) / 2
+        start, stop = np.searchsorted(middles, self.rows * np.array([number, number + 1]) / shares)
+        return range(int(start), int(stop) if number + 1 < shares else len(ends))
+
     def blocks(
-        self, columns: Sequence[str], rows: int = BLOCK_ROWS, *, stored: bool = False
+        self,
+        columns: Sequence[str],
+        rows: int = BLOCK_ROWS,
+        *,
+        stored: bool = False,
+        share: range | None = None,
     ) -> Iterator[Block]:
         """Blocks of at most ``rows`` rows in table order, with these columns in this order.
 
         The columns are plain (`isthmus.data.tables.plain`). ``stored``: as the files hold them, and
-        only those that a file has.
+        only those that a file has. ``share``: only these stretches (`share`); their blocks are the same
+        as among all.
         """
         if not stored:
             self.check(columns)
         first_row = 0
-        for part in self.parts:
-            file_row = 0
+        for number, (part, stretch) in enumerate(self.stretches):
+            if share is not None and number not in share:
+                first_row += stretch.rows
+                continue
+            done = 0
             wanted = [column for column in columns if column in part.types]
-            for batch in part.read(wanted, rows):
+            for batch in stretch.read(wanted, rows):
                 for start in range(0, batch.num_rows, rows):
                     piece = batch.slice(start, rows)
                     if not stored:
                         piece = plain_batch(piece)
-                    yield Block(part.name, first_row + file_row, file_row, piece)
-                    file_row += piece.num_rows
-            if file_row != part.rows:
+                    yield Block(part.name, first_row + done, stretch.first + done, piece)
+                    done += piece.num_rows
+            if done != stretch.rows:
+                found = part.rows - stretch.rows + done
                 raise SchemaError(
-                    f"{part.name} must hold {part.rows} rows as when it was opened, got {file_row}"
+                    f"{part.name} must hold {part.rows} rows as when it was opened, got {found}"
                 )
-            first_row += file_row
+            first_row += done
 
     def kind(self, column: str) -> str:
         """Kind of a column's values over all files, which must all have the column, of one family."""

@@ -65,6 +65,11 @@ class Wide(nn.Module):
         self.numbers = nn.Parameter(torch.zeros(numbers, 1)) if numbers else None
 
     @property
+    def crossed(self) -> set[str]:
+        """Names of the features that stand in a cross."""
+        return {name for cross in self._crosses for name in cross.names}
+
+    @property
     def _store(self) -> AbstractTable:
         assert self.tables is not None
         return self.tables.store(1)
@@ -102,6 +107,7 @@ class _Cross:
                 f"a cross must name two or more different categorical features,"
                 f" got {list(names)}; there are {list(positions)}"
             )
+        self.names = names
         self.name = " x ".join(names)
         self.columns = [positions[name] for name in names]
         self.sizes = [singles[column].fitted_rows for column in self.columns]

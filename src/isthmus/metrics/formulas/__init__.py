@@ -20,6 +20,7 @@ from isthmus.metrics.spread import Cells, Estimate, Seeds
 
 METRICS: tuple[Metric, ...] = (AUC, GAUC, LOGLOSS, NE, CALIBRATION, ECE)
 EffectMetric = Literal["auc", "logloss"]
+"""The metrics in which two models are compared."""
 PAIRED: Mapping[EffectMetric, Metric] = {"auc": AUC, "logloss": LOGLOSS}
 
 

@@ -1,4 +1,4 @@
-"""A benchmark as one HTML page that opens from disk, without network and without script."""
+"""A benchmark as one HTML page that opens from disk, without network, and without script too."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -19,9 +19,17 @@ from isthmus.report.benchmark.standing_words import (
     verdict_text,
     worst_text,
 )
-from isthmus.report.pages import page_style, page_template
+from isthmus.report.pages import page_template
 
 PACKAGE = "isthmus.report.benchmark"
+CHAPTERS = (
+    ("table", "The table"),
+    ("cost", "Quality against cost"),
+    ("domains", "Each domain"),
+    ("costs", "Costs"),
+    ("settings", "Settings"),
+    ("print", "Fine print"),
+)
 MOST_DOMAINS = 24  # that have a panel; the JSON has all
 
 
@@ -29,6 +37,10 @@ def benchmark_page(report: Mapping[str, Any]) -> str:
     """Render a benchmark, given as the dict of report.json, as one self-contained HTML page."""
     table, metric = report["table"], lead(report)
     return page_template(PACKAGE, "benchmark.html.j2").render(
+        kicker="Benchmark",
+        skip_to="the table",
+        chapters=CHAPTERS,
+        made_by=report["isthmus"],
         report=report,
         file=None if table is None else PurePath(table).name,
         headline=headline(report),
@@ -58,7 +70,6 @@ def benchmark_page(report: Mapping[str, Any]) -> str:
         p_text=p_text,
         number=number,
         count_text=count_text,
-        style=page_style(),
     )
 
 

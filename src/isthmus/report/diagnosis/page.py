@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -26,9 +26,20 @@ from isthmus.report.diagnosis.lookup import (
 )
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
 from isthmus.report.json_text import pointer
-from isthmus.report.pages import page_style, page_template
+from isthmus.report.pages import page_template
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"
+CHAPTERS = {
+    "verdicts": "What to do",
+    "effects": "Why",
+    "matrices": "Who helps whom",
+    "groups": "Groups",
+    "map": "Likeness",
+    "capacity": "Capacity",
+    "weighting": "Weighting",
+    "new-domain": "A new domain",
+    "print": "Fine print",
+}
 
 
 def page(report: Report) -> str:
@@ -44,11 +55,28 @@ def page(report: Report) -> str:
     net = (lead.key, "net")
     told = [name for name in names if dig(report, "domains", name, *net, "ci") is not None]
     of_report = (_dig, _num, _chance, _only_one)
+    plan = report.get("plan") or {}
+    matrices = {key: view for key in words.MATRICES if (view := matrix_view(report, key))}
+    capacity, domain_map = capacity_charts(report), map_chart(report)
+    newcomer = newcomer_lines(report)
+    held = {
+        "matrices": matrices.keys() - {"distance"},
+        "groups": dig(report, "groups"),
+        "map": domain_map or dig(report, "likeness", "distance"),
+        "capacity": capacity,
+        "weighting": report.get("weighting"),
+        "new-domain": newcomer,
+    }
     return page_template(PACKAGE, "page.html.j2").render(
         {of.__name__.strip("_"): partial(of, report) for of in of_report},
+        kicker="Diagnosis",
+        file=_file_name(plan.get("table")),
+        skip_to="the verdicts",
+        chapters=[(key, name) for key, name in CHAPTERS.items() if held.get(key, True)],
+        made_by=_made_by(plan),
         count=partial(_num, report, places=0),
         report=report,
-        plan=report.get("plan") or {},
+        plan=plan,
         names=names,
         shown=shown,
         folded=folded,
@@ -68,19 +96,29 @@ def page(report: Report) -> str:
         net_charts=charts.net_charts(report),
         effect_charts=partial(charts.effect_charts, report),
         curve_keys=curve_keys(report),
-        matrices={key: view for key in words.MATRICES if (view := matrix_view(report, key))},
-        capacity=capacity_charts(report),
-        domain_map=map_chart(report),
+        matrices=matrices,
+        capacity=capacity,
+        domain_map=domain_map,
         letters=group_letters(report),
         strip=charts.strip_chart(report),
         weighting=charts.weighting_chart(report),
         newcomer_charts=newcomer_charts(report),
-        newcomer_lines=newcomer_lines(report),
+        newcomer_lines=newcomer,
         newcomer_keys=newcomer_keys(),
-        style=page_style(),
         script=_asset("script.js"),
         embedded=_embedded(report),
     )
+
+
+def _file_name(table: Any) -> str | None:
+    """The name of a table's file, wherever the path was written."""
+    return str(table).replace("\\", "/").rsplit("/", 1)[-1] if table else None
+
+
+def _made_by(plan: Mapping[str, Any]) -> str:
+    """The versions that a report names."""
+    versions = (plan.get("isthmus"), plan.get("torch") and f"torch {plan['torch']}")
+    return ", ".join(version for version in versions if version)
 
 
 Step = str | int | tuple[str | int, ...]

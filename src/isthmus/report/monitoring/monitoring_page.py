@@ -1,4 +1,4 @@
-"""A monitored log as one HTML page that opens from disk, without network and without script."""
+"""A monitored log as one HTML page that opens from disk, without network, and without script too."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -6,9 +6,14 @@ from typing import Any
 
 from isthmus.metrics.text_table import count_text, number, p_text, with_interval
 from isthmus.report.monitoring.day_charts import day_chart
-from isthmus.report.pages import page_style, page_template
+from isthmus.report.pages import page_template
 
 PACKAGE = "isthmus.report.monitoring"
+CHAPTERS = (
+    ("domains", "The domains"),
+    ("days", "Day by day"),
+    ("print", "Fine print"),
+)
 MOST_DOMAINS = 24  # that have charts; the JSON has all
 
 
@@ -20,6 +25,10 @@ def monitoring_page(report: Mapping[str, Any]) -> str:
     )
     shown = domains[:MOST_DOMAINS]
     return page_template(PACKAGE, "monitoring.html.j2").render(
+        kicker="Monitor",
+        skip_to="the domains",
+        chapters=CHAPTERS,
+        made_by=report["isthmus"],
         report=report,
         file=PurePath(report["log"]).name,
         domains=domains,
@@ -37,7 +46,6 @@ def monitoring_page(report: Mapping[str, Any]) -> str:
         number=number,
         p_text=p_text,
         count_text=count_text,
-        style=page_style(),
     )
 
 

@@ -1,11 +1,11 @@
-"""A study as one HTML page that opens from disk, without network and without script."""
+"""A study as one HTML page that opens from disk, without network, and without script too."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 from isthmus.metrics.text_table import count_text, number
-from isthmus.report.pages import page_style, page_template
+from isthmus.report.pages import page_template
 from isthmus.report.tuning.told import (
     OPTIMISM,
     best_of,
@@ -19,6 +19,14 @@ from isthmus.report.tuning.told import (
 from isthmus.report.tuning.tuning_charts import domain_chart, history_chart, importance_chart
 
 PACKAGE = "isthmus.report.tuning"
+CHAPTERS = (
+    ("best", "The best trial"),
+    ("history", "History"),
+    ("domains", "Domains"),
+    ("importances", "Importances"),
+    ("trials", "All trials"),
+    ("print", "Fine print"),
+)
 METRIC = {"auc": "AUC", "logloss": "logloss"}
 
 
@@ -28,6 +36,10 @@ def tuning_page(report: Mapping[str, Any]) -> str:
     gains = {} if best is None else best["gains"]
     table = report["table"]
     return page_template(PACKAGE, "tuning.html.j2").render(
+        kicker="Tuning",
+        skip_to="the best trial",
+        chapters=CHAPTERS,
+        made_by=report["isthmus"],
         report=report,
         file=None if table is None else PurePath(table).name,
         headline=headline(report),
@@ -44,5 +56,4 @@ def tuning_page(report: Mapping[str, Any]) -> str:
         changed_text=changed_text,
         state_text=state_text,
         value_text=value_text,
-        style=page_style(),
     )

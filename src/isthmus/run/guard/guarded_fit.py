@@ -25,7 +25,7 @@ from isthmus.printable import printable
 from isthmus.report import to_markdown
 from isthmus.run.external import group_numbers
 from isthmus.run.fit_plan import FitPlan
-from isthmus.run.folder import RunState
+from isthmus.run.folder import RunState, trackers_of
 from isthmus.run.guard.candidates import Candidates, TrainedArms
 from isthmus.run.guard.choosing import Choice, Guard, Judged, choose, quantile
 from isthmus.run.guard.gains import (
@@ -101,9 +101,14 @@ class GuardedFit:
         ):
             if not self.plan.begun:
                 self.folder.begin(self.config, self.state)
-            with Engine([self.dataset], self.trainings, jobs=self.jobs, tell=self._count) as engine:
+            self.trackers = trackers_of(self.config, self.folder, (), self.tell)
+            with (
+                self.trackers.following(),
+                Engine([self.dataset], self.trainings, jobs=self.jobs, tell=self._count) as engine,
+            ):
                 arms = self._train(engine)
                 self._finish(arms, engine, time.perf_counter() - began)
+                self.trackers.keep()
         return Run.open(self.folder.path)
 
     def _count(self, what: str, done: int, of: int, training: Training) -> None:
@@ -168,6 +173,7 @@ class GuardedFit:
         content["trainings"] = {"trained": engine.trained, "cached": engine.cached}
         write_guard(self.folder.path, content)
         evaluation, table = evaluate_rows(scored), guard_table(content)
+        self.trackers.tested(evaluation, arms.joint.told.steps)
         parts = (to_markdown(evaluation), to_markdown(table))
         self.folder.write_report("\n\n".join([*parts, "\n".join(self._facts(arms, engine))]))
         joint = arms.joint.told

@@ -44,7 +44,10 @@ class RowReader:
         # A column may have any name; a field of a class may not.
         places = {f"column_{at}": name for at, name in enumerate(encoder.columns)}
         self.row = msgspec.defstruct(
-            "Row", [(place, self.types[name]) for place, name in places.items()], rename=places
+            "Row",
+            [(place, self.types[name]) for place, name in places.items()],
+            rename=places,
+            gc=False,  # no value of a row leads back to the row
         )
         rows = Annotated[list[self.row], msgspec.Meta(max_length=max_rows)]  # type: ignore[name-defined]
         self.request = msgspec.defstruct(

@@ -17,6 +17,7 @@ MethodConfig = Annotated[
     JointConfig | PhasesConfig | MamdrConfig | PseudoDomainsConfig,
     Family("isthmus.methods"),
 ]  # fmt: skip
+"""The config of any method, told apart by its ``name``."""
 
 __all__ = [
     "AbstractMethod",

@@ -27,6 +27,7 @@ from isthmus.train.weighting.surgery import CAGrad, PCGrad
 WeightingName = Literal[
     "proportional", "uniform", "uncertainty", "dwa", "gradnorm", "pcgrad", "cagrad", "random"
 ]
+"""The name of a weighting of the domains of a batch."""
 
 # Each domain costs those that take a gradient per domain one backward pass a step.
 MAX_DOMAINS = 64

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int32, Int64
 
 from isthmus.data.batch import DomainPlaces
-from isthmus.data.encoding.vocabulary import Index
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.schema import STATISTICS_WIDTH, FittedField, cross_name
 
 Ids = Int32[np.ndarray, " items"]

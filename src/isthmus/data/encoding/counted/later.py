@@ -24,7 +24,7 @@ from isthmus.data.encoding.counted.statistics import (
     strength,
     value_effect,
 )
-from isthmus.data.encoding.vocabulary import Index
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.schema import FittedField
 
 _PARTS = ("value", "domain", "rows", "positives")

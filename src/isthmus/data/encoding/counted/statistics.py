@@ -41,7 +41,7 @@ from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 from scipy.special import expit, logit
 
 from isthmus.data.encoding.counted.counted_columns import CountedColumn, CountedCross, Ids, Lists
-from isthmus.data.encoding.vocabulary import Index
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.data.tables import values as v
 from isthmus.schema import STATISTICS_WIDTH
 

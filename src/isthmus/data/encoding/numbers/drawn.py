@@ -5,6 +5,7 @@ The numbers with the smallest hashes stay (bottom-k sampling: Cohen and Kaplan, 
 """
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float64, Int64, UInt64
 
 from isthmus.data.tables import values as v
@@ -47,6 +48,14 @@ class Drawn:
             kept = np.argpartition(self._hashes, self._most - 1)[: self._most]
             self._numbers, self._hashes = self._numbers[kept], self._hashes[kept]
             self._bound = self._hashes.max()
+
+    def table(self) -> pa.Table:
+        """What was drawn, for `take_in` of another process."""
+        return pa.table({"number": self._numbers, "hash": self._hashes})
+
+    def take_in(self, table: pa.Table) -> None:
+        """Add what was drawn from other rows."""
+        self.add(table["number"].to_numpy(), table["hash"].to_numpy())
 
     def numbers(self) -> Float64[np.ndarray, " drawn"]:
         """The drawn numbers, in rising order."""

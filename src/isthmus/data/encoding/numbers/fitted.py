@@ -58,6 +58,18 @@ class NumberFit:
             hashed = hashes(row) if lengths is None else item_hashes(hashes(row), lengths)
             self._drawn.add(x[keep], hashed[keep])
 
+    def tables(self) -> dict[str, pa.Table]:
+        """What was gathered, by name, for `take_in` of another process."""
+        found = {"moments": self._moments, "numbers": self._drawn}
+        return {name: one.table() for name, one in found.items() if one is not None}
+
+    def take_in(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add what was gathered from the rows that follow in the table."""
+        if self._moments is not None:
+            self._moments.take_in(tables["moments"])
+        if self._drawn is not None:
+            self._drawn.take_in(tables["numbers"])
+
     def fitted(self) -> tuple[AnyScaler, tuple[float, ...]]:
         """The scaler, and the edges of the bins in scaled numbers: none where it has no bins."""
         x = np.empty(0) if self._drawn is None else self._drawn.numbers()

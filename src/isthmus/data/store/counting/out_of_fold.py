@@ -29,8 +29,8 @@ from isthmus.data.encoding.counted.statistics import (
     row_means,
     value_effect,
 )
+from isthmus.data.encoding.lookup.index import Index
 from isthmus.data.encoding.taught import Taught
-from isthmus.data.encoding.vocabulary import Index
 from isthmus.data.store.arrays import Arrays
 from isthmus.data.store.rows import Rows
 from isthmus.schema import STATISTICS_WIDTH

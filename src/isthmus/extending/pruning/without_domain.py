@@ -1,15 +1,11 @@
-"""prune(): a run without one of its domains, whose rows then get the answer of the unknown domain.
+"""A bundle without one of its domains, whose rows then get the answer of the unknown domain.
 
 The domain's sets leave every bank, its calibration and its route go too. All that the other domains use stays
 where it is, so their scores keep every bit. Ids, and what the domain's rows taught shared weights,
 statistics and forest, stay as well: the other domains' scores rest on them.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,70 +17,12 @@ from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.growth import Growth
 from isthmus.data.encoding.roles import vocabulary_name
 from isthmus.data.store.known import Known
-from isthmus.disk import whole_folder, writing
 from isthmus.errors import BundleError, RunError
 from isthmus.extending.grown import grown_taught
-from isthmus.extending.later_run import free_target
-from isthmus.extending.proof import drawn_rows, same_bits
 from isthmus.layers import domain_tensors
-from isthmus.metrics import ScoredRows, evaluate_rows
+from isthmus.metrics import ScoredRows
 from isthmus.models import AbstractModel, ModelConfig, build_model
-from isthmus.printable import printable
-from isthmus.report import to_markdown
-from isthmus.run import Run
-from isthmus.run.folder import RunFolder
-from isthmus.run.scores import write_scores
 from isthmus.train.generators import turn
-from isthmus.version import VERSION
-
-CONTENT = "pruning.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """A run without one of its domains. ``content``: what ``pruning.json`` holds."""
-
-    run: Run
-    content: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        return (
-            f"domain {self.content['domain']!r} removed; the other domains:"
-            f" {', '.join(self.run.bundle.domains)}, the same bits on"
-            f" {self.content['proof']['probe_rows']:,} probe rows"
-        )
-
-
-def prune(run: str | Path | Run, *, domain: str, out: str | Path | None = None) -> Pruned:
-    """Write a finished run without one of its domains as a run of its own.
-
-    ``domain``: its name. ``out``: the new run folder, which must not exist; ``RUN-without-DOMAIN`` by default.
-    Rows of the domain are scored as rows of a domain that was never trained. Scores of the other domains,
-    and of rows of none, keep every bit, for batches of the same rows.
-
-    Raises RunError for a domain that is not there, for the last one, and where the folder cannot be written;
-    BundleError for a bundle that cannot be pruned.
-    """
-    opened = run if isinstance(run, Run) else Run.open(run)
-    target = free_target(opened, out, f"without-{domain}")
-    before = opened.bundle
-    after = pruned_bundle(before, domain)
-    batch = drawn_rows(before.encoder)
-    number = before.domains.index(domain) + 1
-    batch = batch.take(torch.nonzero(batch.domain != number).squeeze(1))
-    logits = same_bits(before.logits_of(batch), after.logits_of(_renumbered(batch, number)))
-    content = {
-        "what": "prune",
-        "domain": domain,
-        "isthmus": VERSION,
-        "proof": {"probe_rows": batch.rows, "logits_sha256": logits},
-    }
-    after.history = (*before.history, content)
-    with writing("run folder", target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole_folder(target) as folder:
-            _write(RunFolder(folder), opened, after, domain, content, target.name)
-    return Pruned(Run.open(target), content)
 
 
 def pruned_bundle(before: Bundle, domain: str) -> Bundle:
@@ -180,37 +118,12 @@ def _pruned_part(part: Part, encoder: Encoder, number: int) -> Part:
     return Part(model, part.config, Known.of_tables(encoder.fields, tables, domain, taught))
 
 
-def _renumbered(batch: Batch, number: int) -> Batch:
+def renumbered(batch: Batch, number: int) -> Batch:
     """Rows of the domains that stay, by their new ids."""
     return replace(batch, domain=batch.domain - (batch.domain > number).long())
 
 
-def _write(
-    folder: RunFolder, run: Run, after: Bundle, domain: str, content: Mapping[str, Any], name: str
-) -> None:
-    after.save(folder.bundle)
-    (folder.path / CONTENT).write_text(
-        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    folder.scores.mkdir()
-    text = f"- Removed: domain {printable(repr(domain))} of run {printable(run.name)}."
-    for split in ("validation", "test"):
-        if not RunFolder(run.path).has_scores(split):
-            continue
-        scored = _without(run.scored(split), domain, name)
-        if not len(scored):
-            continue
-        write_scores(folder.scores / f"{split}.parquet", scored)
-        if split == "test":
-            text = f"{to_markdown(evaluate_rows(scored))}\n\n{text}"
-    folder.write_report(text)
-    data = after.encoder.config.model_copy(update={"table": run.config.data.table})
-    names = tuple(one for one in run.state.domains if one != domain)
-    state = replace(run.state, domains=names, n_domains=len(after.domains), guard="")
-    folder.begin(run.config.model_copy(update={"data": data}), state)
-
-
-def _without(scored: ScoredRows, domain: str, source: str) -> ScoredRows:
+def scored_without(scored: ScoredRows, domain: str, source: str) -> ScoredRows:
     """The rows of the other domains."""
     if domain not in scored.names:
         return replace(scored, source=source)

@@ -1,0 +1,1 @@
+"""What the encoder is fitted from, gathered block by block, and by several processes."""

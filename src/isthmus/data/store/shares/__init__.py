@@ -1,0 +1,1 @@
+"""A table encoded by several processes, each of which reads its share: the same bits as of one."""
