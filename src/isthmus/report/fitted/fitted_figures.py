@@ -51,12 +51,14 @@ def _sheets(report: Report) -> Iterator[tuple[str, Element]]:
         yield from _sheet("reliability", drawn, 1, note)
         drawn = {name: reliability_chart(held["domains"][name], name) for name in of}
         yield from _sheet("reliability-by-domain", drawn, 3, f"{note}{more}")
-    if (scores := report["scores"]) is not None and evaluation is not None:
-        note = f"{split}; blue: negatives, red: positives, each as shares of its own rows"
-        drawn = {"All rows": scores_chart(scores["edges"], scores["pooled"], "All rows")}
-        yield from _sheet("scores", drawn, 1, note)
-        drawn = {name: scores_chart(scores["edges"], scores["domains"][name], name) for name in of}
-        yield from _sheet("scores-by-domain", drawn, 3, f"{note}{more}")
+        if (scores := report["scores"]) is not None:
+            note = f"{split}; blue: negatives, red: positives, each as shares of its own rows"
+            drawn = {"All rows": scores_chart(scores["edges"], scores["pooled"], "All rows")}
+            yield from _sheet("scores", drawn, 1, note)
+            drawn = {
+                name: scores_chart(scores["edges"], scores["domains"][name], name) for name in of
+            }
+            yield from _sheet("scores-by-domain", drawn, 3, f"{note}{more}")
     if report["importance"] is not None:
         chart = reading_chart(report["importance"], report["domain_column"])
         note = f"{reading_text(report)}; line: one standard deviation over repeats"
