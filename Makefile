@@ -56,7 +56,7 @@ test: .venv/installed-dev .s3-server/installed
 BROAD = $(addprefix tests/test_,$(addsuffix .py,cli config contracts csv_file dataset encode evaluation \
 	exported_models mlflow models number_embeddings optimisers read report resume run score_log serving split \
 	tracking train trees_model tune vocabulary))
-TESTING = beartype duckdb httpx hypothesis pytest pytest-xdist scikit-learn
+TESTING = beartype httpx hypothesis pytest pytest-xdist scikit-learn
 
 # torch comes first and by itself: an index may have several builds of it, and pip's own variables say which.
 .venv-lowest/installed: pyproject.toml tests/lowest.txt

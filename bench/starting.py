@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from bench.measure import RUNS, Row, at_most
+from bench.measure import RUNS, Row, at_most, load_now
 
 HELP = ["-c", "from isthmus.cli import app; app(prog_name='isthmus')", "--help"]
 IMPORT = """
@@ -51,6 +51,7 @@ def everything() -> list[Row]:
             0.3,
             python=f"{bare:.3f} s",
             waited=f"{waited:.2f} s",
+            load=f"{load_now():.0f}",
         ),
         at_most("18 import isthmus, seconds of the processor", imports, 0.1),
     ]

@@ -14,7 +14,7 @@ FOLDER = "gallery"  # where the pictures lie in the site
 SIZE = (1200, 900)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 THEMES = {"light": 1, "dark": 0}  # what Chromium calls the theme of the system
-PATIENCE = 60  # seconds for one picture
+PATIENCE = 300  # seconds for one picture; a busy machine is slow
 
 
 def browser() -> str | None:

@@ -93,14 +93,14 @@ class Licensed:
 def licence_of(package: Distribution) -> str:
     """The licence of an installed package as an SPDX expression; empty where its metadata has none."""
     about = package.metadata
-    if expression := about.get("License-Expression"):
-        return expression
+    if expression := about.get_all("License-Expression"):
+        return expression[0]
     named = [
         line.rpartition(" :: ")[2]
         for line in about.get_all("Classifier") or []
         if line.startswith("License :: ") and line != "License :: OSI Approved"
     ]
-    short = (about.get("License") or "").strip()
+    short = (about.get_all("License") or [""])[0].strip()
     if "\n" not in short and _spdx(short) in ALLOWED:
         return _spdx(short)  # classifiers do not tell one BSD licence from another
     return " AND ".join(dict.fromkeys(map(_spdx, named))) or ("" if "\n" in short else short)

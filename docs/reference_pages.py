@@ -164,8 +164,9 @@ def directive(name: str, *, of_module: bool = False, members: bool = True) -> st
 def as_markdown(text: str) -> str:
     """A docstring as Markdown: its examples in fences, and a colon in place of two.
 
-    A docstring of the package is plain Markdown but for two habits of Python: examples begin with
-    ``>>>``, and ``::`` stands before a block of text.
+    A docstring of the package is plain Markdown but for a few habits of Python: examples begin with
+    ``>>>``, ``::`` stands before a block of text, ``:class:`` before a name, and a list may stand
+    right below a line.
 
     >>> print(as_markdown("Add one.\\n\\n>>> add(1)\\n2"))
     Add one.
@@ -182,10 +183,13 @@ def as_markdown(text: str) -> str:
             lines.append("```")
             in_example = False
         elif not in_example and line.lstrip().startswith(">>>"):
-            lines += ["", "```pycon"]
+            lines += [*([""] if lines and lines[-1] else []), "```pycon"]
             in_example = True
         if line.rstrip().endswith("::") and not in_example:
             line = line.rstrip()[:-1]
         line = re.sub(r"\s*# doctest: .*$", "", line)
+        line = re.sub(r":[a-z]+:`", "`", line)
+        if line.startswith("- ") and lines and lines[-1] and not re.match(r"- |  ", lines[-1]):
+            lines.append("")
         lines.append(line.strip() if in_example and line.lstrip().startswith(">>>") else line)
     return "\n".join([*lines, "```"] if in_example else lines)

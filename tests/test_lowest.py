@@ -16,6 +16,7 @@ LOWEST = ROOT / "tests" / "lowest.txt"
 
 
 def pins(file: Path) -> dict[str, Version]:
+    """Each version by the package's name in its one spelling."""
     lines = file.read_text(encoding="utf-8").splitlines()
     pairs = (line.partition("==")[::2] for line in lines if not line.startswith("#"))
     return {canonicalize_name(name): Version(version) for name, version in pairs}
@@ -46,7 +47,7 @@ def test_the_tested_versions_are_within_the_bounds():
 
 def test_the_extras_of_developers_ask_for_no_less():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {
+    asked: dict[str, str] = {
         canonicalize_name(Requirement(line).name): line
         for line in project["optional-dependencies"]["dev"]
     }

@@ -176,7 +176,7 @@ def test_a_killed_process_ends_the_others_and_leaves_nothing(stage: str, tmp_pat
     order = {"name": "killed", "table": table, "config": config, "die": stage}
     (tmp_path / "orders.json").write_text(json.dumps([order]))
     (first, *_), second = ends(
-        start_world(2, [HERE / "encodes_of_shares.py", tmp_path / "orders.json"])
+        start_world(2, [HERE / "encodes_of_shares.py", tmp_path / "orders.json"]), seconds=400
     )
     assert (first, second[0]) == (1, -9)
     (told,) = json.loads((tmp_path / "orders-2-0.json").read_text())

@@ -106,10 +106,12 @@ def test_a_name_without_a_docstring_is_found(tmp_path: Path, monkeypatch: pytest
 def test_docstrings_become_markdown():
     made = reference_pages.as_markdown("Do so::\n\n    a = 1\n\n>>> f(1)\n2\n>>> g()\n\nThe end.")
     assert made.splitlines() == [
-        *("Do so:", "", "    a = 1", "", "", "```pycon"),
+        *("Do so:", "", "    a = 1", "", "```pycon"),
         *(">>> f(1)", "2", ">>> g()", "```", "", "The end."),
     ]
     assert reference_pages.as_markdown("f\n>>> f(1)\n2").endswith("2\n```")
+    made = reference_pages.as_markdown("Departures:\n- of :class:`A`\n  and\n- of B")
+    assert made == "Departures:\n\n- of `A`\n  and\n- of B"
 
 
 def test_the_gallery_shows_every_page():

@@ -96,7 +96,7 @@ def looks_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def expected_rows(run: isthmus.Run) -> list[dict[str, float]]:
+def expected_rows(run: isthmus.Run) -> list[dict[str, Any]]:
     """What a tracker is to hold, look by look, out of the run's own files."""
     rows = []
     for look in looks_of(run.path):

@@ -136,7 +136,7 @@ def test_what_was_dropped_is_told_and_kept(run: isthmus.Run, tmp_path: Path):
     with pytest.raises(RunError, match="scored rows must exist"):
         pruned.scored()
     assert pruned.evaluate(data=clicks(300, seed=8)).pooled.auc is not None
-    again = prune(pruned, unused=newer(300, seed=4), least=5, out=tmp_path / "again").run
+    again = prune(pruned, unused=newer(300, seed=4), least=15, out=tmp_path / "again").run
     assert [one["what"] for one in again.bundle.history] == ["prune", "prune"]
 
 

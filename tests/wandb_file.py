@@ -24,7 +24,7 @@ def records(file: Path) -> list[Any]:
         part += data[at + HEAD : at + HEAD + length]
         at += HEAD + length
         if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
             record.ParseFromString(part)
             found.append(record)
             part = b""

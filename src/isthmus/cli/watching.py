@@ -66,7 +66,9 @@ def monitor(
 
 @command(app, "view")
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the runs lie")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where the runs lie (default: here)")
+    ] = Path(),
     host: Annotated[str, typer.Option(help="Where to listen; 127.0.0.1: this machine alone")] = (
         "127.0.0.1"
     ),

@@ -33,7 +33,9 @@ class Asked:
     def is_too_old(self) -> bool:
         """Whether the installed version is below the lower bound."""
         lowest = re.search(r"[>=~]=\s*([\w.+]+)", self.bounds)
-        return bool(lowest and self.version) and _numbers(self.version) < _numbers(lowest[1])
+        if lowest is None or not self.version:
+            return False
+        return _numbers(self.version) < _numbers(lowest[1])
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -29,16 +28,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from isthmus.data.encoding.encoder import EncodedRows
-from isthmus.errors import SchemaError
-from isthmus.serving.doors import arrow_stream, open_inference, scoring_server
+from isthmus.serving.doors import open_inference, scoring_server
 from isthmus.serving.doors.description import described, openapi
-from isthmus.serving.doors.refusal import Refusal, check_token, media_type, read_body
-from isthmus.serving.edition import CurrentEdition, Edition, check_scores
+from isthmus.serving.doors.refusal import Refusal, check_token, head_of
+from isthmus.serving.doors.row_door import RowDoor
+from isthmus.serving.edition import CurrentEdition, Edition
 from isthmus.serving.settings import ServeSettings
 from isthmus.serving.tally import DriftReader, TallyReader
 from isthmus.version import VERSION
 
+SCORE = "/v1/score"
 BUNDLE_HEADER = b"x-isthmus-bundle"
 OPEN = ("/healthz", "/readyz", "/ping", "/health", "/v2/health/live", "/v2/health/ready")
 
@@ -70,6 +69,7 @@ def make_app(
     faults: dict[Any, Any] = {Refusal: _refused, HTTPException: _no_such, Exception: _broken}
     return Guarded(
         Starlette(routes=routes_of(doors, settings.name), exception_handlers=faults),
+        doors.score,
         current,
         settings,
     )
@@ -80,7 +80,7 @@ def routes_of(doors: "_Doors", name: str) -> list[Route]:
     model = f"/v2/models/{name}"
     versioned = f"{model}/versions/{{version}}"
     routes = [
-        Route("/v1/score", doors.score, methods=["POST"]),
+        Route(SCORE, doors.score, methods=["POST"]),
         Route("/v1/model", doors.model),
         Route("/v1/model/reload", doors.reloaded, methods=["POST"]),
         Route("/healthz", doors.alive),
@@ -118,61 +118,11 @@ class _Doors:
         up: Callable[[], bool],
     ) -> None:
         self._current, self._settings, self._reload, self._up = current, settings, reload, up
+        self.score = RowDoor(settings)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(TallyReader(tallies))
         self._registry.register(DriftReader(lambda: current.edition.drift()))
         self._reloading = asyncio.Lock()
-
-    async def score(self, request: Request) -> Response:
-        edition: Edition = request.scope["edition"]
-        media = media_type(request)
-        if media == arrow_stream.MEDIA:
-            return await self._arrow(request, edition)
-        if media not in ("application/json", ""):
-            raise Refusal(
-                415, f"a body must be application/json or {arrow_stream.MEDIA}, got {media}"
-            )
-        body = await read_body(request, self._settings.max_bytes)
-        columns, rows, given = edition.reader.read(body)
-        name = given or request.headers.get("x-request-id")
-        scores = await edition.score_columns("score", columns, rows, name)
-        return Json({"scores": scores.tolist(), "bundle": edition.engine.checksum})
-
-    async def _arrow(self, request: Request, edition: Edition) -> Response:
-        settings = self._settings
-        request.scope["door"] = "arrow"
-        body = await read_body(request, settings.max_bytes)
-        name = request.headers.get("x-request-id")
-
-        def work() -> tuple[EncodedRows, np.ndarray, list[list[Any]] | None]:
-            table = arrow_stream.read_stream(
-                body,
-                max_rows=settings.max_rows,
-                max_bytes=settings.max_bytes,
-                max_items=settings.max_items,
-            )
-            try:
-                rows = edition.engine.encoded(table, "the request")
-            except SchemaError as fault:
-                raise Refusal.of_schema(fault) from None
-            scores = edition.engine.score(rows)
-            check_scores(scores)
-            if not settings.log_values:
-                return rows, scores, None
-            return (
-                rows,
-                scores,
-                [table[name].to_pylist() for name in edition.engine.encoder.columns],
-            )
-
-        rows, scores, columns = await edition.aside(work)
-        # A row without a domain has the code -1, which is the last of these.
-        names = [*rows.domain_names.to_pylist(), None]
-        told = [names[code] for code in rows.domain_codes]
-        edition.note("arrow", rows, scores, name, told, columns)
-        if "application/json" in request.headers.get("accept", ""):
-            return Json({"scores": scores.tolist(), "bundle": edition.engine.checksum})
-        return Response(arrow_stream.write_scores(scores), media_type=arrow_stream.MEDIA)
 
     async def model(self, request: Request) -> Response:
         return Json(described(self._settings.name, request.scope["edition"]))
@@ -211,6 +161,7 @@ class _Doors:
         return Response(VERSION, media_type="text/plain")
 
     async def metrics(self, _: Request) -> Response:
+        self._current.edition.count()
         return Response(
             generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST}
         )
@@ -245,12 +196,9 @@ def _of_version(request: Request) -> Edition:
     return edition
 
 
-def _fault(request: Request, fault: Refusal) -> Response:
+def _fault(path: str, fault: Refusal) -> Response:
     """An error in the dialect of its path."""
-    path, headers = (
-        request.url.path,
-        {"www-authenticate": "Bearer"} if fault.status == 401 else None,
-    )
+    headers = {"www-authenticate": "Bearer"} if fault.status == 401 else None
     if path == "/invocations":
         code = "BAD_REQUEST" if fault.status < 500 else "INTERNAL_ERROR"
         told = {"error_code": code, "message": str(fault)}
@@ -261,25 +209,30 @@ def _fault(request: Request, fault: Refusal) -> Response:
 
 
 async def _refused(request: Request, fault: Refusal) -> Response:
-    return _fault(request, fault)
+    return _fault(request.url.path, fault)
 
 
 async def _no_such(request: Request, fault: HTTPException) -> Response:
     told = {404: "no such path", 405: "no such method here"}.get(fault.status_code, fault.detail)
-    found = _fault(request, Refusal(fault.status_code, told))
+    found = _fault(request.url.path, Refusal(fault.status_code, told))
     found.headers.update(fault.headers or {})
     return found
 
 
 async def _broken(request: Request, _: Exception) -> Response:
-    return _fault(request, Refusal(500, "internal error"))
+    return _fault(request.url.path, Refusal(500, "internal error"))
 
 
 class Guarded:
-    """The application behind its guard: every request has one edition from its first byte to its last."""
+    """The application behind its guard: every request has one edition from its first byte to its last.
 
-    def __init__(self, app: ASGIApp, current: CurrentEdition, settings: ServeSettings) -> None:
-        self._app, self._current, self._settings = app, current, settings
+    ``app``: of all paths. ``score``: of requests to `SCORE`, which most requests are.
+    """
+
+    def __init__(
+        self, app: ASGIApp, score: ASGIApp, current: CurrentEdition, settings: ServeSettings
+    ) -> None:
+        self._app, self._score, self._current, self._settings = app, score, current, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -295,7 +248,9 @@ class Guarded:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, edition: Edition | None
     ) -> None:
-        scope["edition"], scope["door"] = edition, _DOOR_OF.get(scope["path"], _door(scope["path"]))
+        path = scope["path"]
+        scope["edition"], scope["door"] = edition, _DOOR_OF.get(path) or _door(path)
+        scope["head"] = head = head_of(scope)
         begun, status = time.perf_counter(), 0
 
         async def tell(message: Message) -> None:
@@ -306,35 +261,35 @@ class Guarded:
                 message["headers"] = [*message["headers"], (BUNDLE_HEADER, checksum.encode())]
             await send(message)
 
-        request = Request(scope)
         try:
-            if scope["path"] not in OPEN:
-                check_token(request, self._settings.token)
+            if path not in OPEN:
+                check_token(head, self._settings.token)
+            scores = path == SCORE and scope["method"] == "POST"
             async with asyncio.timeout(self._limit(edition)):
-                await self._app(scope, receive, tell)
+                await (self._score if scores else self._app)(scope, receive, tell)
         except Refusal as fault:
-            await _fault(request, fault)(scope, receive, tell)
+            await _fault(path, fault)(scope, receive, tell)
         except TimeoutError:
-            await self._last_word(request, receive, tell, status, 503, "the request took too long")
+            await self._last_word(scope, receive, tell, status, 503, "the request took too long")
         except Exception:  # noqa: BLE001  the trace is for the operator, and not for the client
             traceback.print_exc(file=sys.stderr)
-            await self._last_word(request, receive, tell, status, 500, "internal error")
+            await self._last_word(scope, receive, tell, status, 500, "internal error")
         finally:
-            tally = (edition or self._current.edition).tally
-            tally.request(scope["door"], status or 500, time.perf_counter() - begun)
+            answered = (edition or self._current.edition).answered
+            answered(scope["door"], status or 500, time.perf_counter() - begun)
 
     def _limit(self, edition: Edition | None) -> float | None:
         """Seconds; a reload has its own limits."""
         return None if edition is None else self._settings.time_limit
 
     async def _last_word(
-        self, request: Request, receive: Receive, tell: Send, status: int, now: int, text: str
+        self, scope: Scope, receive: Receive, tell: Send, status: int, now: int, text: str
     ) -> None:
         if not status:
-            await _fault(request, Refusal(now, text))(request.scope, receive, tell)
+            await _fault(scope["path"], Refusal(now, text))(scope, receive, tell)
 
 
-_DOOR_OF = {"/v1/score": "score", "/invocations": "invocations"}
+_DOOR_OF = {SCORE: "score", "/invocations": "invocations"}
 
 
 def _door(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from isthmus.serving.settings import ServeSettings
 from isthmus.serving.tally import Tally
 
 WATCHED_EVERY = 0.02  # seconds: the drift watch looks at 50 requests a second of a worker at most
+COUNTED_EVERY = 0.05  # seconds: what was answered is counted together, and late by so much at most
 AT_ONCE = 512  # rows that are scored within the event loop; more are scored in a thread
 
 
@@ -73,11 +75,13 @@ class Edition:
         self._place, profile = place, engine.bundle.profile
         self._watch: DriftWatch | None = None
         self._watch_next = 0.0
+        self._to_watch: list[tuple[Encoded, np.ndarray]] = []
+        self._counting: asyncio.TimerHandle | None = None
         if profile is not None:
             file, size = place / f"{number}.drift", DriftWatch.state_size(profile)
             mode = "r+" if file.exists() else "w+"
             state = np.memmap(file, dtype=np.float64, mode=mode, shape=(size,))
-            self._watch = DriftWatch(profile=profile, state=state)
+            self._watch = DriftWatch(profile=profile, state=state.view(np.ndarray))
         domain = engine.bundle.config.data.domain
         self._domain_at = engine.encoder.columns.index(domain)
 
@@ -104,25 +108,33 @@ class Edition:
         """The domains that left their training interval, by the rows of all workers."""
         if self._watch is None:
             return ()
+        self.count()
         files = sorted(self._place.glob("*.drift"))
         return self._watch.flags([np.fromfile(file, dtype=np.float64) for file in files])
 
     async def score_columns(
-        self, door: str, columns: Sequence[Sequence[Any]], rows: int, request_id: str | None
+        self,
+        door: str,
+        columns: Sequence[Sequence[Any]],
+        rows: int,
+        request_id: str | None,
+        *,
+        typed: bool = False,
     ) -> np.ndarray:
-        """Scores of columns of values, in the order of the encoder's. Raises `Refusal`."""
-        encode = self.engine.encoder.encode_columns
+        """Scores of columns of values, in the order of the encoder's. Raises `Refusal`.
+
+        ``typed``: as in `RowEncoder.encode_columns`.
+        """
         if rows <= AT_ONCE:
-            encoded, scores = self._scored(lambda: encode(columns))
+            encoded, scores = self._scored(columns, typed)
         else:
-            encoded, scores = await self.aside(lambda: self._scored(lambda: encode(columns)))
-        names = columns[self._domain_at] if len(columns) else ()
-        self.note(door, encoded, scores, request_id, names, columns)
+            encoded, scores = await self.aside(lambda: self._scored(columns, typed))
+        self.note(door, encoded, scores, request_id, columns[self._domain_at], columns)
         return scores
 
-    def _scored(self, encode: Callable[[], Encoded]) -> tuple[Encoded, np.ndarray]:
+    def _scored(self, columns: Sequence[Sequence[Any]], typed: bool) -> tuple[Encoded, np.ndarray]:
         try:
-            encoded = encode()
+            encoded = self.engine.encoder.encode_columns(columns, typed=typed)
         except SchemaError as fault:
             raise Refusal.of_schema(fault) from None
         scores = self.engine.score(encoded)
@@ -150,19 +162,14 @@ class Edition:
         ``domains``: as the rows name them. ``columns``: their values, in the order of the encoder's.
         """
         self.tally.rows(door, encoded, scores)
-        now = time.monotonic()
-        if self._watch is not None and len(scores) and now >= self._watch_next:
+        if self._watch is not None and len(scores) and time.monotonic() >= self._watch_next:
             # Which requests are watched follows the clock alone, so they are as good as all of them.
-            self._watch_next = now + WATCHED_EVERY
-            self._watch.add(
-                domain=encoded.domain,
-                scores=scores,
-                categorical=encoded.categorical,
-                numeric=encoded.numeric,
-                lists=encoded.lists,
-            )
+            self._watch_next = time.monotonic() + WATCHED_EVERY
+            self._to_watch.append((encoded, scores))
+        if self._log is None:
+            return
         name = request_id or uuid.uuid4().hex
-        if self._log is not None and self._log.takes(name):
+        if self._log.takes(name):
             held = None
             if self.settings.log_values and columns is not None:
                 held = dict(zip(self.engine.encoder.columns, columns, strict=True))
@@ -176,12 +183,37 @@ class Edition:
                 values=held,
             )
 
+    def answered(self, door: str, status: int, seconds: float) -> None:
+        """Count a request that was answered, soon. Within the event loop only."""
+        self.tally.request(door, status, seconds)
+        if self.tally.full:
+            self.count()
+        elif self._counting is None:
+            self._counting = asyncio.get_running_loop().call_later(COUNTED_EVERY, self.count)
+
+    def count(self) -> None:
+        """Add what was answered so far to the counts that all processes see. Within the event loop only."""
+        if self._counting is not None:
+            self._counting.cancel()
+            self._counting = None
+        self.tally.flush()
+        if self._watch is None:
+            return
+        watched, self._to_watch = self._to_watch, []
+        for encoded, scores in watched:
+            self._watch.add(
+                domain=encoded.domain,
+                scores=scores,
+                categorical=encoded.categorical,
+                numeric=encoded.numeric,
+                lists=encoded.lists,
+            )
+
 
 def check_scores(scores: np.ndarray) -> None:
     """Raise `Refusal` for a row whose numbers are too large for the network."""
-    broken = np.flatnonzero(~np.isfinite(scores))
-    if len(broken):
-        row = int(broken[0])
+    if not math.isfinite(scores.sum()):  # scores lie from 0 to 1, so no sum of them overflows
+        row = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise Refusal(422, f"a row must have a score, got nan in the request, row {row}", row=row)
 
 

@@ -1,8 +1,8 @@
 """What a server has answered, counted in files that its processes share, and told to Prometheus.
 
-A process counts in an array of its own, which is a memory-mapped file: counting is an addition of NumPy, and
-a scrape, by whichever process it reaches, adds the files of all. A file outlives its process, so a counter
-never falls. Each bundle has its own files, since its domains and columns are its own; series of one name are
+A process counts in an array of its own, which is a memory-mapped file: counting is an addition of NumPy, made
+for the requests of some hundredths of a second together, and a scrape, by whichever process it reaches, adds
+the files of all. A file outlives its process, so a counter never falls. Each bundle has its own files, since its domains and columns are its own; series of one name are
 added over the bundles.
 
     FOLDER/GENERATION/names.json       the domains and columns that the arrays stand for
@@ -28,43 +28,87 @@ STATUSES = (200, 400, 401, 403, 404, 405, 413, 415, 422, 500, 503)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 UNKNOWN = "(unknown)"  # what series call the rows of no trained domain
 NAMES = "names.json"
+GATHERED_ROWS, GATHERED_REQUESTS = 4096, 256  # before they are added to the file
+
+_DOOR = {name: at for at, name in enumerate(DOORS)}
+_STATUS = {status: at for at, status in enumerate(STATUSES)}
 
 
 class Tally:
-    """The counts of one process for one bundle. One thread writes."""
+    """The counts of one process for one bundle. One thread writes.
+
+    What is counted is gathered first, and `flush` adds it to the file: the steps of NumPy are few, however
+    many requests there were.
+    """
 
     def __init__(self, folder: Path, domains: Sequence[str], columns: Sequence[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         names = {"domains": [UNKNOWN, *domains], "columns": list(columns)}
         write_whole(folder / NAMES, json.dumps(names))
         size = sum(_sizes(len(names["domains"]), len(columns)))
-        self._file = np.memmap(
+        file = np.memmap(
             folder / f"{os.getpid()}.counts", dtype=np.float64, mode="w+", shape=(size,)
         )
-        parts = _Parts(self._file, len(names["domains"]), len(columns))
-        self._parts, self._domains = parts, len(names["domains"])
+        # A plain view: each step of a memmap makes another memmap, which costs more than the step.
+        self._parts = _Parts(file.view(np.ndarray), len(names["domains"]), len(columns))
+        self._domains = len(names["domains"])
+        self._answered: list[tuple[int, int, float]] = []
+        self._scored: list[tuple[int, Encoded, np.ndarray]] = []
+        self._rows = 0
 
     def request(self, door: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        at = DOORS.index(door)
-        known = status if status in STATUSES else 500
-        self._parts.requests[at, STATUSES.index(known)] += 1
-        self._parts.latency[at, int(np.searchsorted(SECONDS, seconds))] += 1
-        self._parts.latency[at, -1] += seconds
+        self._answered.append((_DOOR[door], _STATUS.get(status, _STATUS[500]), seconds))
 
     def rows(self, door: str, rows: Encoded, scores: np.ndarray) -> None:
         """Count the rows of a request, their scores by domain, and the ids that are unknown."""
-        parts, domain = self._parts, rows.domain
-        parts.rows[DOORS.index(door)] += len(domain)
+        self._scored.append((_DOOR[door], rows, scores))
+        self._rows += len(scores)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is gathered that it should be added now."""
+        return self._rows >= GATHERED_ROWS or len(self._answered) >= GATHERED_REQUESTS
+
+    def flush(self) -> None:
+        """Add what was gathered to the file."""
+        if self._answered:
+            answered, self._answered = self._answered, []
+            self._add_requests(answered)
+        if self._scored:
+            scored, self._scored, self._rows = self._scored, [], 0
+            self._add_rows(scored)
+
+    def _add_requests(self, answered: list[tuple[int, int, float]]) -> None:
+        doors, statuses, taken = zip(*answered, strict=True)
+        at, seconds = np.array(doors), np.array(taken)
+        np.add.at(self._parts.requests, (at, np.array(statuses)), 1)
+        np.add.at(self._parts.latency, (at, np.searchsorted(SECONDS, seconds)), 1)
+        np.add.at(self._parts.latency, (at, np.full(len(at), -1)), seconds)
+
+    def _add_rows(self, scored: list[tuple[int, Encoded, np.ndarray]]) -> None:
+        parts, several = self._parts, [rows for _, rows, _ in scored]
+        for door, rows, _ in scored:
+            parts.rows[door] += len(rows.domain)
+        domain = np.concatenate([rows.domain for rows in several])
+        scores = np.concatenate([scores for _, _, scores in scored])
         parts.domain_rows += np.bincount(domain, minlength=self._domains)
         parts.domain_scores += np.bincount(domain, scores, minlength=self._domains)
-        singles = rows.categorical.shape[1]
-        parts.unknown[:singles] += (rows.categorical == 0).sum(axis=0)
+        singles = several[0].categorical.shape[1]
+        ids = np.concatenate([rows.categorical for rows in several])
+        parts.unknown[:singles] += (ids == 0).sum(axis=0)
         parts.values[:singles] += len(domain)
-        ids = [values for values, _ in rows.lists if values.dtype.kind == "i"]
-        for at, values in enumerate(ids, start=singles):
+        for at, lists in enumerate(_lists_of_ids(several), start=singles):
+            values = np.concatenate(lists)
             parts.unknown[at] += np.count_nonzero(values == 0)
             parts.values[at] += len(values)
+
+
+def _lists_of_ids(several: Sequence[Encoded]) -> Iterator[list[np.ndarray]]:
+    """For each list of ids, its values in all requests."""
+    for lists in zip(*(rows.lists for rows in several), strict=True):
+        if lists[0][0].dtype.kind == "i":
+            yield [values for values, _ in lists]
 
 
 class _Parts:

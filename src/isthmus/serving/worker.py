@@ -27,6 +27,7 @@ from isthmus.errors import IsthmusError
 from isthmus.monitoring import ScoreLog
 from isthmus.serving.application import make_app
 from isthmus.serving.edition import CurrentEdition, Edition, Order
+from isthmus.serving.joined_writes import JoinedProtocol
 from isthmus.serving.settings import ServeSettings
 
 
@@ -103,7 +104,8 @@ class _Worker:
         app = make_app(self._current, settings, tallies, reload=self._reload, up=self._is_up)
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=JoinedProtocol,
+            ws="none",
             lifespan="off",
             log_level="warning",
             access_log=False,
@@ -118,6 +120,7 @@ class _Worker:
         self._current.edition.begin()
         self._pipe.send(Word.READY)
         await self._server.serve(sockets=[door])
+        self._current.edition.count()
 
     def _is_up(self) -> bool:
         return not self._server.should_exit

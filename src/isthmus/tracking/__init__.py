@@ -18,6 +18,7 @@ from isthmus.tracking.wandb_tracker import WandbConfig
 TrackerConfig = Annotated[
     TensorboardConfig | MlflowConfig | WandbConfig, Family("isthmus.trackers")
 ]
+"""The config of any tracker, told apart by its ``name``."""
 
 __all__ = [
     "AbstractTracker",

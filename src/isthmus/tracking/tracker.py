@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from isthmus.family import Member
 
 Ending = Literal["finished", "failed", "stopped"]
+"""How a training ended."""
 Plain = str | int | float | bool | None
 _UNKNOWN = re.compile(r"[^\w.\- /]")
 

@@ -157,17 +157,19 @@ class RowEncoder:
         some = [columns[at] for at in self._from]
         try:
             # One pass over all columns, so that a request of one row has no step per column.
-            found = chain.from_iterable(map(map, self._known, some, repeat(repeat(0))))
-            ids = np.fromiter(found, np.int32, len(some) * rows).reshape(-1, rows)
+            found: Any = map(map, self._known, some, repeat(repeat(0)))
+            flat = np.fromiter(chain.from_iterable(found), np.int32, len(some) * rows)
         except TypeError:
             for (name, lookup), values in zip(self._single, some, strict=True):
                 lookup.refuse_unhashable(name, values, origin, _same)
             raise
-        unknown = ids == 0
-        if unknown.any():
-            for at in np.flatnonzero(unknown.any(axis=1)).tolist():
+        ids = flat.reshape(len(some), rows)
+        if not flat.all():
+            unknown: dict[int, list[int]] = {}
+            for place in (flat == 0).nonzero()[0].tolist():
+                unknown.setdefault(place // rows, []).append(place % rows)
+            for at, places in unknown.items():
                 name, lookup = self._single[at]
-                places = np.flatnonzero(unknown[at]).tolist()
                 lookup.search(name, some[at], ids[at], places, origin, _same)
         return ids
 

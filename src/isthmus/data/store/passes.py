@@ -143,7 +143,16 @@ class _Written:
     @classmethod
     def of(cls, shares: Sequence[Mapping[str, Any]]) -> "_Written":
         """What several processes have written."""
-        return cls(**{name: sum(np.array(one[name]) for one in shares) for name in shares[0]})
+
+        def total(name: str) -> np.ndarray:
+            return np.sum([one[name] for one in shares], axis=0)
+
+        return cls(
+            rows=total("rows"),
+            positives=total("positives"),
+            unlabelled_left_out=int(total("unlabelled_left_out")),
+            weightless=int(total("weightless")),
+        )
 
 
 def _write(
@@ -342,12 +351,12 @@ def _write_meta(
         "domain_names": list(names),
         "rows": dict(zip(folders(encoder.config), rows, strict=True)),
         "domain_rows": written.rows[:, 1:].tolist(),
-        "weightless": int(written.weightless),
+        "weightless": written.weightless,
         "domain_positives": written.positives[:, 1:].tolist(),
         "sizes": sizes,
     }
     if encoder.config.keeps_unlabelled:
-        meta["unlabelled_left_out"] = int(written.unlabelled_left_out)
+        meta["unlabelled_left_out"] = written.unlabelled_left_out
     with (folder / META).open("w", encoding="utf-8") as file:
         json.dump(meta, file, ensure_ascii=False)
         file.flush()

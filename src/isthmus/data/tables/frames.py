@@ -107,7 +107,7 @@ def _polars_part(frame: Any) -> TablePart:
             # An object column gives the addresses of its values, which are no values.
             if series.dtype == pl.Object:
                 raise TypeError("Python objects")
-            if series.dtype in (pl.Int128, pl.UInt128):
+            if str(series.dtype) in ("Int128", "UInt128"):  # polars 1.30 knows the first alone
                 series = series.cast(pl.Decimal(38, 0))
             columns[name] = series.to_frame().to_arrow().column(0)
         except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as fault:

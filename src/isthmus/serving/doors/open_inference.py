@@ -122,7 +122,7 @@ def _described(encoder: RowEncoder, column: str) -> dict[str, Any]:
 async def infer(request: Request, edition: Edition, name: str) -> dict[str, Any]:
     """Answer an inference request. Raises `Refusal`."""
     settings, encoder = edition.settings, edition.engine.encoder
-    body = await read_body(request, settings.max_bytes)
+    body = await read_body(request.scope["head"], request.receive, settings.max_bytes)
     asked, behind = _read(body, request.headers.get(HEADER))
     wanted = [one.name for one in asked.outputs or ()]
     for one in wanted:

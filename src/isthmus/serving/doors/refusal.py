@@ -2,8 +2,9 @@
 
 import hmac
 import re
+from collections.abc import Mapping
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope
 
 from isthmus.errors import SchemaError
 
@@ -38,35 +39,50 @@ class Refusal(Exception):
         return told
 
 
-async def read_body(request: Request, most: int) -> bytes:
+Head = Mapping[bytes, bytes]  # the headers of a request by name, which is in small letters
+
+
+def head_of(scope: Scope) -> Head:
+    """The headers of a request; of one that stands twice, the first."""
+    return dict(reversed(scope["headers"]))
+
+
+def told_in(head: Head, name: bytes) -> str | None:
+    """The text of a header; None where there is none."""
+    found = head.get(name)
+    return None if found is None else found.decode("latin-1")
+
+
+async def read_body(head: Head, receive: Receive, most: int) -> bytes:
     """The body of a request. Raises `Refusal` where it is longer than ``most`` bytes, or packed."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if head.get(b"content-encoding", b"identity").lower() != b"identity":
         raise Refusal(415, "a body must come as it is, got a content-encoding")
-    told = request.headers.get("content-length", "")
+    told = told_in(head, b"content-length") or ""
     if told.isdecimal() and int(told) > most:
         raise Refusal(413, f"a body must have at most {most:,} bytes, got {int(told):,}")
-    parts, length = [], 0
-    try:
-        async for part in request.stream():
-            length += len(part)
-            if length > most:
-                raise Refusal(413, f"a body must have at most {most:,} bytes, got more")
-            parts.append(part)
-    except ClientDisconnect:
-        raise Refusal(400, "a body must come to its end, got a closed connection") from None
+    parts, length, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Refusal(400, "a body must come to its end, got a closed connection")
+        part, more = message.get("body", b""), message.get("more_body", False)
+        length += len(part)
+        if length > most:
+            raise Refusal(413, f"a body must have at most {most:,} bytes, got more")
+        parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def media_type(request: Request) -> str:
+def media_type(head: Head) -> str:
     """The media type of the body, without its parameters; empty where none is told."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return (told_in(head, b"content-type") or "").partition(";")[0].strip().lower()
 
 
-def check_token(request: Request, token: str | None) -> None:
+def check_token(head: Head, token: str | None) -> None:
     """Raise `Refusal` where a token is asked for and the request has another or none."""
     if token is None:
         return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    scheme, _, given = (told_in(head, b"authorization") or "").partition(" ")
     # Compared in constant time, so that no answer's delay tells how much of it was right.
     right = hmac.compare_digest(given.strip().encode(), token.encode())
     if scheme.lower() != "bearer" or not right:

@@ -24,7 +24,7 @@ from isthmus.serving.doors.columns_of_request import (
     is_number,
     parsed_lists,
 )
-from isthmus.serving.doors.refusal import Refusal, media_type, read_body
+from isthmus.serving.doors.refusal import Head, Refusal, media_type, read_body
 from isthmus.serving.edition import Edition
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -33,10 +33,11 @@ FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 async def invoke(request: Request, edition: Edition) -> dict[str, Any]:
     """Answer a request for predictions. Raises `Refusal`."""
     settings, encoder = edition.settings, edition.engine.encoder
-    media = media_type(request)
+    head: Head = request.scope["head"]
+    media = media_type(head)
     if media not in ("application/json", "text/csv"):
         raise Refusal(415, f"a body must be application/json or text/csv, got {media or 'none'}")
-    body = await read_body(request, settings.max_bytes)
+    body = await read_body(head, request.receive, settings.max_bytes)
     given = _of_csv(body, encoder) if media == "text/csv" else _of_json(body)
     rows = check_counts(given, settings.max_rows)
     columns = in_order(encoder, given)

@@ -5,6 +5,7 @@ the process ends.
 """
 
 import tempfile
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,6 +25,7 @@ class SpilledPairs:
     def __init__(self, *, named: bool) -> None:
         self._named = named
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the pairs
+        weakref.finalize(self, self._file.close)
         self._spans: list[list[tuple[int, int]]] = [[] for _ in range(1 << PARTS_BITS)]
 
     def put(self, pairs: pl.DataFrame) -> None:
