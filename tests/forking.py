@@ -181,7 +181,7 @@ _server = _Server()
 _EXECUTED = subprocess.Popen
 
 
-def _spawn(path: bytes | str, words: Sequence[bytes | str], files: Sequence[int]) -> int:
+def _spawn(path: bytes, words: Sequence[bytes | str], files: Sequence[int]) -> int:
     plain = [word for word in map(os.fsdecode, words) if word != "-B"]
     if not any("spawn_main" in word for word in plain) or not _server.serves(plain, None):
         return _spawned(path, words, files)

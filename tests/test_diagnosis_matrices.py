@@ -10,7 +10,7 @@ import pytest
 
 from chromium import Browser
 from example_pages import PLACE, REPORTS, resolve
-from isthmus.report.diagnosis.lookup import pointer
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import short
 
 GRID = """

@@ -18,9 +18,10 @@ from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figur
 from isthmus.report.diagnosis.charts import Interval, reach, strip_chart
 from isthmus.report.diagnosis.day_one import day_one_table, newcomer_lines
 from isthmus.report.diagnosis.heat_map import matrix_view, orders
-from isthmus.report.diagnosis.lookup import by_size, dig, pointer
+from isthmus.report.diagnosis.lookup import by_size, dig
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines
 from isthmus.report.diagnosis.words import ADVICE, against, headline, minus
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import short, ticks
 
 REPORTS = {"six": examples.example(), "quick": examples.quick(), "many": examples.many()}

@@ -16,7 +16,17 @@ from isthmus.sources.planted import planted
 
 ROOT = Path(__file__).parents[1]
 RUN_PAGES = (
-    *("data", "models", "training", "tuning", "metrics", "bundle", "diagnosis", "shipping"),
+    *(
+        "data",
+        "models",
+        "training",
+        "tuning",
+        "metrics",
+        "report",
+        "bundle",
+        "diagnosis",
+        "shipping",
+    ),
     *("start", "coming_from", "new_market", "systems", "scale_tables"),
 )
 # Written by a command that takes hours or a quiet machine; all other pages must be there.

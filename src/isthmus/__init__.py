@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from isthmus.benchmarking import Benchmark, benchmark, plan_benchmark
     from isthmus.bundle import Bundle
+    from isthmus.cli.progress_view import ProgressView
     from isthmus.config import Config, load_config
     from isthmus.data import Batch, Dataset
     from isthmus.diagnosis import Diagnosis, diagnose, plan_diagnosis
@@ -61,6 +62,7 @@ _PLACES = {
     ),
     "isthmus.benchmarking": ("Benchmark", "benchmark", "plan_benchmark"),
     "isthmus.bundle": ("Bundle",),
+    "isthmus.cli.progress_view": ("ProgressView",),
     "isthmus.config": ("Config", "load_config"),
     "isthmus.data": ("Batch", "Dataset"),
     "isthmus.diagnosis": ("Diagnosis", "diagnose", "plan_diagnosis"),
@@ -108,6 +110,7 @@ __all__ = [
     "IsthmusError",
     "ModelConfig",
     "Monitoring",
+    "ProgressView",
     "Pruned",
     "Refreshed",
     "Run",

@@ -11,8 +11,6 @@ on the train rows. Of one network for each domain, the network of the largest do
 
 import json
 import math
-import resource
-import sys
 import time
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +30,7 @@ from isthmus.experiments.outcome import build_to_train
 from isthmus.experiments.workers import AbstractJob, Opened
 from isthmus.models import AbstractModel
 from isthmus.train import Budget, End, score_rows, train
+from isthmus.train.device import peak_mebibytes
 
 WARM_STEPS = 3
 SECONDS = 2.0  # of steps, and of scoring
@@ -134,17 +133,3 @@ def _predicted(model: AbstractModel, test: _TestRows) -> float:
         score_rows(model, rows)
         spent.append(time.perf_counter() - began)
     return len(rows) / float(np.median(spent[1:] or spent))
-
-
-def peak_mebibytes() -> float:
-    """The most memory that this process held.
-
-    Of the kernel's own count where there is one: ``getrusage`` may count the parent's memory, too.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)

@@ -4,7 +4,7 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -29,6 +29,7 @@ app.add_typer(recipes_app, name="recipes")
 FAULT = 2  # exit code of everything that isthmus refuses by name
 INTERRUPTED = 130
 LOST = 75  # the other processes of a training are gone; another start may do better
+FORMATS = ("csv", "latex", "markdown", "json")
 SHARED = ("fit",)  # commands that several processes may run as one
 
 Arguments = ParamSpec("Arguments")
@@ -51,6 +52,10 @@ RecipeName = Annotated[
 JsonTarget = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE|-", help="Write JSON to FILE, or - for stdout."),
+]
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", metavar="csv|latex|markdown|json", help="Print it in this form."),
 ]
 
 
@@ -115,6 +120,26 @@ def deliver(result: Any, content: dict[str, Any], target: str | None) -> None:
         with writing("JSON file", Path(target)):
             write_whole(Path(target), json_text(content) + "\n")
     show(result)
+
+
+def check_format(form: str | None, target: str | None) -> None:
+    """Refuse another form than those of `formatted`, and one beside ``--json -``."""
+    if form not in (None, *FORMATS):
+        raise IsthmusError(f"--format must be csv, latex, markdown or json, got {form!r}")
+    if form is not None and target == "-":
+        raise IsthmusError(f"--format must stand without --json -, got {form!r}")
+
+
+def formatted(form: str | None, results: Sequence[Any], content: dict[str, Any]) -> str:
+    """Results that have tables, one after another; ``json`` is the content as a whole."""
+    if form is None:
+        return "\n\n".join(map(str, results))
+    if form == "json":
+        return json_text(content, sys.stdout.encoding)
+    from isthmus.report import to_csv, to_latex, to_markdown
+
+    forms = {"csv": to_csv, "latex": to_latex, "markdown": to_markdown}
+    return "\n\n".join(map(forms[form], results))
 
 
 def show(result: Any, keep: str = "\n") -> None:

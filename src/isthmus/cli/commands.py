@@ -8,12 +8,15 @@ import typer
 from isthmus.cli.app import (
     Changes,
     ConfigFile,
+    FormatName,
     JsonTarget,
     RecipeName,
     app,
     cache_app,
+    check_format,
     command,
     deliver,
+    formatted,
     say,
     show,
 )
@@ -180,6 +183,7 @@ def fit(
     if (choices := run.guard()) is not None:
         show(f"\n{choices}\n")
     say(f"run folder: {(path := run.path)}")
+    say(f"report: {path / 'report.html'}")
     say(f"next: isthmus predict {path} TABLE -o scored.parquet, or compare it with another run")
 
 
@@ -202,11 +206,20 @@ def evaluate(
             help="Score the rows again with the domain hidden, permuted among them or told, too",
         ),
     ] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write RUN/report.html, too, where the run lacks it")
+    ] = False,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the page's charts as PNG and SVG, too"),
+    ] = None,
+    form: FormatName = None,
     json_target: JsonTarget = None,
 ) -> None:
     """Print the metrics of every domain with 95 % intervals."""
     import isthmus
 
+    check_format(form, json_target)
     with ProgressView() as progress:
         opened = isthmus.Run.open(run)
         if data is not None and split is not None:
@@ -217,15 +230,22 @@ def evaluate(
         shown, content = [], {}
         if gates:  # first: a network without gates is refused before a table is scored
             shares = opened.gates(split or "test", data=data, progress=progress)
-            shown, content = [shares], {"gates": shares.to_dict()}
+            shown, content = [*shares.tables()], {"gates": shares.to_dict()}
         if domain_as is not None:
             found = opened.robustness(domain_as, split or "test", data=data, progress=progress)
-            shown, content = [found, *shown], content | {"robustness": found.to_dict()}
+            shown = [found.evaluation, found.comparison, *shown]
+            content |= {"robustness": found.to_dict()}
         if data is None:
             result = opened.evaluate(split or "test")
         else:
             result = opened.evaluate(data=data, progress=progress)
-    deliver("\n\n".join(map(str, [result, *shown])), result.to_dict() | content, json_target)
+        shown, content = [result, *shown], result.to_dict() | content
+        made = [opened.page(progress=progress)] if page else []
+        made += [] if figures is None else opened.figures(figures, progress=progress)
+    deliver(formatted(form, shown, content), content, json_target)
+    if form is None and json_target != "-":
+        for path in made:
+            say(f"wrote {path}")
 
 
 @command(app, "predict")
@@ -271,6 +291,7 @@ def predict(
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...")],
     split: Annotated[str, typer.Option(help="test or validation")] = "test",
+    form: FormatName = None,
     page: Annotated[
         Path | None, typer.Option("--page", metavar="PAGE.html", help="Write a page")
     ] = None,
@@ -279,6 +300,7 @@ def compare(
     """Compare each later run with the first run, paired on the same rows."""
     from isthmus.run.comparing import compare_runs
 
+    check_format(form, json_target)
     if len(runs) < 2:
         raise IsthmusError(f"compare must be given two runs or more, got {len(runs)}")
     if page is not None:
@@ -288,8 +310,10 @@ def compare(
     if page is not None:
         with writing("page", page):
             write_whole(page, compared.page())
-    deliver(compared, compared.to_dict(), json_target)
-    if page is not None and json_target != "-":
+    content = compared.to_dict()
+    said = compared if form is None else formatted(form, compared.comparisons, content)
+    deliver(said, content, json_target)
+    if page is not None and form is None and json_target != "-":
         say(f"page: {page}")
 
 

@@ -21,7 +21,13 @@ from isthmus.diagnosis.verdicts.verdict import DomainVerdict
 from isthmus.disk import reason, write_whole
 from isthmus.errors import RunError
 from isthmus.printable import shown
-from isthmus.report.diagnosis import page, to_markdown, to_terminal, write_figures
+from isthmus.report.diagnosis import (
+    page,
+    to_markdown,
+    to_terminal,
+    verdict_table,
+    write_figures,
+)
 
 AnyStudy = AbstractStudy[Any, Any]
 
@@ -50,6 +56,9 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return to_terminal(shown(self.report))
+
+    def _repr_html_(self) -> str:
+        return verdict_table(shown(self.report), sure=True)._repr_html_()
 
 
 @dataclass(frozen=True, slots=True)

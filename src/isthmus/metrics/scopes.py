@@ -144,6 +144,9 @@ class AbstractResult(ABC, Generic[Told]):
     def __str__(self) -> str:
         return str(self.table())
 
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
     def _scopes_to_dict(self) -> dict[str, Any]:
         return {
             "domains": {name: of.to_dict() for name, of in self.domains.items()},

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
 from isthmus.printable import printable
 
@@ -9,6 +10,9 @@ NOTHING = "–"
 WIDTH = 100
 SHORTEST_NAME = 12
 DOMAIN_LIMIT = 50
+GREY = "rgba(128,128,128,.5)"  # in a notebook: seen on white and on black
+RULE, BELOW = f"border-top:1px solid {GREY}", f"border-bottom:1px solid {GREY}"
+SMALL = "font-size:smaller;margin:.3em 0;opacity:.85"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class TextTable:
         limit = max(SHORTEST_NAME, width - others)
         return tuple((shorten(line[0], limit), *line[1:]) for line in lines)
 
+    def _repr_html_(self) -> str:
+        return _html(self)
+
     def __str__(self) -> str:
         lines = self.fitted()
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
@@ -61,6 +68,32 @@ class TextTable:
                 text.append(rule)
             text.append(show(line))
         return "\n".join([*text, *(("", *self.notes) if self.notes else ())])
+
+
+def _html(table: TextTable) -> str:
+    """A static table: no script, no class, no colour but the notebook's own; every text is escaped."""
+    lines = []
+    for place, row in enumerate(table.rows):
+        edge = RULE if place and place in table.rules else ""
+        cells = (_cell("td", text, at in table.left, edge) for at, text in enumerate(row))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    heads = "".join(_cell("th", text, at in table.left, "") for at, text in enumerate(table.header))
+    notes = "".join(f'<p style="{SMALL}">{escape(note)}</p>' for note in table.notes)
+    return (
+        f'<div style="overflow-x:auto"><table style="border-collapse:collapse">'
+        f'<caption style="text-align:left;caption-side:top;color:inherit;padding:.3em 0">'
+        f"{escape(table.title)}</caption>"
+        f'<thead><tr style="{BELOW}">{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+        f"{notes}</div>"
+    )
+
+
+def _cell(tag: str, text: str, left: bool, edge: str) -> str:
+    side = "left" if left else "right"
+    scope = ' scope="col"' if tag == "th" else ""
+    return (
+        f'<{tag}{scope} style="text-align:{side};padding:.2em .7em;{edge}">{escape(text)}</{tag}>'
+    )
 
 
 def shorten(cell: str, limit: int) -> str:

@@ -46,22 +46,18 @@ from isthmus.run.ranked_fit import (
     restarted,
     save_bundle,
 )
+from isthmus.run.reporting.ended import Ended
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
 from isthmus.run.texts import (
     cross_text,
     dataset_text,
-    detector_text,
     end_text,
+    fit_facts,
     look_text,
-    method_text,
-    model_text,
-    parameters_text,
     progress_text,
     sizes_text,
-    unlabelled_text,
     unread_text,
-    weightless_text,
 )
 from isthmus.sharding import dealt_start
 from isthmus.train import CheckpointDue, End, Look, TrainEvent, score_rows, train
@@ -340,40 +336,21 @@ class _Fit:
         if self.gates:
             write_gates(self.folder.path, self.gates)
             tables += map(to_markdown, self.gates[-1].tables())
-        parts = [*(f"{table}\n" for table in tables), *self._facts(end)]
-        self.folder.write_report("\n".join(parts))
-        self.folder.write_state(
-            replace(
-                self.state,
-                state="finished",
-                best_step=end.best.step,
-                steps=end.step,
-                stopped=end.stopped,
-                seconds=round(end.seconds, 3),
-            )
+        told = (self.config, self.dataset, self.model)
+        facts = fit_facts(*told, end, self.state, detector=self.detector)
+        self.folder.write_report("\n".join([*(f"{table}\n" for table in tables), *facts]))
+        state = replace(
+            self.state,
+            state="finished",
+            best_step=end.best.step,
+            steps=end.step,
+            stopped=end.stopped,
+            seconds=round(end.seconds, 3),
         )
-
-    def _facts(self, end: End) -> Iterator[str]:
-        """Give the lines of the report that tell of the training."""
-        settings = self.config.train
-        yield f"- Training: {end_text(end)}; monitor {settings.monitor}, seed {settings.seed}."
-        if self.ranks.many:
-            yield f"- Processes: {self.ranks.size}."
-        if self.state.recipe:
-            yield f"- Recipe: {printable(self.state.recipe)}."
-        if not self.config.model.is_trees:
-            yield f"- Method: {method_text(settings, end)}."
-        yield f"- Model: {parameters_text(self.model)}; {model_text(self.config, self.dataset)}."
-        if self.plan.trunk:
-            yield f"- Sizes: {sizes_text(self.plan.trunk, self.config, self.model)}."
-        if not self.config.model.is_trees:
-            yield f"- Embedding update: {settings.embedding_update}, L2 {settings.embedding_l2:g}."
-        if self.detector is not None:
-            yield f"- Detector: {detector_text(self.detector)}."
-        if self.dataset.weightless:
-            yield f"- {weightless_text(self.dataset)}."
-        if self.dataset.config.keeps_unlabelled:
-            yield f"- {unlabelled_text(self.dataset)}."
+        ended = Ended(self.folder, self.config, state, self.dataset, bundle, self.tell)
+        gates = self.gates[-1] if self.gates else None
+        ended.write_page(scored, evaluation, gates=gates, epochs=end.epoch)
+        self.folder.write_state(state)
 
     def _score(self, split: SplitName) -> np.ndarray:
         """Score a split, and keep what the gates of the network said of it, where it has gates."""

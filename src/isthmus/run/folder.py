@@ -11,6 +11,8 @@
     gates.json           what share of each expert each domain uses, of a network with gates
     between_domains.json what an objective found between domains, where one looks for that
     report.md            the table of the test rows
+    report.json          all that the page of the run shows, see `isthmus.run.reporting`
+    report.html          the page
 
 ``config.yaml`` and ``run.json`` are the first files in a new folder. ``run.json`` says "finished"
 only when all else is there.

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from isthmus.disk import sha256
 from isthmus.errors import RunError
 from isthmus.metrics import Comparison, Evaluation, ScoredRows, TextTable, evaluate_rows
 from isthmus.metrics import compare as compare_rows
+from isthmus.printable import printable
 from isthmus.run.between_domains import BetweenDomains, read_between
 from isthmus.run.external import fingerprint, predict, score_external
 from isthmus.run.folder import RunFolder, RunState
@@ -21,6 +23,8 @@ from isthmus.run.gate_shares import GateShares, external_gates, gates_of, read_g
 from isthmus.run.guard.gains import guard_table, read_guard
 from isthmus.run.notice import Listener, silent
 from isthmus.run.output.predicting import predict_to
+from isthmus.run.reporting.ended import CONTENT
+from isthmus.run.reporting.made_later import page_of, write_figures
 from isthmus.run.robustness import DomainAs, Robustness, robustness
 from isthmus.run.scores import read_scores
 
@@ -135,6 +139,26 @@ class Run:
         tell = progress or silent
         return evaluate_rows(score_external(bundle, data, source=self.name, progress=tell))
 
+    def page(self, *, progress: Listener | None = None) -> Path:
+        """Give the path of the run's page, ``report.html``. A run that lacks one gets one.
+
+        The config's table is read again for what is then measured; where it is not as it was, the page
+        says so. ``progress``: is called with each `Notice`. Raises RunError.
+        """
+        folder = RunFolder(self.path)
+        return page_of(folder, self.config, self.state, tell=progress or silent)
+
+    def figures(self, folder: str | Path, *, progress: Listener | None = None) -> list[Path]:
+        """Write the charts of the run's page as PNG and SVG files; give their paths.
+
+        ``progress``: as for `page`, which is written first. Raises RunError, also where matplotlib is
+        missing.
+        """
+        content = RunFolder(self.path).path / CONTENT
+        if not content.exists():
+            self.page(progress=progress)
+        return write_figures(content, folder)
+
     def robustness(
         self,
         domain_as: DomainAs,
@@ -228,6 +252,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """The path, and the table of the test rows where there are any."""
+        where = f"<p>Run <code>{escape(printable(str(self.path)))}</code></p>"
+        if not RunFolder(self.path).has_scores("test"):
+            return where
+        return f"{where}{self.evaluate()._repr_html_()}"
 
 
 def compare(a: Run | str | Path, b: Run | str | Path, *, split: str = "test") -> Comparison:

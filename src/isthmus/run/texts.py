@@ -1,12 +1,16 @@
 """Sentences of a fit: what it tells while it trains, and what stands in its report."""
 
+from collections.abc import Iterator
+
 from isthmus.bundle import Detector
 from isthmus.config import Config
 from isthmus.data import SPLITS, Dataset
 from isthmus.data.encoding.counted.trial import LEVEL, CrossTrial
+from isthmus.data.encoding.encoder import Encoder
 from isthmus.data.encoding.trees import unread
 from isthmus.models import AbstractModel
 from isthmus.printable import printable
+from isthmus.run.folder import RunState
 from isthmus.schema import cross_name
 from isthmus.train import End, Look, Progress, TrainConfig
 from isthmus.train.methods import PhasesConfig
@@ -83,11 +87,11 @@ def cross_text(trial: CrossTrial) -> str:
     )
 
 
-def model_text(config: Config, dataset: Dataset) -> str:
+def model_text(config: Config, encoder: Encoder) -> str:
     """Describe the model in a few words."""
     model = config.model
     if model.is_trees:
-        forest = dataset.encoder.taught.trees
+        forest = encoder.taught.trees
         assert forest is not None
         return f"a forest of {forest.size:,} trees, calibration {model.calibration}"
     return (
@@ -136,3 +140,34 @@ def end_text(end: End) -> str:
         f"{why}: {end.step:,} steps in {end.seconds:.1f} s,"
         f" best weights from epoch {end.best.epoch:.2f}"
     )
+
+
+def fit_facts(
+    config: Config,
+    dataset: Dataset,
+    model: AbstractModel,
+    end: End,
+    state: RunState,
+    *,
+    detector: Detector | None,
+) -> Iterator[str]:
+    """Give the lines of the report that tell of the training."""
+    train = config.train
+    yield f"- Training: {end_text(end)}; monitor {train.monitor}, seed {train.seed}."
+    if state.processes > 1:
+        yield f"- Processes: {state.processes}."
+    if state.recipe:
+        yield f"- Recipe: {printable(state.recipe)}."
+    if not config.model.is_trees:
+        yield f"- Method: {method_text(train, end)}."
+    yield f"- Model: {parameters_text(model)}; {model_text(config, dataset.encoder)}."
+    if state.trunk:
+        yield f"- Sizes: {sizes_text(state.trunk, config, model)}."
+    if not config.model.is_trees:
+        yield f"- Embedding update: {train.embedding_update}, L2 {train.embedding_l2:g}."
+    if detector is not None:
+        yield f"- Detector: {detector_text(detector)}."
+    if dataset.weightless:
+        yield f"- {weightless_text(dataset)}."
+    if dataset.config.keeps_unlabelled:
+        yield f"- {unlabelled_text(dataset)}."

@@ -1,4 +1,5 @@
-"""Where a training computes: the device that a config names, how batches come there, what memory is kept.
+"""Where a training computes: the device that a config names, how batches come there, what memory is kept
+and was held at most.
 
 A step reads no value back from a GPU. So the process that asks for the steps is ahead of it: it reads and
 sends the batch of step n + 1 while the GPU computes step n. Two things keep that so. The batch goes from
@@ -7,6 +8,9 @@ wait for step n.
 """
 
 import ctypes
+import resource
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -75,3 +79,17 @@ def keep_freed_memory(*, megabytes: int = 256) -> bool:
         return False
     kept = mallopt(M_TRIM_THRESHOLD, megabytes << 20)
     return bool(kept and mallopt(M_MMAP_THRESHOLD, 32 << 20))
+
+
+def peak_mebibytes() -> float:
+    """The most memory that this process held.
+
+    Of the kernel's own count where there is one: ``getrusage`` may count the parent's memory, too.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)

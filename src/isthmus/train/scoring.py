@@ -120,7 +120,7 @@ def checked_metrics(
     metrics, auc = _watched(logits, rows, len(names))
     counts = np.bincount(np.asarray(rows.domain, dtype=np.int64), minlength=len(names) + 1)[1:]
     kept = np.sort(np.argsort(-counts, kind="stable")[:CURVES])
-    return metrics, {names[at]: _defined(auc[at]) for at in kept.tolist()}
+    return metrics, {names[int(at)]: _defined(float(auc[at])) for at in kept}
 
 
 def watch_metrics(

@@ -5,9 +5,8 @@ from jaxtyping import Bool, Float64
 
 from isthmus.metrics.formulas.metric import Metric
 from isthmus.metrics.formulas.ranking import Ranking, Segments
+from isthmus.metrics.formulas.reliability import reliability_bins
 from isthmus.metrics.scored_rows import ScoredRows
-
-ECE_BINS = 15
 
 
 def segment_ece(
@@ -22,22 +21,12 @@ def segment_ece(
     share a bin. Noise: what a perfectly calibrated model is expected to show on these rows (each
     bin's gap taken as normal), since ECE is above 0 by chance alone. nan without mass.
     """
-    run_mass = ranking.run_sums(mass)
-    total = ranking.segment_sums(run_mass)
+    bins = reliability_bins(ranking, probability, label, mass)
+    total = bins.total
     safe = np.where(total > 0, total, 1.0)
-    middle = ranking.below(run_mass) / safe[ranking.run_segment]
-    bins = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    key = ranking.run_segment.astype(np.int64) * ECE_BINS + bins
-
-    def per_bin(values: np.ndarray) -> np.ndarray:
-        length = ranking.n_segments * ECE_BINS
-        return np.bincount(key, ranking.run_sums(values), minlength=length).reshape(-1, ECE_BINS)
-
-    gap = per_bin(mass * (probability - label))
-    spread = per_bin(mass * mass * probability * (1.0 - probability))
-    noise = np.sqrt(2.0 / np.pi * spread).sum(axis=1)
+    noise = np.sqrt(2.0 / np.pi * bins.variance).sum(axis=1)
     undefined = np.where(total > 0, 0.0, np.nan)
-    return np.abs(gap).sum(axis=1) / safe + undefined, noise / safe + undefined
+    return np.abs(bins.gap).sum(axis=1) / safe + undefined, noise / safe + undefined
 
 
 def _segments(rows: ScoredRows, ranking: Ranking) -> tuple[Segments, ...]:

@@ -21,9 +21,9 @@ from isthmus.report.diagnosis.lookup import (
     macro_margin,
     margin_of,
     metrics_of,
-    pointer,
 )
 from isthmus.report.diagnosis.words import EFFECTS
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import (
     Scale,
     box,

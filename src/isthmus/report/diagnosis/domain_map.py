@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from isthmus.metrics.text_table import shorten
-from isthmus.report.diagnosis.lookup import Report, dig, pointer
+from isthmus.report.diagnosis.lookup import Report, dig
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import element, label, picture
 
 EDGE = 26

@@ -16,9 +16,9 @@ from isthmus.report.diagnosis.lookup import (
     lead_of,
     matrix_names,
     matrix_of,
-    pointer,
 )
 from isthmus.report.diagnosis.words import MatrixWords, matrix_words
+from isthmus.report.json_text import pointer
 from isthmus.report.svg import short
 
 NUMBERS_UP_TO = 12  # larger matrices show their numbers on hover and focus only

@@ -34,11 +34,6 @@ def dig(report: Any, *path: str | int) -> Any:
     return report
 
 
-def pointer(path: Path) -> str:
-    """A path as a JSON pointer (RFC 6901)."""
-    return "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
-
-
 def by_size(report: Report) -> list[str]:
     """Names of the domains; the domain with the most test rows comes first."""
     domains = report["domains"]

@@ -23,9 +23,9 @@ from isthmus.report.diagnosis.lookup import (
     lead_of,
     margins_of,
     parted,
-    pointer,
 )
 from isthmus.report.diagnosis.text_tables import recipes, remark_lines, said_of
+from isthmus.report.json_text import pointer
 from isthmus.report.pages import page_template
 
 PACKAGE, TEMPLATES = "isthmus.report.diagnosis", "templates"

@@ -37,6 +37,7 @@ from isthmus.run.guard.gains import (
     write_guard,
 )
 from isthmus.run.notice import Listener, Notice
+from isthmus.run.reporting.ended import Ended
 from isthmus.run.result import Run
 from isthmus.run.scores import SplitScores
 from isthmus.run.texts import unlabelled_text, weightless_text
@@ -171,23 +172,24 @@ class GuardedFit:
         content = guard_content(self.guard, choices, other, gains, z=z)
         content["trainings"] = {"trained": engine.trained, "cached": engine.cached}
         write_guard(self.folder.path, content)
-        evaluation = evaluate_rows(scored)
+        evaluation, table = evaluate_rows(scored), guard_table(content)
         self.trackers.tested(evaluation, arms.joint.told.steps)
-        parts = (to_markdown(evaluation), to_markdown(guard_table(content)))
+        parts = (to_markdown(evaluation), to_markdown(table))
         self.folder.write_report("\n\n".join([*parts, "\n".join(self._facts(arms, engine))]))
         joint = arms.joint.told
         models = [bundle.model, *(part.model for part in bundle.parts.values())]
-        self.folder.write_state(
-            replace(
-                self.state,
-                state="finished",
-                parameters=sum(model.parameter_report().total for model in models),
-                best_step=joint.best_step,
-                steps=joint.steps,
-                stopped=joint.stopped,
-                seconds=round(seconds, 3),
-            )
+        state = replace(
+            self.state,
+            state="finished",
+            parameters=sum(model.parameter_report().total for model in models),
+            best_step=joint.best_step,
+            steps=joint.steps,
+            stopped=joint.stopped,
+            seconds=round(seconds, 3),
         )
+        ended = Ended(self.folder, self.config, state, self.dataset, bundle, self.tell)
+        ended.write_page(scored, evaluation, gates=None, epochs=joint.epochs, guard=table)
+        self.folder.write_state(state)
         shutil.rmtree(self.trainings, ignore_errors=True)  # the bundle holds what was chosen
 
     def _facts(self, arms: TrainedArms, engine: Engine) -> Iterator[str]:
