@@ -29,10 +29,13 @@ from isthmus.layers.tables import AbstractTable, Box, tables_of
 from isthmus.optimisers.row_gradients import padded_rows, summed_rows
 
 EmbeddingUpdate = Literal["dense", "lazy"]
+"""Whether a step of Adam moves every row of an embedding table, or those that the batch holds."""
 
 LAZY_ABOVE_ROWS = 1_000_000
 BETAS = (0.9, 0.999)
+"""Decay of Adam's two moments."""
 EPS = 1e-8
+"""Added to the root of Adam's second moment."""
 BESIDE = "objectives"  # before the names of parameters that are not the model's
 
 
