@@ -37,7 +37,7 @@ class ReliabilityBins:
 
     def diagram(self, segment: int) -> list["ReliabilityPoint"]:
         """The points of a segment's diagram, by rising prediction; bins without mass are left out."""
-        return [self._point(segment, at) for at in np.flatnonzero(self.mass[segment] > 0)]
+        return [self._point(segment, int(at)) for at in np.flatnonzero(self.mass[segment] > 0)]
 
     def _point(self, segment: int, at: int) -> "ReliabilityPoint":
         mass = float(self.mass[segment, at])
