@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -230,10 +231,13 @@ def serve(asked: socket.socket) -> None:
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
+            before = os.getpid()
             child = os.fork()
             if child == 0:
                 for file in (reading, writing, asked.detach()):
                     os.close(file)
+                while os.getppid() == before:  # until it has the parent that asked
+                    time.sleep(0.0002)
                 os._exit(_obey(json.loads(text), list(files)))
             os.write(writing, str(child).encode())
             os._exit(0)
@@ -270,8 +274,14 @@ def _obey(order: dict[str, Any], files: list[int]) -> int:
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BrokenPipeError, ValueError):
+        try:
             stream.flush()
+        except ValueError:  # it was closed
+            continue
+        except OSError as fault:
+            if stream is sys.stdout:
+                sys.stderr.write(f"Exception ignored while flushing sys.stdout: {fault}\n")
+            code = 120
     return code
 
 

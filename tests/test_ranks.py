@@ -63,5 +63,7 @@ def test_ranks_with_parts_of_a_batch_are_one_rank_with_the_whole(
     assert look["step"] == look_shared["step"] == CASES[name].get("steps", STEPS)
     assert look_shared["loss"] == pytest.approx(look["loss"], abs=close)
     for metric, value in look["metrics"].items():
-        assert look_shared["metrics"][metric] == pytest.approx(value, abs=close / 10), metric
+        # In half precision each step rounds gradients to 8 bits, in sums of other parts.
+        near = close if name == "half" else close / 10
+        assert look_shared["metrics"][metric] == pytest.approx(value, abs=near), metric
     np.testing.assert_allclose(told_shared["logits"], told["logits"], atol=max(atol, 1e-5))

@@ -61,6 +61,8 @@ def test_pages_beside_the_runs_are_named_by_their_folder(runs_home: Path):
     }
     assert sorted(seen.served) == [
         "pages/contest/report.html",
+        "pages/runs/again/report.html",
+        "pages/runs/moved/report.html",
         "pages/runs/plain/report.html",
         "pages/tuned/report.html",
     ]

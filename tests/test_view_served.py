@@ -53,6 +53,7 @@ def test_links_are_neither_followed_nor_served(runs_home: Path, tmp_path: Path):
     inside = tmp_path / "inside"
     shutil.copytree(runs_home / "runs" / "again", inside / "again")
     (inside / "linked").symlink_to(secret)
+    (inside / "again" / "report.html").unlink()
     (inside / "again" / "report.html").symlink_to(secret / "report.html")
     shutil.copytree(runs_home / "runs" / "plain", inside / "plain")
     (inside / "plain" / "run.json").unlink()

@@ -81,5 +81,7 @@ def _checked(folder: Path, entry: Mapping[str, Any]) -> Path:
 def inside(folder: Path, name: str) -> Path:
     """A file that an encoder names; it must lie beside it."""
     if Path(name).name != name:
-        raise BundleError(f"encoder must name files beside it, got {name!r} in {folder}")
+        raise BundleError(
+            f"encoder must name files beside it, got {name!r} in {folder / 'encoder.json'}"
+        )
     return folder / name
