@@ -137,7 +137,7 @@ def test_mlflow_holds_the_run(run: isthmus.Run):
         assert [point.step for point in history] == [look["step"] for look in looks_of(run.path)]
     assert {name: found.data.metrics[name] for name in test} == test
     names = {one.path for one in client.list_artifacts(found.info.run_id)}
-    assert names >= {"bundle", "config.yaml", "report.md", "study.html"}
+    assert names >= {"bundle", "config.yaml", "report.html", "report.md", "study.html"}
     bundle = Path(client.download_artifacts(found.info.run_id, "bundle"))
     assert content(bundle) == content(run.path / "bundle")
 
