@@ -105,7 +105,7 @@ def test_a_domain_of_one_class_is_reported_and_not_fatal(tmp_path: Path):
     assert found["domains"]["mail"]["auc"] is None
 
 
-@pytest.mark.parametrize("limit", [2_000, 20_000])
+@pytest.mark.parametrize("limit", [2_000, pytest.param(20_000, marks=pytest.mark.soak)])
 def test_a_full_disk_is_told_and_leaves_nothing(limit: int, tmp_path: Path):
     """No file may grow beyond ``limit`` bytes: the first that wants to meets a full disk."""
     config = written(tmp_path)

@@ -211,6 +211,7 @@ def test_a_label_that_follows_the_pair_confirms_it(tmp_path: Path):
     assert auc[1] > auc[0] + 0.1
 
 
+@pytest.mark.truth
 def test_pairs_of_random_labels_are_not_confirmed_and_tell_nothing(tmp_path: Path, monkeypatch):
     confirmed, lifts, gains = 0, [], []
     for seed in range(20):

@@ -208,6 +208,7 @@ def test_draws_of_one_domain_are_at_no_distance():
     assert (distances(vectors)[above] ** 2).mean() < 0.5 * taken_off[above].mean()
 
 
+@pytest.mark.truth
 def test_members_of_a_planted_group_lie_nearer_than_strangers():
     hits = []
     for seed in range(3):

@@ -295,6 +295,7 @@ def probed(model: AbstractModel, dataset: Dataset) -> float:
     return float(told.score(x[half:], d[half:]))
 
 
+@pytest.mark.truth
 def test_reversed_it_takes_the_domain_out_of_the_site_and_plain_it_puts_it_in(tmp_path: Path):
     """The label follows ``x``; ``z`` tells the domain and nothing else."""
     rng = np.random.default_rng(0)

@@ -260,7 +260,14 @@ def lettered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("locale", [UTF8_MODE, ASCII_NAMES, ASCII_STREAMS])
+@pytest.mark.parametrize(
+    "locale",
+    [
+        pytest.param(UTF8_MODE, marks=pytest.mark.soak),
+        ASCII_NAMES,
+        pytest.param(ASCII_STREAMS, marks=pytest.mark.soak),
+    ],
+)
 def test_an_ascii_locale_reads_every_letter(locale: dict[str, str], lettered: Path, tmp_path: Path):
     koeln = "K\\xf6ln" if locale is ASCII_STREAMS else "Köln"
     roles = ("--domain", "täb", "--label", "click", "-o", tmp_path / "cönfig.yaml")

@@ -108,6 +108,7 @@ def test_the_files_say_the_same(slow: Any):
         assert f'<th scope="row">{name}</th>' in page
 
 
+@pytest.mark.soak
 def test_the_same_seed_gives_the_same_trials(slow: Any, tmp_path: Path, one_thread: None):
     config, _, _ = slow
     plain = []

@@ -63,6 +63,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(
     assert any("was stopped in its middle, and begins again" in one.text for one in heard)
 
 
+@pytest.mark.soak
 def test_a_trial_that_was_stopped_keeps_its_recipe_and_is_told_once(
     whole: tuple[Path, isthmus.Tuning], tmp_path: Path
 ):

@@ -298,6 +298,7 @@ def camps_dataset(seed: int, cache: Path) -> Dataset:
     return Dataset.from_table(DataConfig.model_validate(data), two_camps(seed), cache=cache)
 
 
+@pytest.mark.truth
 def test_the_mass_on_pairs_is_larger_within_a_camp(tmp_path: Path):
     for seed in range(3):
         dataset = camps_dataset(seed, tmp_path / str(seed))
