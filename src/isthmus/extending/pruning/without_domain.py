@@ -19,6 +19,7 @@ from isthmus.data.encoding.roles import vocabulary_name
 from isthmus.data.store.known import Known
 from isthmus.errors import BundleError, RunError
 from isthmus.extending.grown import grown_taught
+from isthmus.extending.pruning.refilled import refilled
 from isthmus.layers import domain_tensors
 from isthmus.metrics import ScoredRows
 from isthmus.models import AbstractModel, ModelConfig, build_model
@@ -96,14 +97,11 @@ def _pruned_model(
         name: tensor.index_select(0, kept) if name in banks else tensor
         for name, tensor in old.items()
     }
-    for name, tensor in fresh.state_dict().items():
-        if found[name].shape != tensor.shape:
-            raise BundleError(
-                "what belongs to domains must be declared in sets of their own to be pruned, but"
-                f" {name!r} of adapter {config.adapter.name} mixes all domains"
-            )
-    fresh.load_state_dict(found)
-    return fresh.eval()
+    rule = (
+        "what belongs to domains must be declared in sets of their own to be pruned, but"
+        f" {{name}} of adapter {config.adapter.name} mixes all domains"
+    )
+    return refilled(fresh, found, rule)
 
 
 def _pruned_part(part: Part, encoder: Encoder, number: int) -> Part:

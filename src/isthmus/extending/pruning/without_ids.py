@@ -30,6 +30,7 @@ from isthmus.data.tables import columns as c
 from isthmus.data.tables import refuse_empty
 from isthmus.data.tables.table import ahead
 from isthmus.errors import BundleError, RunError
+from isthmus.extending.pruning.refilled import refilled
 from isthmus.layers import logical_tables
 from isthmus.layers.inputs.wide import Wide
 from isthmus.models import AbstractModel, ModelConfig, build_model
@@ -173,14 +174,11 @@ def _model_of(
         name: tensor.index_select(0, rows[name]) if name in rows else tensor
         for name, tensor in model.state_dict().items()
     }
-    for name, tensor in fresh.state_dict().items():
-        if found[name].shape != tensor.shape:
-            raise BundleError(
-                "what belongs to ids must lie in embedding tables to be pruned, but"
-                f" {name!r} of backbone {config.backbone.name} does not"
-            )
-    fresh.load_state_dict(found)
-    return fresh.eval()
+    rule = (
+        "what belongs to ids must lie in embedding tables to be pruned, but"
+        f" {{name}} of backbone {config.backbone.name} does not"
+    )
+    return refilled(fresh, found, rule)
 
 
 def _part_of(part: Part, encoder: Encoder, kept: Kept) -> Part:
