@@ -21,6 +21,26 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def tests_networks(module: Any) -> bool:
+    """Whether a file of tests builds parts of networks by itself: whether it imports one."""
+    from torch import nn
+
+    parts = [
+        one for one in vars(module).values() if isinstance(one, type) and issubclass(one, nn.Module)
+    ]
+    return any(part.__module__.startswith(tuple(CHECKED)) for part in parts)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shape_checks(request: pytest.FixtureRequest) -> None:
+    """Annotations are checked in the tests of networks and their parts.
+
+    Other tests train and serve the same networks. There the checks found nothing more, and took half of
+    the time: a step has 145 annotated calls.
+    """
+    jaxtyping.config.update("jaxtyping_disable", not tests_networks(request.module))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what fixtures of a whole module encode out of the user's own cache."""
@@ -66,9 +86,10 @@ def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for made_inside in (Routing, domain_model._Passing):
         for name in vars(made_inside).keys() & {"__init__", "__call__", "judge", "meet"}:
             monkeypatch.setattr(made_inside, name, inspect.unwrap(getattr(made_inside, name)))
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

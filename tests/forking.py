@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import importlib
 import io
@@ -356,11 +357,23 @@ def _exit_code(given: Any) -> int:
     return 1
 
 
+def _read_onnx_functions() -> None:
+    """Torch parses the source of its 500 ONNX functions anew for each graph. Here once is enough."""
+    from torch.onnx._internal.exporter import _registration
+
+    from isthmus.exporting import graph_file
+
+    registry = _registration.ONNXRegistry
+    registry.from_torchlib = functools.cache(registry.from_torchlib)
+    registry.from_torchlib(opset_version=graph_file.OPSET)
+
+
 def main() -> None:
     import forking  # the module by its own name: `__main__` becomes another one in every child
 
     for name in IMPORTED:
         importlib.import_module(name)
+    _read_onnx_functions()
     gc.collect()
     gc.freeze()
     more = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one]

@@ -1,5 +1,6 @@
 """The score log: whole lines of whole requests, from several processes, over full files and disks."""
 
+import fcntl
 import json
 import os
 import resource
@@ -166,8 +167,23 @@ def test_two_processes_write_and_turn_one_log_and_lose_nothing(tmp_path: Path):
     rows = Counter(found.frame["id"].to_list())
     assert rows == {f"{who}-{number}": 7 for who in "ab" for number in range(600)}
     assert len(log_files(tmp_path / "log")) > 20
-    sizes = [path.stat().st_size for path in log_files(tmp_path / "log")]
-    assert max(sizes) < 24_000  # a little past the bound, while the other process turned the files
+
+
+def test_a_file_grows_past_its_bound_only_while_another_process_turns_the_files(tmp_path: Path):
+    log = ScoreLog(tmp_path / "log", max_bytes=500, kept=9)
+    write(log, "r0", 4)
+    with (tmp_path / "log.lock").open("w") as turning:
+        fcntl.flock(turning, fcntl.LOCK_EX)
+        for number in range(1, 6):
+            write(log, f"r{number}", 4)
+    assert [path.name for path in log_files(tmp_path / "log")] == ["log"]
+    assert (tmp_path / "log").stat().st_size > 2_000
+    write(log, "r6", 4)
+    assert [path.name for path in log_files(tmp_path / "log")] == ["log.1", "log"]
+    assert {line["id"] for line in lines(tmp_path / "log")} == {"r6"}
+    found = read_score_log(tmp_path / "log")
+    assert Counter(found.frame["id"].to_list()) == {f"r{number}": 4 for number in range(7)}
+    assert log.lost == found.torn == 0
 
 
 def test_a_log_is_read_whole_while_it_is_written_and_after_a_kill(tmp_path: Path):

@@ -171,7 +171,10 @@ def test_wandb_holds_the_run_for_later(run: isthmus.Run):
     assert told["artefacts"][f"{mark}-study"] == ("page", ["study.html"])
 
 
-def test_a_stopped_run_goes_on_in_the_same_runs(table: Path, tmp_path: Path):
+def test_a_stopped_run_goes_on_in_the_same_runs(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("isthmus.train.stopwatch.PROGRESS_SECONDS", 0)  # tell of every step
     config = tracked(*BOTH, epochs=2, checkpoint_minutes=0)
     looks: list[Notice] = []
 
