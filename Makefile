@@ -47,9 +47,9 @@ demo: .venv/installed
 	.venv/bin/isthmus demo
 
 # Processes with one thread each, one more than cores: many tests wait for a process of their own.
-# The tests of a file stay together.
+# The tests of a file stay together. Compiled files are kept: without them each process compiles the package anew.
 test: .venv/installed-dev .s3-server/installed
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest --dist loadfile \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest --dist loadfile \
 		-n $$(.venv/bin/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # What these tests read, train, serve and export meets every dependency of isthmus and its extras.

@@ -364,7 +364,7 @@ def _read_onnx_functions() -> None:
     from isthmus.exporting import graph_file
 
     registry = _registration.ONNXRegistry
-    registry.from_torchlib = functools.cache(registry.from_torchlib)
+    registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
     registry.from_torchlib(opset_version=graph_file.OPSET)
 
 

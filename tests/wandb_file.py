@@ -6,6 +6,7 @@ length and type: 1 for a whole one, 2, 3 and 4 for first, middle and last part o
 
 import json
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,19 @@ def records(file: Path) -> list[Any]:
     return found
 
 
-def kept(run: Path) -> dict[str, Any]:
-    """Config, rows of numbers, names of artefacts with their files, and exit code of an offline run."""
+def kept(run: Path, *, patience: float = 30) -> dict[str, Any]:
+    """Config, rows of numbers, names of artefacts with their files, and exit code of an offline run.
+
+    W&B's own process writes the exit code, perhaps after the run has ended here.
+    """
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    until = time.monotonic() + patience
+    while (told := _told(file))["exit"] is None and time.monotonic() < until:
+        time.sleep(0.1)
+    return told
+
+
+def _told(file: Path) -> dict[str, Any]:
     told: dict[str, Any] = {"config": {}, "rows": [], "artefacts": {}, "exit": None}
     for record in records(file):
         match record.WhichOneof("record_type"):
