@@ -7,19 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One line. ``ci``: the 95 % interval of ``difference``, an AUC. ``least``: its bound."""
+    """One line. ``ci``: the 95 % interval of ``difference``, an AUC. ``least``: its bound.
+
+    ``tie``: the difference is none, once it is corrected for the number of lines.
+    """
 
     title: str
     difference: float
     ci: tuple[float, float]
     least: float
+    tie: bool = False
 
 
 def drawn(bars: Sequence[Bar], label: str, edge: float) -> str:
     """The picture as SVG, the same text for the same bars.
 
     ``label``: of the axis. ``edge``: a difference beyond it stands at the edge, with its number.
-    A difference below its bound is red.
+    A difference below its bound is red, and a tie is grey.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -30,6 +34,7 @@ def drawn(bars: Sequence[Bar], label: str, edge: float) -> str:
         axes.axvline(0, color="black", linewidth=0.8)
         for height, bar in zip(range(len(bars), 0, -1), bars, strict=True):
             colour = "tab:blue" if bar.difference >= bar.least else "tab:red"
+            colour = "grey" if bar.tie else colour
             low, high = (min(max(end, -edge), edge) for end in bar.ci)
             axes.plot([low, high], [height, height], color=colour, linewidth=2)
             axes.plot([bar.least] * 2, [height - 0.3, height + 0.3], color="grey", linewidth=1)

@@ -118,10 +118,8 @@ def page(record: dict[str, Any]) -> str:
 
 def table(record: dict[str, Any]) -> Iterator[str]:
     """The sentence that sums up, the picture, and a line a backbone."""
-    shown = [name for name in names() if name in record]
-    adjusted = dict(
-        zip(shown, holm([record[name]["pooled"]["auc"]["p"] for name in shown]), strict=True)
-    )
+    adjusted = adjusted_of(record)
+    shown = list(adjusted)
     verdicts = {name: verdict(record[name], adjusted[name]) for name in shown}
     counts = {said: list(verdicts.values()).count(said) for said in ("better", "worse", "tie")}
     seeds = sorted({record[name]["seeds"] for name in shown})
@@ -130,6 +128,7 @@ def table(record: dict[str, Any]) -> Iterator[str]:
         f" ties: {counts['tie']}. Test rows, {' or '.join(map(str, seeds))} seeds, Holm over the backbones.\n"
     )
     yield f"![AUC with HAMUR minus without, backbone by backbone]({PICTURE.name})\n"
+    yield "Blue is better, red is worse, grey is a tie after the correction. A bar is the 95 % interval of one backbone.\n"
     domains = list(record[shown[0]]["domains"])
     yield (
         "| backbone | parameters, without and with | AUC without | with HAMUR, minus without | p, Holm | verdict"
@@ -147,6 +146,13 @@ def table(record: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def adjusted_of(record: dict[str, Any]) -> dict[str, float]:
+    """Holm's p of the pooled AUC, over the backbones that were run, in the order of the page."""
+    shown = [name for name in names() if name in record]
+    found = holm([record[name]["pooled"]["auc"]["p"] for name in shown])
+    return dict(zip(shown, found, strict=True))
+
+
 def verdict(one: dict[str, Any], adjusted: float) -> str:
     """``better``, ``worse`` or ``tie``, by the pooled AUC and its corrected p."""
     if adjusted > ALARM:
@@ -162,8 +168,12 @@ def signed(of: dict[str, Any]) -> str:
 
 def bars(record: dict[str, Any]) -> list[Bar]:
     """What the picture shows."""
-    of = {name: record[name]["pooled"]["auc"] for name in names() if name in record}
-    return [Bar(name, one["difference"], tuple(one["ci"]), 0.0) for name, one in of.items()]
+    made = []
+    for name, adjusted in adjusted_of(record).items():
+        one = record[name]["pooled"]["auc"]
+        tie = verdict(record[name], adjusted) == "tie"
+        made.append(Bar(name, one["difference"], tuple(one["ci"]), 0.0, tie))
+    return made
 
 
 INTRODUCTION = f"""# HAMUR's own claim
