@@ -47,10 +47,10 @@ demo: .venv/installed
 	.venv/bin/isthmus demo
 
 # Processes with one thread each, one more than cores: many tests wait for a process of their own.
-# The tests of a file stay together. Compiled files are kept: without them each process compiles the package anew.
+# The tests of a file stay together, the longest files first (tests/conftest.py). Compiled files are kept: without them each process compiles the package anew.
 test: .venv/installed-dev .s3-server/installed
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest --dist loadfile \
-		-n $$(.venv/bin/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 .venv/bin/python -m pytest \
+		--dist loadfile --no-loadscope-reorder -n $$(.venv/bin/python -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # What these tests read, train, serve and export meets every dependency of isthmus and its extras.
 BROAD = $(addprefix tests/test_,$(addsuffix .py,cli config contracts csv_file dataset encode evaluation \

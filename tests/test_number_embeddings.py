@@ -252,7 +252,7 @@ def test_bins_find_what_a_scaled_number_hides(folder: Path):
     assert found > plain + 0.05
 
 
-@pytest.fixture(scope="module", params=[None, "strict"])
+@pytest.fixture(scope="module", params=[None, pytest.param("strict", marks=pytest.mark.soak)])
 def run(request: pytest.FixtureRequest, folder: Path) -> isthmus.Run:
     price = {"kind": "numeric", "embedding": "piecewise", "dim": 4, "scale": "quantile"}
     return fit(folder, f"run-{request.param}", price, guard=request.param)
