@@ -9,6 +9,7 @@ supervisor -> worker     Reloaded(fault)   the answer to that: None, or why it f
 """
 
 import asyncio
+import gc
 import socket
 import sys
 import threading
@@ -118,6 +119,9 @@ class _Worker:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._listen, daemon=True).start()
         self._current.edition.begin()
+        # What libraries and bundle hold stays. The collector would walk over all of it in the midst of requests.
+        gc.collect()
+        gc.freeze()
         self._pipe.send(Word.READY)
         await self._server.serve(sockets=[door])
         self._current.edition.count()
