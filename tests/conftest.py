@@ -45,8 +45,8 @@ def tests_networks(module: Any) -> bool:
 def shape_checks(request: pytest.FixtureRequest) -> None:
     """Annotations are checked in the tests of networks and their parts.
 
-    Other tests train and serve the same networks. There the checks found nothing more, and took half of
-    the time: a step has 145 annotated calls.
+    Other tests train and serve the same networks. There the checks took half of the time: a step has 145
+    annotated calls.
     """
     jaxtyping.config.update("jaxtyping_disable", not tests_networks(request.module))
 
